@@ -1,0 +1,283 @@
+//! An engine without a model: it answers with the last message. For tests of everything around engines.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use assay_proof::{SAMPLER_VERSION, Sampler};
+use assay_types::{B256, EndReason, NumericClass, Prompt};
+use async_trait::async_trait;
+use futures::stream;
+
+use crate::{
+    Engine, EngineError, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream,
+    MANIFEST_VERSION, Manifest, ManifestFile, TextAssembler,
+};
+
+/// Ids below this are bytes; the rest mark the parts of a conversation.
+const FIRST_SPECIAL: u32 = 256;
+const TEXT: u32 = 256;
+const END: u32 = 257;
+const SYSTEM: u32 = 258;
+const USER: u32 = 259;
+const ASSISTANT: u32 = 260;
+const VOCABULARY: u32 = 261;
+/// Logit of the token to choose, over 0 for the others. The noise spans 41, times a temperature of at
+/// most 2: no noise can win against it.
+const CERTAIN: f32 = 100.0;
+
+/// A failure to inject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// `generate` refuses.
+    Refuse,
+    /// The stream fails after this many tokens; 0 is before the first.
+    AfterTokens(u32),
+    /// The stream says nothing more after this many tokens.
+    HangAfter(u32),
+}
+
+/// How an echo engine behaves.
+#[derive(Clone, Debug)]
+pub struct EchoOptions {
+    /// Name under which it is served.
+    pub model: String,
+    /// Most tokens (bytes) of prompt and answer.
+    pub max_context: u32,
+    /// Time that one token takes.
+    pub token_delay: Duration,
+    /// What goes wrong from the start.
+    pub failure: Option<Failure>,
+}
+
+impl Default for EchoOptions {
+    fn default() -> Self {
+        Self {
+            model: "assay-echo".into(),
+            max_context: 4096,
+            token_delay: Duration::ZERO,
+            failure: None,
+        }
+    }
+}
+
+/// Answers each prompt with its last message (or its text), byte by byte, then an end token. One id is
+/// one byte. Tokens are chosen by the real sampler from logits that leave no choice.
+#[derive(Debug)]
+pub struct EchoEngine {
+    info: EngineInfo,
+    manifest: Manifest,
+    token_delay: Duration,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+impl EchoEngine {
+    /// An echo engine.
+    ///
+    /// # Errors
+    /// Never with options that a test would write; the manifest's encoding could fail.
+    pub fn new(options: EchoOptions) -> Result<Self, EngineError> {
+        let internal = |error: &dyn std::error::Error| EngineError::Internal(error.to_string());
+        let numeric_class: NumericClass = "echo".parse().map_err(|error| internal(&error))?;
+        let engine = format!("assay-echo {}", env!("CARGO_PKG_VERSION"));
+        let content = ManifestFile::of("echo".into(), options.model.as_bytes())
+            .map_err(|error| internal(&error))?;
+        let manifest = Manifest {
+            architecture: "echo".into(),
+            chat_template_sha256: None,
+            end_tokens: vec![END],
+            engine: engine.clone(),
+            files: vec![content],
+            max_context: options.max_context,
+            numeric_classes: vec![numeric_class],
+            quantisation: "none".into(),
+            sampler: SAMPLER_VERSION,
+            tokenizer_sha256: B256::ZERO,
+            version: MANIFEST_VERSION,
+            vocab_size: VOCABULARY,
+        };
+        let info = EngineInfo {
+            model: options.model,
+            model_id: manifest.model_id().map_err(|error| internal(&error))?,
+            vocab_size: VOCABULARY,
+            max_context: options.max_context,
+            numeric_class,
+            engine_version: engine,
+        };
+        let failure = Arc::new(Mutex::new(options.failure));
+        Ok(Self { info, manifest, token_delay: options.token_delay, failure })
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// From now on new generations fail like this, or no longer.
+    pub fn set_failure(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a prompt's answer is: the bytes of its last message, or of its text.
+fn answer(prompt: &[u32]) -> Vec<u32> {
+    let body = match prompt.split_last() {
+        Some((&ASSISTANT, body)) => body,
+        _ => prompt,
+    };
+    body.rsplit(|id| *id >= FIRST_SPECIAL)
+        .find(|part| !part.is_empty())
+        .unwrap_or_default()
+        .to_vec()
+}
+
+fn decode(ids: &[u32]) -> Result<String, EngineError> {
+    let bytes: Vec<u8> = ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+type Decoder = fn(&[u32]) -> Result<String, EngineError>;
+
+/// A generation in progress.
+struct Run {
+    sampler: Sampler,
+    text: TextAssembler<Decoder>,
+    answer: Vec<u32>,
+    made: u32,
+    max_output: u32,
+    ended: Option<EndReason>,
+    over: bool,
+    delay: Duration,
+    failure: Option<Failure>,
+}
+
+impl Run {
+    async fn next(&mut self) -> Option<Result<GenerateEvent, EngineError>> {
+        if self.over {
+            return None;
+        }
+        if let Some(end_reason) = self.ended {
+            self.over = true;
+            return Some(Ok(GenerateEvent::Done { end_reason }));
+        }
+        match self.failure {
+            Some(Failure::AfterTokens(n)) if n == self.made => {
+                self.over = true;
+                let what = format!("injected failure after {n} tokens");
+                return Some(Err(EngineError::Internal(what)));
+            }
+            Some(Failure::HangAfter(n)) if n == self.made => std::future::pending().await,
+            _ => {}
+        }
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        let event = self.token();
+        self.over = event.is_err();
+        Some(event)
+    }
+
+    fn token(&mut self) -> Result<GenerateEvent, EngineError> {
+        let wanted = self.answer.get(self.made as usize).copied().unwrap_or(END);
+        let mut logits = vec![0.0; VOCABULARY as usize];
+        if let Some(logit) = logits.get_mut(wanted as usize) {
+            *logit = CERTAIN;
+        }
+        // The echo is the same under every penalty: the sampler sees none.
+        let id = self.sampler.next(&logits)?;
+        self.made += 1;
+        let mut text = String::new();
+        let mut stopped = false;
+        if id != END {
+            let piece = self.text.push(id)?;
+            (text, stopped) = (piece.text, piece.stopped);
+        }
+        let end = id == END || self.made == self.max_output;
+        if end && !stopped {
+            let rest = self.text.finish()?;
+            text.push_str(&rest.text);
+            stopped = rest.stopped;
+        }
+        self.ended = match () {
+            () if stopped => Some(EndReason::Stop),
+            () if id == END => Some(EndReason::Eos),
+            () if end => Some(EndReason::Max),
+            () => None,
+        };
+        Ok(GenerateEvent::Token { id, text })
+    }
+}
+
+#[async_trait]
+impl Engine for EchoEngine {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    async fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError> {
+        let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+        match prompt {
+            Prompt::Text(text) => Ok([vec![TEXT], bytes(text)].concat()),
+            Prompt::Messages(messages) => {
+                if messages.is_empty() {
+                    return Err(EngineError::EmptyPrompt);
+                }
+                let mut ids = Vec::new();
+                for message in messages {
+                    ids.push(match message.role.as_str() {
+                        "system" => SYSTEM,
+                        "user" => USER,
+                        "assistant" => ASSISTANT,
+                        other => {
+                            let role: String = other.chars().take(32).collect();
+                            return Err(EngineError::Template(format!("unknown role {role:?}")));
+                        }
+                    });
+                    ids.extend(bytes(&message.content));
+                    ids.push(END);
+                }
+                ids.push(ASSISTANT);
+                Ok(ids)
+            }
+        }
+    }
+
+    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
+        if let Some(id) = ids.iter().find(|id| **id >= VOCABULARY) {
+            return Err(EngineError::UnknownToken { id: *id, vocab_size: VOCABULARY });
+        }
+        Ok(TextAssembler::new(decode as Decoder, Vec::new()).assemble(ids)?.text)
+    }
+
+    async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
+        request.check(&self.info)?;
+        let failure = self.failure();
+        if failure == Some(Failure::Refuse) {
+            return Err(EngineError::Stopped("injected failure".into()));
+        }
+        let sampling = assay_types::Sampling {
+            frequency_penalty_milli: 0,
+            presence_penalty_milli: 0,
+            ..request.sampling
+        };
+        let run = Run {
+            sampler: Sampler::new(sampling, request.seed, VOCABULARY)?,
+            text: TextAssembler::new(decode as Decoder, request.stop),
+            answer: answer(&request.prompt_ids),
+            made: 0,
+            max_output: request.max_output,
+            ended: None,
+            over: false,
+            delay: self.token_delay,
+            failure,
+        };
+        Ok(GenerateStream::new(stream::unfold(run, |mut run| async move {
+            run.next().await.map(|event| (event, run))
+        })))
+    }
+}

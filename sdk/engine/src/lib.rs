@@ -1,0 +1,20 @@
+//! The Engine trait, its requests, and a deterministic echo engine for tests.
+//!
+//! An engine turns a prompt into token ids and generates from ids; it knows nothing of chains, sessions
+//! or networks. Whoever needs a model takes an `Arc<dyn Engine>`.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod api;
+mod echo;
+mod error;
+mod manifest;
+mod text;
+mod unixfs;
+
+pub use api::{Engine, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream, Generation};
+pub use echo::{EchoEngine, EchoOptions, Failure};
+pub use error::EngineError;
+pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestFile};
+pub use text::{Detokenize, Piece, TextAssembler};
+
+pub use assay_types::{B256, EndReason, Message, ModelId, NumericClass, Prompt, Sampling};
