@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {ModelId, NodeId, SessionId, TaskId} from "../types/Ids.sol";
+
+/// Who is paid for one settled task. Amounts in minor units of COR; together with `burnt` they are the fee.
+struct Payout {
+    address miner;
+    uint128 minerShare;
+    address router;
+    uint128 routerShare;
+    address publisher;
+    uint128 royalty;
+    address keeper;
+    uint128 tip;
+    uint128 burnt;
+}
+
+/// The only contract that holds or moves tokens. At all times: the sum of all accounts is its token balance.
+interface ISessionPayment {
+    event Deposited(SessionId indexed sessionId, address indexed from, uint128 amount);
+    event Held(SessionId indexed sessionId, TaskId indexed taskId, uint128 amount);
+    event Paid(SessionId indexed sessionId, TaskId indexed taskId, uint128 fee, uint128 released);
+    event Refunded(SessionId indexed sessionId, TaskId indexed taskId, uint128 refund, uint128 tip);
+    event SessionReturned(SessionId indexed sessionId, address indexed owner, uint128 amount);
+    event Credited(address indexed account, TaskId indexed taskId, uint256 amount);
+    event Staked(NodeId indexed nodeId, address indexed from, uint256 amount);
+    event StakeReleased(NodeId indexed nodeId, address indexed owner, uint256 amount);
+    event Withdrawn(address indexed account, address indexed to, uint256 amount);
+    event Burnt(TaskId indexed taskId, uint128 amount);
+
+    error SessionPayment_NotProtocol(address caller);
+    error SessionPayment_InsufficientDeposit(SessionId sessionId, uint128 wanted, uint128 free);
+    error SessionPayment_InsufficientBalance(address account, uint256 wanted, uint256 balance);
+    error SessionPayment_TransferMismatch(uint256 expected, uint256 received);
+    error SessionPayment_PayoutMismatch(TaskId taskId, uint256 parts, uint256 held);
+    error SessionPayment_ZeroAmount();
+    error SessionPayment_ZeroAddress();
+
+    /// Only `Session`.
+    function deposit(SessionId sessionId, address from, uint128 amount) external;
+
+    /// Only `Session`: everything free in the session becomes the owner's balance.
+    function returnRest(SessionId sessionId, address owner) external returns (uint128 amount);
+
+    /// Only `SessionQueue`.
+    function hold(SessionId sessionId, TaskId taskId, uint128 amount) external;
+
+    /// Only `SessionQueue`: pays a fee out of what is held and gives `released` back to the session.
+    function pay(SessionId sessionId, TaskId taskId, uint128 released, Payout calldata payout) external;
+
+    /// Only `SessionQueue`.
+    function refund(SessionId sessionId, TaskId taskId, uint128 amount, address keeper, uint128 tip) external;
+
+    /// Only `NodePool`.
+    function stake(NodeId nodeId, address from, uint256 amount) external;
+
+    /// Only `NodePool`.
+    function releaseStake(NodeId nodeId, address owner) external returns (uint256 amount);
+
+    /// Moves the caller's own balance out.
+    function withdraw(address to, uint256 amount) external;
+
+    function balanceOf(address account) external view returns (uint256);
+
+    function stakeOf(NodeId nodeId) external view returns (uint256);
+
+    /// Free and held money of a session.
+    function sessionFunds(SessionId sessionId) external view returns (uint128 free, uint128 held);
+
+    /// Sum of all accounts: equals the token balance of this contract.
+    function totalAccounts() external view returns (uint256);
+
+    function token() external view returns (address);
+}

@@ -1,0 +1,25 @@
+//! Ids, units, EIP-712 structs, commitment hashes, content blocks and frames of the link.
+//!
+//! Everything here is a value: no IO, no clock, no float. What is hashed here is hashed the same way by
+//! the contracts; `vectors/commitments.json` is read by the tests of both sides.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod block;
+mod commitment;
+mod ids;
+pub mod link;
+mod request;
+
+pub use block::{
+    BLOCK_VERSION, BlockError, MAX_BLOCK_BYTES, MAX_MESSAGES, MAX_OUTPUT_LIMIT, MAX_PROMPT_LIMIT,
+    MAX_STOP_BYTES, MAX_STOPS, Message, Prompt, RequestBlock, ResultBlock, Sampling,
+};
+pub use commitment::{
+    CommitScope, DOMAIN_F, DOMAIN_G, DOMAIN_PROOF, DOMAIN_STREAM, DOMAIN_TOKENS, EMPTY_ROOT,
+    EndReason, ProofSeal, SeedInput, StreamHash, TokenSeal, commitment, prompt_hash, seed_f,
+    seed_g, sha256, task_id,
+};
+pub use ids::{Lane, ModelId, NodeId, Nonce, NumericClass, NumericClassError, SessionId, TaskId};
+pub use request::{RequestSignatureError, TaskRequest, domain};
+
+pub use alloy::primitives::{Address, B256, Bytes, Signature, U256};
