@@ -1,0 +1,11 @@
+//! Committed ABI and bytecode of the contracts, typed bindings, revert decoder, deployment.
+//!
+//! `artifacts/*.json` is written by `script/bindings`; nothing here needs a compiler.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod contracts;
+mod convert;
+
+pub use contracts::{
+    CorToken, ModelRegistry, NodePool, RandomBeacon, Session, SessionPayment, SessionQueue,
+};
