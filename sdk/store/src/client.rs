@@ -26,7 +26,9 @@ use ipfs_api_backend_hyper::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{ContentStore, MAX_BLOCK_BYTES, StoreError, cid_of, digest_from_cid, digest_of, parse_cid};
+use crate::{
+    ContentStore, MAX_BLOCK_BYTES, StoreError, cid_of, digest_from_cid, digest_of, parse_cid,
+};
 
 /// Longest wait for one call, search among peers included. A task settles within seconds, so an answer
 /// later than this one is of no use to it; the caller tries again or gives up.
@@ -91,7 +93,11 @@ impl KuboStore {
         // The daemon stops its own search when this client no longer waits for it.
         let options = GlobalOptions { offline: None, timeout: Some(timeout) };
         Ok(Self {
-            url: format!("{}://{}", base.scheme_str().unwrap_or("http"), base.authority().map_or("", |a| a.as_str())),
+            url: format!(
+                "{}://{}",
+                base.scheme_str().unwrap_or("http"),
+                base.authority().map_or("", |a| a.as_str())
+            ),
             requests: BackendWithGlobalOptions::new(IpfsClient::build_with_base_uri(base), options),
             http,
             timeout,
@@ -104,9 +110,15 @@ impl KuboStore {
     }
 
     /// Sends one request of `ipfs-api-backend-hyper` and reads at most `limit` bytes of its answer.
-    async fn call<R: ApiRequest>(&self, request: R, form: Option<Form<'static>>, limit: usize) -> Result<Answer, StoreError> {
-        let request = build(&self.requests, request, form)
-            .map_err(|error| StoreError::Daemon { message: format!("the request cannot be built: {error}") })?;
+    async fn call<R: ApiRequest>(
+        &self,
+        request: R,
+        form: Option<Form<'static>>,
+        limit: usize,
+    ) -> Result<Answer, StoreError> {
+        let request = build(&self.requests, request, form).map_err(|error| StoreError::Daemon {
+            message: format!("the request cannot be built: {error}"),
+        })?;
         match tokio::time::timeout(self.timeout, self.exchange(request, limit)).await {
             Ok(answer) => answer,
             Err(_) => Err(StoreError::Timeout { url: self.url.clone(), after: self.timeout }),
@@ -114,7 +126,10 @@ impl KuboStore {
     }
 
     async fn exchange(&self, request: Request<Body>, limit: usize) -> Result<Answer, StoreError> {
-        let unreachable = |error: hyper_014::Error| StoreError::Unreachable { url: self.url.clone(), source: innermost(error) };
+        let unreachable = |error: hyper_014::Error| StoreError::Unreachable {
+            url: self.url.clone(),
+            source: innermost(error),
+        };
         let response = self.http.request(request).await.map_err(unreachable)?;
         let status = response.status();
         let mut stream = response.into_body();
@@ -134,14 +149,19 @@ impl KuboStore {
     fn refusal(&self, answer: &Answer, cid: &str) -> StoreError {
         let message = match serde_json::from_slice::<ApiError>(&answer.body) {
             Ok(error) => error.message,
-            Err(_) => format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body)),
+            Err(_) => {
+                format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body))
+            }
         };
         let lower = message.to_lowercase();
         // Daemons tell these apart by their words alone: code and status are the same for all errors.
         if lower.contains("deadline exceeded") || lower.contains("timed out") {
             return StoreError::Timeout { url: self.url.clone(), after: self.timeout };
         }
-        if lower.contains("could not find") || lower.contains("not found locally") || lower.contains("block was not found") {
+        if lower.contains("could not find")
+            || lower.contains("not found locally")
+            || lower.contains("block was not found")
+        {
             return StoreError::NotFound { cid: cid.to_owned() };
         }
         StoreError::Daemon { message: message.chars().take(MAX_MESSAGE_CHARS).collect() }
@@ -157,8 +177,9 @@ impl KuboStore {
         if answer.status != StatusCode::OK {
             return Err(self.refusal(&answer, cid));
         }
-        serde_json::from_slice(&answer.body)
-            .map_err(|error| StoreError::Daemon { message: format!("its answer does not parse: {error}") })
+        serde_json::from_slice(&answer.body).map_err(|error| StoreError::Daemon {
+            message: format!("its answer does not parse: {error}"),
+        })
     }
 }
 
@@ -181,7 +202,11 @@ impl ContentStore for KuboStore {
             .await?;
         match pinned.pins.first() {
             Some(key) => same_block(digest, key)?,
-            None => return Err(StoreError::Daemon { message: format!("it did not confirm the pin of {cid}") }),
+            None => {
+                return Err(StoreError::Daemon {
+                    message: format!("it did not confirm the pin of {cid}"),
+                });
+            }
         }
         Ok(digest)
     }
@@ -201,7 +226,8 @@ impl ContentStore for KuboStore {
 
     async fn is_pinned(&self, digest: B256) -> Result<bool, StoreError> {
         let cid = cid_of(digest).to_string();
-        let answer = self.call(PinLs { key: Some(&cid), typ: Some("all") }, None, MAX_ANSWER_BYTES).await?;
+        let answer =
+            self.call(PinLs { key: Some(&cid), typ: Some("all") }, None, MAX_ANSWER_BYTES).await?;
         if answer.status != StatusCode::OK {
             return match self.refusal(&answer, &cid) {
                 StoreError::NotFound { .. } => Ok(false),
@@ -210,8 +236,9 @@ impl ContentStore for KuboStore {
             };
         }
         // The base of the text is the daemon's choice: compare what it stands for.
-        let pins: PinLsResponse = serde_json::from_slice(&answer.body)
-            .map_err(|error| StoreError::Daemon { message: format!("its list of pins does not parse: {error}") })?;
+        let pins: PinLsResponse = serde_json::from_slice(&answer.body).map_err(|error| {
+            StoreError::Daemon { message: format!("its list of pins does not parse: {error}") }
+        })?;
         Ok(pins.keys.keys().any(|key| same_block(digest, key).is_ok()))
     }
 
@@ -223,7 +250,11 @@ impl ContentStore for KuboStore {
 
 /// Builds the request that the crate would send. Generic because the trait that builds it can be named
 /// only as a part of `IpfsApi`.
-fn build<B: IpfsApi, R: ApiRequest>(backend: &B, request: R, form: Option<Form<'static>>) -> Result<B::HttpRequest, B::Error> {
+fn build<B: IpfsApi, R: ApiRequest>(
+    backend: &B,
+    request: R,
+    form: Option<Form<'static>>,
+) -> Result<B::HttpRequest, B::Error> {
     backend.build_base_request(request, form)
 }
 
@@ -244,7 +275,9 @@ fn base_uri(url: &str) -> Result<Uri, StoreError> {
     let mut parts = uri.into_parts();
     match &parts.scheme {
         Some(scheme) if *scheme == Scheme::HTTP => {}
-        Some(scheme) if *scheme == Scheme::HTTPS => return Err(bad("https is not supported, put a local proxy or tunnel before it")),
+        Some(scheme) if *scheme == Scheme::HTTPS => {
+            return Err(bad("https is not supported, put a local proxy or tunnel before it"));
+        }
         _ => return Err(bad("it does not start with http://")),
     }
     let authority = parts.authority.as_ref().ok_or_else(|| bad("it names no host"))?;
@@ -274,12 +307,24 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for good in ["http://127.0.0.1:5001", "http://localhost:5001/", "http://[::1]:5001/api/v0", " http://node:5001/api/v0/ "] {
+        for good in [
+            "http://127.0.0.1:5001",
+            "http://localhost:5001/",
+            "http://[::1]:5001/api/v0",
+            " http://node:5001/api/v0/ ",
+        ] {
             assert!(KuboStore::new(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "127.0.0.1:5001", "/ip4/127.0.0.1/tcp/5001", "https://node:5001", "ftp://node", "http://", "http://u:p@node:5001",
-            "http://node:8080/ipfs", "http://no de",
+            "",
+            "127.0.0.1:5001",
+            "/ip4/127.0.0.1/tcp/5001",
+            "https://node:5001",
+            "ftp://node",
+            "http://",
+            "http://u:p@node:5001",
+            "http://node:8080/ipfs",
+            "http://no de",
         ] {
             assert!(matches!(KuboStore::new(bad), Err(StoreError::BadUrl { .. })), "{bad}");
         }

@@ -34,11 +34,20 @@ impl Disk {
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
         let lock_path = folder.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { folder: folder.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(StoreError::Io { path: lock_path, source }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse { folder: folder.to_owned() });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(StoreError::Io { path: lock_path, source });
+            }
         }
         let temp = folder.join("tmp");
         match fs::remove_dir_all(&temp) {
@@ -141,7 +150,11 @@ impl Disk {
             }
             for entry in fs::read_dir(&shard).map_err(at(&shard))? {
                 let entry = entry.map_err(at(&shard))?;
-                let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse::<B256>().ok()) else { continue };
+                let Some(digest) =
+                    entry.file_name().to_str().and_then(|name| name.parse::<B256>().ok())
+                else {
+                    continue;
+                };
                 let bytes = entry.metadata().map_err(at(&entry.path()))?.len();
                 if !visit(digest, bytes) {
                     return Ok(());
@@ -163,7 +176,10 @@ impl Disk {
             fs::create_dir_all(shard).map_err(at(shard))?;
             sync_folder(shard.parent().unwrap_or(&self.folder))?;
         }
-        let temp = self.folder.join("tmp").join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string());
+        let temp = self
+            .folder
+            .join("tmp")
+            .join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string());
         let written = File::create_new(&temp)
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&temp, path));

@@ -7,13 +7,17 @@ use std::{error::Error, io, net::SocketAddr, path::PathBuf, time::Duration};
 #[non_exhaustive]
 pub enum StoreError {
     /// Nobody the daemon can reach has the block.
-    #[error("block {cid} was not found; its pin may have been removed, or the IPFS node cannot reach the one that has it")]
+    #[error(
+        "block {cid} was not found; its pin may have been removed, or the IPFS node cannot reach the one that has it"
+    )]
     NotFound {
         /// The CID asked for.
         cid: String,
     },
     /// The daemon named or gave something else than what was asked for. Nothing of it is used.
-    #[error("the IPFS node answered with {got} where {asked} was asked for; do not trust this node, point --ipfs-url at another")]
+    #[error(
+        "the IPFS node answered with {got} where {asked} was asked for; do not trust this node, point --ipfs-url at another"
+    )]
     CidMismatch {
         /// The CID computed here.
         asked: String,
@@ -39,7 +43,9 @@ pub enum StoreError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The daemon did not end its answer in time.
-    #[error("{url} did not answer within {after:?}; try again, or look at the load and the peers of the IPFS node")]
+    #[error(
+        "{url} did not answer within {after:?}; try again, or look at the load and the peers of the IPFS node"
+    )]
     Timeout {
         /// Address of the RPC.
         url: String,
@@ -47,7 +53,9 @@ pub enum StoreError {
         after: Duration,
     },
     /// The daemon answered with an error, or with something that is not an answer.
-    #[error("the IPFS node refused the call: {message}; check that --ipfs-url is the RPC address (port 5001), not the gateway")]
+    #[error(
+        "the IPFS node refused the call: {message}; check that --ipfs-url is the RPC address (port 5001), not the gateway"
+    )]
     Daemon {
         /// The daemon's words.
         message: String,
@@ -61,7 +69,9 @@ pub enum StoreError {
         reason: &'static str,
     },
     /// The address given for the daemon is none.
-    #[error("{url:?} is not the address of a Kubo RPC: {reason}; give one like http://127.0.0.1:5001")]
+    #[error(
+        "{url:?} is not the address of a Kubo RPC: {reason}; give one like http://127.0.0.1:5001"
+    )]
     BadUrl {
         /// What was given.
         url: String,
@@ -69,7 +79,9 @@ pub enum StoreError {
         reason: &'static str,
     },
     /// The file of a block no longer holds the bytes of its name.
-    #[error("the stored block {cid} is damaged (hash mismatch) in {path}; store it again to repair it, and check the disk")]
+    #[error(
+        "the stored block {cid} is damaged (hash mismatch) in {path}; store it again to repair it, and check the disk"
+    )]
     Corrupt {
         /// CID that the file is named for.
         cid: String,
@@ -85,13 +97,17 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process serves the same folder.
-    #[error("the content store in {folder} is in use by another process; stop that one, or choose another --data folder")]
+    #[error(
+        "the content store in {folder} is in use by another process; stop that one, or choose another --data folder"
+    )]
     InUse {
         /// The folder.
         folder: PathBuf,
     },
     /// The embedded store could not listen.
-    #[error("cannot listen on {addr}: {source}; stop what uses the port, or choose another with --ipfs")]
+    #[error(
+        "cannot listen on {addr}: {source}; stop what uses the port, or choose another with --ipfs"
+    )]
     Bind {
         /// Address asked for.
         addr: SocketAddr,
@@ -105,7 +121,10 @@ impl StoreError {
     /// among them, since a block takes its time between nodes; callers bound their tries.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NotFound { .. } | Self::Unreachable { .. } | Self::Timeout { .. } | Self::Daemon { .. } => true,
+            Self::NotFound { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Daemon { .. } => true,
             Self::CidMismatch { .. }
             | Self::TooLarge { .. }
             | Self::BadCid { .. }

@@ -19,7 +19,11 @@ pub(crate) fn routes() -> Router<Shared> {
     Router::new().route("/ipfs/{cid}", get(block))
 }
 
-async fn block(State(shared): State<Shared>, Path(cid): Path<String>, headers: HeaderMap) -> Response {
+async fn block(
+    State(shared): State<Shared>,
+    Path(cid): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     match read(&shared, &cid, &headers).await {
         Ok(response) => response,
         Err(error) => {
@@ -35,7 +39,8 @@ async fn block(State(shared): State<Shared>, Path(cid): Path<String>, headers: H
             } else {
                 error.to_string()
             };
-            let headers = [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+            let headers =
+                [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
             (status, headers, message + "\n").into_response()
         }
     }
@@ -55,7 +60,9 @@ async fn read(shared: &Shared, cid: &str, headers: &HeaderMap) -> Result<Respons
     ];
     let path = [("X-Ipfs-Path", format!("/ipfs/{cid}"))];
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    if known.is_some_and(|known| known.split(',').any(|one| one.trim() == "*" || one.trim().trim_start_matches("W/") == etag)) {
+    if known.is_some_and(|known| {
+        known.split(',').any(|one| one.trim() == "*" || one.trim().trim_start_matches("W/") == etag)
+    }) {
         return Ok((StatusCode::NOT_MODIFIED, common, path).into_response());
     }
     let kind = match serde_json::from_slice::<IgnoredAny>(&bytes) {

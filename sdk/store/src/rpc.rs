@@ -1,13 +1,15 @@
 //! The part of Kubo's RPC that agents use, with Kubo's answers and errors.
 
+use assay_types::B256;
 use axum::{
     Json, Router,
-    extract::{FromRequest, FromRequestParts, Multipart, Query, Request, State, rejection::QueryRejection},
+    extract::{
+        FromRequest, FromRequestParts, Multipart, Query, Request, State, rejection::QueryRejection,
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
-use assay_types::B256;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
@@ -29,7 +31,11 @@ pub(crate) struct RpcError {
 
 impl RpcError {
     fn normal(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: CODE_NORMAL, message: message.into() }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: CODE_NORMAL,
+            message: message.into(),
+        }
     }
 
     fn client(message: impl Into<String>) -> Self {
@@ -47,7 +53,9 @@ impl IntoResponse for RpcError {
 impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::NotFound { cid } => Self::normal(format!("block was not found locally (offline): ipld: could not find {cid}")),
+            StoreError::NotFound { cid } => Self::normal(format!(
+                "block was not found locally (offline): ipld: could not find {cid}"
+            )),
             StoreError::BadCid { .. } => Self::client(format!("invalid path: {error}")),
             StoreError::Corrupt { ref cid, ref path } => {
                 tracing::error!(%cid, path = %path.display(), "stored block is damaged");
@@ -70,7 +78,10 @@ struct Options<T>(T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Options<T> {
     type Rejection = RpcError;
 
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, RpcError> {
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, RpcError> {
         let Query(options) = Query::<T>::from_request_parts(parts, state)
             .await
             .map_err(|rejection: QueryRejection| RpcError::client(rejection.body_text()))?;
@@ -130,7 +141,9 @@ pub(crate) fn routes() -> Router<Shared> {
 
 /// The block that an argument names.
 fn named(arg: Option<&str>) -> Result<B256, RpcError> {
-    let arg = arg.filter(|arg| !arg.is_empty()).ok_or_else(|| RpcError::client("argument \"ipfs-path\" is required"))?;
+    let arg = arg
+        .filter(|arg| !arg.is_empty())
+        .ok_or_else(|| RpcError::client("argument \"ipfs-path\" is required"))?;
     Ok(digest_from_cid(&parse_cid(arg)?)?)
 }
 
@@ -169,33 +182,48 @@ impl Put {
     /// Only raw blocks under sha2-256 are kept; another kind under this call would get another CID than asked for.
     fn check(&self) -> Result<(), RpcError> {
         if self.cid_codec.is_some() && self.format.is_some() {
-            return Err(RpcError::client("unable to use \"format\" (deprecated) and a custom \"cid-codec\" at the same time"));
+            return Err(RpcError::client(
+                "unable to use \"format\" (deprecated) and a custom \"cid-codec\" at the same time",
+            ));
         }
         let codec = self.cid_codec.as_deref().or(self.format.as_deref()).unwrap_or("raw");
         if codec != "raw" {
-            return Err(RpcError::client(format!("this content store keeps raw blocks only, not {codec:?}: use cid-codec=raw")));
+            return Err(RpcError::client(format!(
+                "this content store keeps raw blocks only, not {codec:?}: use cid-codec=raw"
+            )));
         }
         let hash = self.mhtype.as_deref().unwrap_or("sha2-256");
         if hash != "sha2-256" || !matches!(self.mhlen, None | Some(-1 | 32)) {
-            return Err(RpcError::client("this content store names blocks by 32 bytes of sha2-256 only: use mhtype=sha2-256"));
+            return Err(RpcError::client(
+                "this content store names blocks by 32 bytes of sha2-256 only: use mhtype=sha2-256",
+            ));
         }
         Ok(())
     }
 }
 
-async fn block_put(State(shared): State<Shared>, Options(options): Options<Put>, request: Request) -> Answer {
+async fn block_put(
+    State(shared): State<Shared>,
+    Options(options): Options<Put>,
+    request: Request,
+) -> Answer {
     options.check()?;
-    let mut form = Multipart::from_request(request, &shared)
-        .await
-        .map_err(|rejection| RpcError::client(format!("file argument 'data' is required: {}", rejection.body_text())))?;
+    let mut form = Multipart::from_request(request, &shared).await.map_err(|rejection| {
+        RpcError::client(format!("file argument 'data' is required: {}", rejection.body_text()))
+    })?;
     let broken = |error: axum::extract::multipart::MultipartError| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return StoreError::TooLarge { bytes: MAX_BLOCK_BYTES + 1, limit: MAX_BLOCK_BYTES }.into();
+            return StoreError::TooLarge { bytes: MAX_BLOCK_BYTES + 1, limit: MAX_BLOCK_BYTES }
+                .into();
         }
         RpcError::client(format!("cannot read the form: {}", error.body_text()))
     };
     let part = form.next_field().await.map_err(broken)?;
-    let bytes = part.ok_or_else(|| RpcError::client("file argument 'data' is required"))?.bytes().await.map_err(broken)?;
+    let bytes = part
+        .ok_or_else(|| RpcError::client("file argument 'data' is required"))?
+        .bytes()
+        .await
+        .map_err(broken)?;
     if form.next_field().await.map_err(broken)?.is_some() {
         return Err(RpcError::client("this content store takes one block a call"));
     }
@@ -212,7 +240,10 @@ async fn block_put(State(shared): State<Shared>, Options(options): Options<Put>,
     Ok(Json(json!({ "Key": cid_of(digest).to_string(), "Size": size })))
 }
 
-async fn block_get(State(shared): State<Shared>, Options(block): Options<Block>) -> Result<Response, RpcError> {
+async fn block_get(
+    State(shared): State<Shared>,
+    Options(block): Options<Block>,
+) -> Result<Response, RpcError> {
     let digest = named(block.arg.as_deref())?;
     let bytes = shared.on_disk(move |disk| disk.get(digest)).await?;
     Ok(plain(bytes))
@@ -220,7 +251,8 @@ async fn block_get(State(shared): State<Shared>, Options(block): Options<Block>)
 
 /// Bytes as Kubo streams them.
 fn plain(bytes: Vec<u8>) -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/plain"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (headers, [("X-Stream-Output", "1")], bytes).into_response()
 }
 
@@ -230,7 +262,10 @@ async fn block_stat(State(shared): State<Shared>, Options(block): Options<Block>
     Ok(Json(json!({ "Key": cid_of(digest).to_string(), "Size": bytes.len() })))
 }
 
-async fn cat(State(shared): State<Shared>, Options(range): Options<Range>) -> Result<Response, RpcError> {
+async fn cat(
+    State(shared): State<Shared>,
+    Options(range): Options<Range>,
+) -> Result<Response, RpcError> {
     let digest = named(range.arg.as_deref())?;
     let bytes = shared.on_disk(move |disk| disk.get(digest)).await?;
     let length = range.length.unwrap_or(usize::MAX);
@@ -266,7 +301,10 @@ async fn pin_ls(State(shared): State<Shared>, Options(filter): Options<PinFilter
         Some(arg) if !arg.is_empty() => {
             let digest = named(Some(arg))?;
             if !(kept && shared.on_disk(move |disk| disk.is_pinned(digest)).await?) {
-                return Err(RpcError::normal(format!("path '/ipfs/{}' is not pinned", cid_of(digest))));
+                return Err(RpcError::normal(format!(
+                    "path '/ipfs/{}' is not pinned",
+                    cid_of(digest)
+                )));
             }
             vec![digest]
         }
@@ -274,10 +312,14 @@ async fn pin_ls(State(shared): State<Shared>, Options(filter): Options<PinFilter
         _ => Vec::new(),
     };
     if pins.len() > MAX_PINS_LISTED {
-        return Err(RpcError::normal(format!("over {MAX_PINS_LISTED} pins: ask for one with arg=<cid>")));
+        return Err(RpcError::normal(format!(
+            "over {MAX_PINS_LISTED} pins: ask for one with arg=<cid>"
+        )));
     }
-    let keys: Map<String, Value> =
-        pins.into_iter().map(|digest| (cid_of(digest).to_string(), json!({ "Type": "recursive" }))).collect();
+    let keys: Map<String, Value> = pins
+        .into_iter()
+        .map(|digest| (cid_of(digest).to_string(), json!({ "Type": "recursive" })))
+        .collect();
     Ok(Json(json!({ "Keys": keys })))
 }
 

@@ -71,9 +71,9 @@ impl Shared {
         work: impl FnOnce(&Disk) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let disk = Arc::clone(&self.disk);
-        tokio::task::spawn_blocking(move || work(&disk))
-            .await
-            .unwrap_or_else(|error| Err(StoreError::Daemon { message: format!("file work ended early: {error}") }))
+        tokio::task::spawn_blocking(move || work(&disk)).await.unwrap_or_else(|error| {
+            Err(StoreError::Daemon { message: format!("file work ended early: {error}") })
+        })
     }
 }
 
@@ -91,7 +91,8 @@ impl StoreServer {
         let disk = tokio::task::spawn_blocking(move || Disk::open(&opened))
             .await
             .map_err(|error| StoreError::Io { path: folder, source: io::Error::other(error) })??;
-        let shared = Shared { disk: Arc::new(disk), requests: Arc::new(Semaphore::new(MAX_REQUESTS)) };
+        let shared =
+            Shared { disk: Arc::new(disk), requests: Arc::new(Semaphore::new(MAX_REQUESTS)) };
         let listener = Bounded { listener, connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
         let (stop, stopped) = oneshot::channel();
         let serve = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
@@ -166,8 +167,11 @@ async fn take_turn(State(shared): State<Shared>, request: Request, next: Next) -
 /// opens must not write into, or list, the store of the machine it is opened on.
 async fn refuse_browsers(request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let from_page = [header::ORIGIN, header::REFERER].iter().any(|name| headers.contains_key(name)) || headers.contains_key("sec-fetch-site");
-    let browser = headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla"));
+    let from_page = [header::ORIGIN, header::REFERER].iter().any(|name| headers.contains_key(name))
+        || headers.contains_key("sec-fetch-site");
+    let browser = headers
+        .get(header::USER_AGENT)
+        .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla"));
     if from_page || browser {
         return (StatusCode::FORBIDDEN, "403 - Forbidden\n").into_response();
     }
@@ -206,13 +210,21 @@ impl Listener for Bounded {
 }
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

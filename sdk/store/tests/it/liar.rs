@@ -1,0 +1,252 @@
+//! Daemons that answer with something else than what was asked for: nothing of it is believed.
+
+use std::{
+    convert::Infallible,
+    future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use assay_store::{Bytes, ContentStore, KuboStore, MAX_BLOCK_BYTES, StoreError, cid_of, digest_of};
+use axum::{
+    Json, Router,
+    body::Body,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, post},
+};
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+const BYTES: &[u8] = b"the true bytes";
+
+/// A daemon with the given calls; ends when dropped.
+struct Liar {
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Liar {
+    async fn start(routes: &[(&str, MethodRouter)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let router = routes.iter().fold(Router::new(), |router, (path, route)| {
+            router.route(&format!("/api/v0{path}"), route.clone())
+        });
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { addr, task }
+    }
+
+    fn client(&self) -> KuboStore {
+        KuboStore::new(&format!("http://{}", self.addr)).unwrap()
+    }
+}
+
+fn says(answer: Value) -> MethodRouter {
+    post(move || async move { Json(answer) })
+}
+
+fn refuses(message: &'static str) -> MethodRouter {
+    post(move || async move {
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Json(json!({ "Message": message, "Code": 0, "Type": "error" })),
+        )
+    })
+}
+
+/// An answer without end, which counts the chunks that were taken from it.
+fn endless(status: StatusCode, taken: Arc<AtomicUsize>) -> MethodRouter {
+    post(move || async move {
+        let chunks = stream::repeat_with(move || {
+            taken.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Bytes::from_static(&[b' '; 16 << 10]))
+        });
+        (status, Body::from_stream(chunks)).into_response()
+    })
+}
+
+fn hangs() -> MethodRouter {
+    post(|| async { future::pending::<Response>().await })
+}
+
+fn key(bytes: &[u8]) -> String {
+    cid_of(digest_of(bytes)).to_string()
+}
+
+#[tokio::test]
+async fn other_bytes_are_refused() {
+    for lie in [&b"other bytes"[..], b"the true byte", b"the true bytes ", b""] {
+        let liar = Liar::start(&[("/block/get", post(move || async move { lie }))]).await;
+        let error = liar.client().get(digest_of(BYTES)).await.unwrap_err();
+        let StoreError::CidMismatch { asked, got } = &error else { panic!("{error:?}") };
+        assert_eq!((asked, got), (&key(BYTES), &key(lie)));
+        assert!(!error.is_retryable());
+    }
+    let honest = Liar::start(&[("/block/get", post(|| async { BYTES }))]).await;
+    assert_eq!(honest.client().get(digest_of(BYTES)).await.unwrap(), BYTES);
+}
+
+#[tokio::test]
+async fn another_cid_for_what_was_put_is_refused() {
+    let dag_pb = cid::Cid::new_v1(0x70, *cid_of(digest_of(BYTES)).hash()).to_string();
+    let truth = || says(json!({ "Pins": [key(BYTES)] }));
+    for lie in [key(b"other"), dag_pb, "nonsense".into(), String::new()] {
+        let liar = Liar::start(&[
+            ("/block/put", says(json!({ "Key": lie, "Size": 14 }))),
+            ("/pin/add", truth()),
+        ])
+        .await;
+        let error = liar.client().put(Bytes::from_static(BYTES)).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::CidMismatch { asked, got } if *asked == key(BYTES) && *got == lie),
+            "{error:?}"
+        );
+    }
+    // It stored the block and pinned another, or none.
+    let put = || says(json!({ "Key": key(BYTES), "Size": 14 }));
+    let liar = Liar::start(&[
+        ("/block/put", put()),
+        ("/pin/add", says(json!({ "Pins": [key(b"other")] }))),
+    ])
+    .await;
+    assert!(matches!(
+        liar.client().put(Bytes::from_static(BYTES)).await,
+        Err(StoreError::CidMismatch { .. })
+    ));
+    let liar =
+        Liar::start(&[("/block/put", put()), ("/pin/add", says(json!({ "Pins": [] })))]).await;
+    assert!(matches!(
+        liar.client().put(Bytes::from_static(BYTES)).await,
+        Err(StoreError::Daemon { .. })
+    ));
+    // The same CID in another base is the same block.
+    let base58 =
+        cid_of(digest_of(BYTES)).to_string_of_base(cid::multibase::Base::Base58Btc).unwrap();
+    let honest = Liar::start(&[
+        ("/block/put", says(json!({ "Key": base58, "Size": 14 }))),
+        ("/pin/add", truth()),
+    ])
+    .await;
+    assert_eq!(honest.client().put(Bytes::from_static(BYTES)).await.unwrap(), digest_of(BYTES));
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_cut_off() {
+    for status in [StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR] {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let endless = || endless(status, Arc::clone(&taken));
+        let liar = Liar::start(&[
+            ("/block/get", endless()),
+            ("/block/put", endless()),
+            ("/pin/ls", endless()),
+            ("/version", endless()),
+        ])
+        .await;
+        let client = liar.client();
+        assert!(matches!(
+            client.get(digest_of(BYTES)).await,
+            Err(StoreError::TooLarge { limit: MAX_BLOCK_BYTES, .. })
+        ));
+        assert!(matches!(
+            client.put(Bytes::from_static(BYTES)).await,
+            Err(StoreError::TooLarge { .. })
+        ));
+        assert!(matches!(
+            client.is_pinned(digest_of(BYTES)).await,
+            Err(StoreError::TooLarge { .. })
+        ));
+        assert!(matches!(client.health().await, Err(StoreError::TooLarge { .. })));
+        // 1 MiB and three times 64 KiB are 76 chunks; the rest is what the sockets hold.
+        assert!(taken.load(Ordering::Relaxed) < 4096, "{taken:?} chunks of 16 KiB were taken");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_hangs_is_left() {
+    let stalls =
+        || post(|| async { Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()) });
+    for route in [hangs, || {
+        post(|| async { Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()) })
+    }] {
+        let liar = Liar::start(&[
+            ("/block/get", route()),
+            ("/block/put", route()),
+            ("/version", stalls()),
+        ])
+        .await;
+        let client =
+            KuboStore::with_timeout(&format!("http://{}", liar.addr), Duration::from_millis(100))
+                .unwrap();
+        let error = client.get(digest_of(BYTES)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Timeout { .. }) && error.is_retryable(), "{error:?}");
+        assert!(matches!(
+            client.put(Bytes::from_static(BYTES)).await,
+            Err(StoreError::Timeout { .. })
+        ));
+        assert!(matches!(client.health().await, Err(StoreError::Timeout { .. })));
+    }
+}
+
+#[tokio::test]
+async fn errors_in_the_words_of_daemons() {
+    // Kubo offline, Kubo whose search ended, js-ipfs.
+    let missing = refuses("block was not found locally (offline): ipld: could not find bafk");
+    let liar = Liar::start(&[("/block/get", missing)]).await;
+    assert!(
+        matches!(liar.client().get(digest_of(BYTES)).await, Err(StoreError::NotFound { cid }) if cid == key(BYTES))
+    );
+    let liar = Liar::start(&[("/block/get", refuses("context deadline exceeded"))]).await;
+    assert!(matches!(liar.client().get(digest_of(BYTES)).await, Err(StoreError::Timeout { .. })));
+    let liar = Liar::start(&[
+        ("/block/get", refuses("disk on fire")),
+        ("/pin/ls", refuses("path 'bafk' is not pinned")),
+    ])
+    .await;
+    let error = liar.client().get(digest_of(BYTES)).await.unwrap_err();
+    assert!(error.to_string().contains("disk on fire"), "{error}");
+    assert!(!liar.client().is_pinned(digest_of(BYTES)).await.unwrap());
+}
+
+#[tokio::test]
+async fn answers_that_are_no_answers() {
+    let liar = Liar::start(&[
+        ("/version", post(|| async { "<html>a gateway</html>" })),
+        ("/block/put", says(json!({ "Key": 7 }))),
+        ("/pin/ls", says(json!([]))),
+    ])
+    .await;
+    assert!(matches!(liar.client().health().await, Err(StoreError::Daemon { .. })));
+    assert!(matches!(
+        liar.client().put(Bytes::from_static(BYTES)).await,
+        Err(StoreError::Daemon { .. })
+    ));
+    assert!(matches!(
+        liar.client().is_pinned(digest_of(BYTES)).await,
+        Err(StoreError::Daemon { .. })
+    ));
+    // No such call at all: status 404 and no words of Kubo.
+    let error = liar.client().get(digest_of(BYTES)).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Daemon { message } if message.contains("404")),
+        "{error:?}"
+    );
+    // A list of other pins is not a yes.
+    let liar = Liar::start(&[(
+        "/pin/ls",
+        says(json!({ "Keys": { key(b"other"): { "Type": "recursive" } } })),
+    )])
+    .await;
+    assert!(!liar.client().is_pinned(digest_of(BYTES)).await.unwrap());
+}
