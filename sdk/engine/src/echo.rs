@@ -281,3 +281,120 @@ impl Engine for EchoEngine {
         })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assay_types::{Message, Sampling};
+    use futures::StreamExt;
+
+    use super::*;
+
+    fn engine(options: EchoOptions) -> EchoEngine {
+        EchoEngine::new(options).unwrap()
+    }
+
+    async fn request(engine: &EchoEngine, text: &str) -> GenerateRequest {
+        let message =
+            |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let prompt = Prompt::Messages(vec![message("system", "Echo."), message("user", text)]);
+        GenerateRequest {
+            prompt_ids: engine.tokenize(&prompt).await.unwrap(),
+            sampling: Sampling::default(),
+            seed: B256::repeat_byte(5),
+            max_output: 64,
+            stop: vec![],
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_message_comes_back() {
+        let engine = engine(EchoOptions::default());
+        let stream = engine.generate(request(&engine, "Grüße 😀").await).await.unwrap();
+        let done = stream.finish().await.unwrap();
+        assert_eq!((done.text.as_str(), done.end_reason), ("Grüße 😀", EndReason::Eos));
+        assert_eq!(done.ids.last(), Some(&END));
+        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+
+        let prompt_ids = engine.tokenize(&Prompt::Text("plain".into())).await.unwrap();
+        let request = GenerateRequest { prompt_ids, ..request(&engine, "").await };
+        assert_eq!(engine.generate(request).await.unwrap().finish().await.unwrap().text, "plain");
+    }
+
+    #[tokio::test]
+    async fn it_ends_at_a_stop_and_at_max() {
+        let engine = engine(EchoOptions::default());
+        let base = request(&engine, "one two three").await;
+        let stop = GenerateRequest { stop: vec!["two".into()], ..base.clone() };
+        let done = engine.generate(stop).await.unwrap().finish().await.unwrap();
+        assert_eq!((done.text.as_str(), done.end_reason), ("one ", EndReason::Stop));
+        assert_eq!(done.ids.len(), "one two".len());
+
+        // The beginning of a stop sequence that max_output cuts off belongs to the text.
+        let max = GenerateRequest { stop: vec!["two".into()], max_output: 6, ..base };
+        let done = engine.generate(max).await.unwrap().finish().await.unwrap();
+        assert_eq!((done.text.as_str(), done.end_reason), ("one tw", EndReason::Max));
+        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), "one tw");
+    }
+
+    #[tokio::test]
+    async fn impossible_requests_are_refused() {
+        let engine = engine(EchoOptions { max_context: 20, ..EchoOptions::default() });
+        let base = GenerateRequest { max_output: 2, ..request(&engine, "hi").await };
+        let code = |request: GenerateRequest| {
+            let error = request.check(engine.info()).unwrap_err();
+            assert!(error.is_client_fault() && !error.is_retryable());
+            error.code()
+        };
+        assert!(base.check(engine.info()).is_ok());
+        let long = GenerateRequest { max_output: 19, ..base.clone() };
+        assert_eq!(code(long), "context_exceeded");
+        assert_eq!(code(GenerateRequest { max_output: 0, ..base.clone() }), "zero_output");
+        assert_eq!(code(GenerateRequest { prompt_ids: vec![], ..base.clone() }), "empty_prompt");
+        assert_eq!(
+            code(GenerateRequest { prompt_ids: vec![999], ..base.clone() }),
+            "unknown_token"
+        );
+        let stop = GenerateRequest { stop: vec![String::new()], ..base.clone() };
+        assert_eq!(code(stop), "bad_stop_sequences");
+        let stop = GenerateRequest { stop: vec!["a".into(); 5], ..base.clone() };
+        assert_eq!(code(stop), "bad_stop_sequences");
+        let sampling = Sampling { temperature_milli: 9999, ..Sampling::default() };
+        assert_eq!(code(GenerateRequest { sampling, ..base.clone() }), "bad_parameter");
+        assert!(engine.generate(GenerateRequest { max_output: 0, ..base }).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_injected() {
+        let engine = engine(EchoOptions {
+            failure: Some(Failure::AfterTokens(2)),
+            token_delay: Duration::from_secs(1),
+            ..EchoOptions::default()
+        });
+        let mut stream = engine.generate(request(&engine, "hello").await).await.unwrap();
+        assert!(matches!(stream.next().await, Some(Ok(GenerateEvent::Token { .. }))));
+        assert!(matches!(stream.next().await, Some(Ok(GenerateEvent::Token { .. }))));
+        assert!(stream.next().await.unwrap().unwrap_err().is_retryable());
+        assert!(stream.next().await.is_none());
+
+        engine.set_failure(Some(Failure::Refuse));
+        assert!(engine.generate(request(&engine, "hello").await).await.is_err());
+
+        engine.set_failure(Some(Failure::HangAfter(1)));
+        let mut stream = engine.generate(request(&engine, "hello").await).await.unwrap();
+        assert!(stream.next().await.is_some());
+        let silence = tokio::time::timeout(Duration::from_secs(3600), stream.next()).await;
+        assert!(silence.is_err());
+
+        engine.set_failure(None);
+        let stream = engine.generate(request(&engine, "hello").await).await.unwrap();
+        assert_eq!(stream.finish().await.unwrap().text, "hello");
+    }
+
+    #[tokio::test]
+    async fn the_manifest_names_the_model() {
+        let one = engine(EchoOptions::default());
+        assert_eq!(one.info().model_id, one.manifest().model_id().unwrap());
+        let other = engine(EchoOptions { model: "other".into(), ..EchoOptions::default() });
+        assert_ne!(one.info().model_id, other.info().model_id);
+    }
+}

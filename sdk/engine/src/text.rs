@@ -22,6 +22,8 @@ impl<F: Fn(&[u32]) -> Result<String, EngineError>> Detokenize for F {
 /// Ids that may wait for the rest of a character. A character has at most four bytes, so four tokens;
 /// what waits longer is not text, and is given out as it is.
 const MAX_WAITING_IDS: usize = 8;
+/// Ids of a character that is not complete yet, at most: all but the last of its four bytes.
+const MAX_INCOMPLETE_IDS: usize = 3;
 
 /// What an id, or the end, adds to the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,14 +67,34 @@ impl<D: Detokenize> TextAssembler<D> {
         let decoded = self.decoder.decode(&self.window)?;
         let waiting = self.window.len() - self.given;
         let complete = decoded.len() > self.context.len() && !decoded.ends_with('\u{FFFD}');
-        if !complete && waiting < MAX_WAITING_IDS {
-            return Ok(Piece::default());
-        }
-        let fresh = fresh_part(&decoded, &self.context).to_owned();
+        let cut = match complete {
+            true => self.window.len(),
+            false if waiting < MAX_WAITING_IDS => return Ok(Piece::default()),
+            false => self.seam(&decoded)?,
+        };
+        let (settled, _) = self.window.split_at(cut);
+        let settled = self.decoder.decode(settled)?;
+        let fresh = fresh_part(&settled, &self.context).to_owned();
         self.window.drain(..self.given);
-        self.given = self.window.len();
-        self.context = self.decoder.decode(&self.window)?;
+        self.given = cut - self.given;
+        let (context, _) = self.window.split_at(self.given);
+        self.context = self.decoder.decode(context)?;
         Ok(self.add(&fresh))
+    }
+
+    /// Where to cut a window that has waited long enough: before the last character, if that may still
+    /// be incomplete. A cut inside a character shows, because its two parts decode to more replacement
+    /// characters than the whole.
+    fn seam(&self, decoded: &str) -> Result<usize, EngineError> {
+        for keep in (1..=MAX_INCOMPLETE_IDS).rev() {
+            let cut = self.window.len().saturating_sub(keep);
+            let (before, after) = self.window.split_at(cut);
+            let (before, after) = (self.decoder.decode(before)?, self.decoder.decode(after)?);
+            if decoded.strip_prefix(&before) == Some(&after) {
+                return Ok(cut);
+            }
+        }
+        Ok(self.window.len())
     }
 
     /// The rest, when the generation has ended for another reason.
@@ -247,7 +269,21 @@ mod tests {
         assert_eq!((pieces.concat(), stopped), ("é€".into(), false));
     }
 
+    #[test]
+    fn replacement_characters_of_the_text_itself_cut_no_character() {
+        for text in
+            ["\u{FFFD}\u{FFFD}໐", "\u{FFFD}\u{FFFD}\u{FFFD}😀", "a\u{FFFD}\u{FFFD}é\u{FFFD}"]
+        {
+            assert_eq!(run(bytes, &ids(text), &[]).0.concat(), text);
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn text_full_of_replacement_characters_comes_back(text in "[\u{FFFD}a€😀]{0,24}") {
+            proptest::prop_assert_eq!(run(bytes, &ids(&text), &[]).0.concat(), text);
+        }
+
         #[test]
         fn valid_text_comes_back_as_it_is(text: String) {
             let (pieces, stopped) = run(bytes, &ids(&text), &[]);

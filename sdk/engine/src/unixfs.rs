@@ -104,3 +104,38 @@ fn field_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|i| ((i * 31) + (i >> 8)) as u8).collect()
+    }
+
+    /// CIDs from the JavaScript implementation (ipfs-unixfs-importer: CIDv1, raw leaves, chunks of
+    /// 262,144 bytes, balanced layout of 174 children, a single leaf stands for itself).
+    #[test]
+    fn cids_are_those_of_ipfs() {
+        for (bytes, cid) in [
+            (0, "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"),
+            (1, "bafkreidogqfzz75tpkmjzjke425xqcrmpcib2p5tg44hnbirumdbpl5adu"),
+            (262_144, "bafkreicyf2rsjlabvogs5vfihpzfegm2q5hjwrohaneftr2crm6gsnlznm"),
+            (262_145, "bafybeidgoqoyg4yhalu6oks2gnsjbs74tnoepwkl77plj4i4rd6lhvt424"),
+            (524_288, "bafybeig3atojx6ws4ghqmgsfq7dx43alqpgbcmp3ztg465catkpl7nnija"),
+            (1_000_003, "bafybeidap6bmmqwsb7qalkavxblejpqjf4nvydsfk4fgadakklo75iwxaq"),
+            (45_613_056, "bafybeictnhkryr6nrwjc27yponmmlpktev4dnsvngaji55edlddqcrcwqu"),
+            (45_613_057, "bafybeibceeiwyvx3pxrrewxawlbhjvw5ia7lqgj7pt6zjsw56m6vxph5dq"),
+        ] {
+            let got = digest(content(bytes).as_slice()).unwrap();
+            assert_eq!(got.cid.to_string(), cid, "{bytes} bytes");
+            assert_eq!(got.bytes, bytes as u64);
+        }
+    }
+
+    #[test]
+    fn one_leaf_has_the_hash_of_the_file() {
+        let got = digest(&b"hello"[..]).unwrap();
+        assert_eq!(got.cid.hash().digest(), got.sha256.as_slice());
+    }
+}
