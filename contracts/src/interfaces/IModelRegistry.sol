@@ -39,4 +39,13 @@ interface IModelRegistry {
 
     /// The model, or a revert with `ModelRegistry_UnknownModel`.
     function modelOf(ModelId modelId) external view returns (Model memory);
+
+    /// Smallest prices of a model, or a revert with `ModelRegistry_UnknownModel`.
+    function floorsOf(ModelId modelId) external view returns (uint96 floorIn, uint96 floorOut);
+
+    /// Who earns the royalty of a model and how much of each fee; zeros if there is no such model.
+    function royaltyOf(ModelId modelId) external view returns (address publisher, uint16 royaltyBps);
+
+    /// Largest royalty that a model may take.
+    function maxRoyaltyBps() external view returns (uint16);
 }

@@ -42,6 +42,18 @@ struct NodeRegistration {
     uint8 capacity;
 }
 
+/// A draw of nodes. What it can find is fixed before its seed is known.
+struct Draw {
+    ModelId modelId;
+    bytes32 seed;
+    /// Unix seconds; only slots that were active then count.
+    uint40 asOf;
+    /// `slotCount` of the model at that time: slots added later do not move the others.
+    uint32 slots;
+    uint8 min;
+    uint8 count;
+}
+
 /// Nodes, their stake and their places in the draw.
 interface INodePool {
     event NodeRegistered(
@@ -62,6 +74,7 @@ interface INodePool {
     error NodePool_NotOwner(NodeId nodeId, address caller);
     error NodePool_NotSession(address caller);
     error NodePool_UnknownNode(NodeId nodeId);
+    error NodePool_EmptyClass();
     error NodePool_CapacityOutOfBounds(uint8 capacity, uint8 min, uint8 max);
     error NodePool_ZeroAddress();
     error NodePool_OperatorInUse(address operator, NodeId nodeId);
@@ -83,11 +96,9 @@ interface INodePool {
     /// After unbonding, and with no session left: credits the stake to the owner's balance in `SessionPayment`.
     function releaseStake(NodeId nodeId) external;
 
-    /// Only `Session`: reserves `count` nodes of different owners, drawn from `seed` among the slots that were active
-    /// at `asOf` (unix seconds). Reverts with `NodePool_NoEligible` when fewer than `min` are found.
-    function reserve(ModelId modelId, bytes32 seed, uint40 asOf, uint8 min, uint8 count)
-        external
-        returns (NodeId[] memory nodes);
+    /// Only `Session`: reserves up to `draw.count` nodes of different owners. Reverts with `NodePool_NoEligible` when
+    /// fewer than `draw.min` are found.
+    function reserve(Draw calldata draw) external returns (NodeId[] memory nodes);
 
     /// Only `Session`: the session no longer needs these nodes.
     function release(NodeId[] calldata nodes) external;
@@ -101,6 +112,27 @@ interface INodePool {
     function nodeCount() external view returns (uint32);
 
     function collateralPerSlot() external view returns (uint256);
+
+    /// Places of a model's pool, used and free: the draw's modulus.
+    function slotCount(ModelId modelId) external view returns (uint32);
+
+    /// Who commits for a node and in which class; zeros if there is no such node.
+    function committerOf(NodeId nodeId) external view returns (address operator, NumericClass numericClass);
+
+    /// Who is paid for a node; zero if there is no such node.
+    function payoutOf(NodeId nodeId) external view returns (address);
+
+    /// Seconds after which the place of a node that left may be given to another: longer than any draw waits.
+    function slotReuseDelay() external view returns (uint40);
+
+    /// The `Session` that reserves nodes.
+    function session() external view returns (address);
+
+    /// The `ModelRegistry` that knows what may be served.
+    function models() external view returns (address);
+
+    /// The `SessionPayment` that holds the stakes.
+    function payment() external view returns (address);
 
     /// Seconds from registration until a slot counts in a draw.
     function activationDelay() external view returns (uint40);

@@ -9,7 +9,8 @@ enum SessionState {
     Open,
     /// Has its nodes.
     Active,
-    /// Ends at `endsAt`: signed requests are still taken until then, direct ones are not.
+    /// Ends at `endsAt`: requests of lanes 1 and up, which may be at work already, are still taken until then; the
+    /// owner's are not.
     Draining,
     /// Ended; what was left is in the owner's balance.
     Closed
@@ -38,15 +39,34 @@ struct SessionInfo {
 struct LaneInfo {
     /// Who signs or sends requests in this lane.
     address holder;
-    /// Most that the lane's tasks may cost together, held and paid.
+    /// Most that the lane's tasks may cost together, held and paid; lane 0 is bounded by the deposit alone.
     uint128 allotment;
     /// Held or paid so far.
     uint128 used;
+    /// One more than the largest nonce used so far.
+    uint64 nextNonce;
 }
 
 struct LaneTerms {
     address holder;
+    /// Above 2^96 - 1, which is more than the supply, it counts as that.
     uint128 allotment;
+}
+
+/// What `SessionQueue` needs to know to take a request.
+struct Admission {
+    SessionState state;
+    /// Zero if there is no such lane.
+    address holder;
+    uint40 endsAt;
+    /// One more than the largest nonce used in the lane.
+    uint64 nextNonce;
+    uint96 priceIn;
+    uint96 priceOut;
+    /// Eight node ids of 32 bits, the first lowest, zeros behind the last.
+    uint256 nodes;
+    /// Zero while unknown.
+    bytes32 seed;
 }
 
 struct OpenTerms {
@@ -99,6 +119,11 @@ interface ISession {
     error Session_UnknownLane(SessionId sessionId, Lane lane);
     error Session_AllotmentExceeded(SessionId sessionId, Lane lane, uint128 wanted, uint128 left);
     error Session_RoundNotReady(SessionId sessionId, uint64 round);
+    error Session_NotExpired(SessionId sessionId, uint40 expiresAt);
+    error Session_Expired(SessionId sessionId, uint40 expiredAt);
+    error Session_ZeroAmount();
+    error Session_ZeroAddress();
+    error Session_TimeoutTooLong(uint40 reservationTimeout, uint40 slotReuseDelay);
     error Session_StillDraining(SessionId sessionId, uint40 endsAt);
     error Session_TasksOpen(SessionId sessionId, uint128 held);
 
@@ -114,17 +139,18 @@ interface ISession {
     /// Draws the nodes once the draw round has its value. Anyone may.
     function activate(SessionId sessionId) external;
 
-    /// Owner: no new direct tasks; ends after the notice. An open session without nodes closes at once.
+    /// Owner: no new tasks of the owner; ends after the notice. A session without nodes or without a seed closes at once.
     function close(SessionId sessionId) external;
 
     /// After the notice, and once no task holds money: returns the rest to the owner's balance. Anyone may.
     function finish(SessionId sessionId) external;
 
-    /// An open session whose draw round was missed, or whose nodes could not be found in time, closes with a full refund. Anyone may.
+    /// A session whose draw or seed round was missed, or whose nodes could not be found in time, closes with a full
+    /// refund. Anyone may.
     function expire(SessionId sessionId) external;
 
-    /// Only `SessionQueue`: takes `amount` of the lane's allotment.
-    function useLane(SessionId sessionId, Lane lane, uint128 amount) external;
+    /// Only `SessionQueue`: takes `amount` of the lane's allotment for the request `nonce`.
+    function useLane(SessionId sessionId, Lane lane, uint64 nonce, uint128 amount) external;
 
     /// Only `SessionQueue`: gives `amount` back to the lane's allotment.
     function restoreLane(SessionId sessionId, Lane lane, uint128 amount) external;
@@ -138,8 +164,30 @@ interface ISession {
     /// Value that seeds every task of the session; zero while it is unknown.
     function seedOf(SessionId sessionId) external view returns (bytes32);
 
+    /// What decides whether a request is taken, in one call; state `None` if there is no such session.
+    function admissionOf(SessionId sessionId, Lane lane) external view returns (Admission memory);
+
+    /// Where the shares of a settled task go: the session's model and the lane's holder.
+    function payeesOf(SessionId sessionId, Lane lane) external view returns (ModelId modelId, address holder);
+
     function sessionCount() external view returns (uint64);
 
     /// Seconds between `close` and `finish`: longer than the longest deadline of a request.
     function noticePeriod() external view returns (uint40);
+
+    /// Seconds after opening in which the nodes must be drawn.
+    function reservationTimeout() external view returns (uint40);
+
+    /// Smallest deposit of a new session.
+    function minDeposit() external view returns (uint128);
+
+    function models() external view returns (address);
+
+    function pool() external view returns (address);
+
+    function queue() external view returns (address);
+
+    function payment() external view returns (address);
+
+    function beacon() external view returns (address);
 }

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {ModelId, NodeId, SessionId, TaskId} from "../types/Ids.sol";
+import {NodeId, SessionId, TaskId} from "../types/Ids.sol";
 
-/// Who is paid for one settled task. Amounts in minor units of COR; together with `burnt` they are the fee.
+/// Who is paid for one settled task. Amounts in minor units of COR; shares, royalty, tip and `burnt` are the fee.
 struct Payout {
+    SessionId sessionId;
+    TaskId taskId;
+    /// Goes back to the session.
+    uint128 released;
     address miner;
     uint128 minerShare;
     address router;
     uint128 routerShare;
     address publisher;
     uint128 royalty;
-    address keeper;
     uint128 tip;
     uint128 burnt;
 }
@@ -23,11 +26,13 @@ interface ISessionPayment {
     event Paid(SessionId indexed sessionId, TaskId indexed taskId, uint128 fee, uint128 released);
     event Refunded(SessionId indexed sessionId, TaskId indexed taskId, uint128 refund, uint128 tip);
     event SessionReturned(SessionId indexed sessionId, address indexed owner, uint128 amount);
+    /// `taskId` is zero for the sum of a keeper's tips.
     event Credited(address indexed account, TaskId indexed taskId, uint256 amount);
     event Staked(NodeId indexed nodeId, address indexed from, uint256 amount);
     event StakeReleased(NodeId indexed nodeId, address indexed owner, uint256 amount);
     event Withdrawn(address indexed account, address indexed to, uint256 amount);
-    event Burnt(TaskId indexed taskId, uint128 amount);
+    /// Of all tasks that one call settled.
+    event Burnt(uint256 amount);
 
     error SessionPayment_NotProtocol(address caller);
     error SessionPayment_InsufficientDeposit(SessionId sessionId, uint128 wanted, uint128 free);
@@ -36,6 +41,7 @@ interface ISessionPayment {
     error SessionPayment_PayoutMismatch(TaskId taskId, uint256 parts, uint256 held);
     error SessionPayment_ZeroAmount();
     error SessionPayment_ZeroAddress();
+    error SessionPayment_OwnAddress();
 
     /// Only `Session`.
     function deposit(SessionId sessionId, address from, uint128 amount) external;
@@ -46,8 +52,9 @@ interface ISessionPayment {
     /// Only `SessionQueue`.
     function hold(SessionId sessionId, TaskId taskId, uint128 amount) external;
 
-    /// Only `SessionQueue`: pays a fee out of what is held and gives `released` back to the session.
-    function pay(SessionId sessionId, TaskId taskId, uint128 released, Payout calldata payout) external;
+    /// Only `SessionQueue`: pays fees out of what is held, gives `released` back to the sessions, the tips to
+    /// `keeper`, and burns what is to be burnt.
+    function pay(Payout[] calldata payouts, address keeper) external;
 
     /// Only `SessionQueue`.
     function refund(SessionId sessionId, TaskId taskId, uint128 amount, address keeper, uint128 tip) external;
@@ -72,4 +79,11 @@ interface ISessionPayment {
     function totalAccounts() external view returns (uint256);
 
     function token() external view returns (address);
+
+    /// The three contracts that may move accounts.
+    function session() external view returns (address);
+
+    function queue() external view returns (address);
+
+    function pool() external view returns (address);
 }

@@ -49,15 +49,14 @@ struct Task {
     SessionId sessionId;
     Lane lane;
     NodeId nodeId;
+    /// Zero if the task was submitted with its answer.
     uint32 maxPrompt;
     uint32 maxOutput;
     /// Unix seconds: deadline while assigned, `settleAt` once committed.
     uint40 until;
     /// Held while open; the fee once committed.
     uint128 amount;
-    bytes32 requestDigest;
-    bytes32 outputDigest;
-    /// keccak256(abi.encode(H1, H2)).
+    /// keccak256(abi.encode(H1, H2)) once committed: binds the digests that the events carry.
     bytes32 commitment;
 }
 
@@ -124,7 +123,9 @@ interface ISessionQueue {
     error SessionQueue_WrongClass(NodeId nodeId, NumericClass claimed, NumericClass declared);
     error SessionQueue_BadEndReason(uint8 endReason);
     error SessionQueue_EmptyDigest();
-    error SessionQueue_TooEarly(TaskId taskId, uint40 settleAt);
+    error SessionQueue_ZeroAddress();
+    error SessionQueue_SharesTooHigh(uint256 bps, uint256 max);
+    error SessionQueue_DeadlineTooLong(uint40 maxDeadline, uint40 noticePeriod);
     error SessionQueue_TooMany(uint256 tasks, uint256 limit);
 
     /// Submits a task; only the lane's holder.
@@ -136,7 +137,8 @@ interface ISessionQueue {
     /// The assigned node's operator answers.
     function commit(TaskId taskId, Commit calldata answer) external;
 
-    /// Submission of a signed request and its answer in one transaction, by the operator of the named node.
+    /// Submission of a signed request and its answer in one transaction, by the operator of the node that it names or
+    /// that is drawn. Holds the fee alone, not the maximum.
     function submitAndCommit(TaskRequest calldata request, bytes calldata signature, Commit calldata answer)
         external
         returns (TaskId taskId);
@@ -155,6 +157,28 @@ interface ISessionQueue {
 
     /// True if a task was submitted under this nonce.
     function nonceUsed(SessionId sessionId, Lane lane, uint64 nonce) external view returns (bool);
+
+    /// Seconds that a request's deadline may lie ahead at most.
+    function maxDeadline() external view returns (uint40);
+
+    /// Seconds from a commit to its settlement.
+    function settleDelay() external view returns (uint40);
+
+    /// What whoever settles or advances a task earns at most, minor units of COR.
+    function tip() external view returns (uint128);
+
+    function minerBps() external view returns (uint16);
+
+    /// Share of the lane's holder; the miner's in lane 0.
+    function routerBps() external view returns (uint16);
+
+    function session() external view returns (address);
+
+    function pool() external view returns (address);
+
+    function models() external view returns (address);
+
+    function payment() external view returns (address);
 
     /// EIP-712 domain separator.
     function DOMAIN_SEPARATOR() external view returns (bytes32);

@@ -5,7 +5,11 @@
 
 mod contracts;
 mod convert;
+mod deployment;
+mod revert;
 
 pub use contracts::{
     CorToken, ModelRegistry, NodePool, RandomBeacon, Session, SessionPayment, SessionQueue,
 };
+pub use deployment::{COR, DeployConfig, Deployment, DeploymentError, deploy};
+pub use revert::{abis, decode_revert};

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {NodeId} from "../types/Ids.sol";
+
+/// Up to eight node ids in one word: 32 bits each, the first lowest, zeros behind the last.
+library NodeSet {
+    /// Nodes of a session at most: as many as fit one word.
+    uint256 internal constant MAX = 8;
+
+    function pack(NodeId[] memory nodes) internal pure returns (uint256 set) {
+        for (uint256 i; i < nodes.length; ++i) {
+            set |= uint256(NodeId.unwrap(nodes[i])) << (32 * i);
+        }
+    }
+
+    function unpack(uint256 set) internal pure returns (NodeId[] memory nodes) {
+        nodes = new NodeId[](length(set));
+        for (uint256 i; i < nodes.length; ++i) {
+            nodes[i] = nodeAt(set, i);
+        }
+    }
+
+    function length(uint256 set) internal pure returns (uint256 n) {
+        for (; n < MAX && uint32(set >> (32 * n)) != 0; ++n) {}
+    }
+
+    function nodeAt(uint256 set, uint256 index) internal pure returns (NodeId) {
+        return NodeId.wrap(uint32(set >> (32 * index)));
+    }
+
+    function contains(uint256 set, NodeId nodeId) internal pure returns (bool) {
+        uint32 wanted = NodeId.unwrap(nodeId);
+        if (wanted == 0) return false;
+        for (; set != 0; set >>= 32) {
+            if (uint32(set) == wanted) return true;
+        }
+        return false;
+    }
+}
