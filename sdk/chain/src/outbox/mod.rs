@@ -1,0 +1,292 @@
+//! Transactions that are stored, signed, before they are sent.
+//!
+//! A row goes `signed → sent → mined | failed`. Every signed version of a transaction is kept as an
+//! attempt, because any of them may be the one that is mined. Nonces come from the table, so that a
+//! revert found while estimating uses none, and a restart goes on where the last life ended.
+//!
+//! | trouble | what happens |
+//! |---|---|
+//! | crash after signing | [`Outbox::run`] broadcasts what it finds |
+//! | "already known" | counts as sent |
+//! | "nonce too low" | receipts of all attempts are looked up; if none is ours, the effect is estimated again and, if it is still wanted, signed with a new nonce |
+//! | underpriced, or not mined after 3 blocks and 10 s | fees go up by an eighth |
+//! | dropped by the node, or undone by a reorganisation | broadcast again |
+//! | refused for good | an empty transaction uses up the nonce |
+
+mod broadcast;
+mod error;
+mod fees;
+mod journey;
+mod plan;
+mod store;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alloy::primitives::{Address, Bytes, U256};
+use alloy::providers::Provider;
+use alloy::rpc::types::TransactionReceipt;
+use alloy::signers::local::PrivateKeySigner;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+pub use error::OutboxError;
+pub use store::OutboxStatus;
+
+use crate::{Chain, ChainError, Database};
+use store::{NewAttempt, NewRow, Store};
+
+/// How often [`Outbox::run`] looks for transactions that nobody watches.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How often finished rows are pruned, in sweeps: every hour.
+const SWEEPS_PER_PRUNE: u32 = 1800;
+/// Finished transactions that are kept: the memory of [`Intent::key`]. Some days of a busy agent.
+const KEPT_FINISHED: u64 = 20_000;
+/// Longest key: ids and a word.
+const MAX_KEY_BYTES: usize = 200;
+
+/// A transaction that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// Names the effect, e.g. `commit:0x..`: two intents with one key are one transaction. Different calls
+    /// that reach for the same effect need different keys. At most 200 bytes.
+    pub key: String,
+    /// Contract or account.
+    pub to: Address,
+    /// Call data.
+    pub data: Bytes,
+    /// Wei that go along.
+    pub value: U256,
+}
+
+impl Intent {
+    /// A call without wei.
+    pub fn call(key: impl Into<String>, to: Address, data: impl Into<Bytes>) -> Self {
+        Self { key: key.into(), to, data: data.into(), value: U256::ZERO }
+    }
+}
+
+/// Sends the transactions of one account. Clones share it; an account has one outbox only.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    chain: Chain,
+    signer: PrivateKeySigner,
+    store: Store,
+    /// Held from choosing a nonce until its first broadcast: nonces reach the node in order.
+    signing: tokio::sync::Mutex<()>,
+    /// Rows that somebody is seeing through.
+    watched: Mutex<HashSet<i64>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("address", &self.signer.address()).finish_non_exhaustive()
+    }
+}
+
+/// Right to act on a row; given back on drop.
+struct Claim<'a> {
+    watched: &'a Mutex<HashSet<i64>>,
+    id: i64,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl Outbox {
+    /// An outbox for the account of `signer`; asks the chain once, so that trouble shows at the start.
+    ///
+    /// # Errors
+    /// If the chain does not answer.
+    pub async fn new(
+        chain: Chain,
+        signer: PrivateKeySigner,
+        db: Arc<Database>,
+    ) -> Result<Self, OutboxError> {
+        let store = Store::new(db, signer.address());
+        let inner = Inner {
+            chain,
+            signer,
+            store,
+            signing: tokio::sync::Mutex::new(()),
+            watched: Mutex::new(HashSet::new()),
+        };
+        let outbox = Self { inner: Arc::new(inner) };
+        outbox.inner.count().await?;
+        Ok(outbox)
+    }
+
+    /// The account.
+    pub fn address(&self) -> Address {
+        self.inner.signer.address()
+    }
+
+    /// How many transactions are in which state.
+    ///
+    /// # Errors
+    /// From the database.
+    pub fn status(&self) -> Result<OutboxStatus, OutboxError> {
+        Ok(self.inner.store.status()?)
+    }
+
+    /// Sees a transaction through: estimates, stores it signed, sends it, waits until it is mined, with
+    /// higher fees if it is stuck. Dropping the future does not take the transaction back: once it is
+    /// stored, [`Outbox::run`] goes on with it. The same key again gives the first one's result.
+    ///
+    /// # Errors
+    /// [`OutboxError::Reverted`] also before anything was sent (then `tx_hash` is `None` and the key is
+    /// free), [`OutboxError::Unfunded`], [`OutboxError::Rpc`] if the chain does not answer before
+    /// anything was stored.
+    pub async fn send(&self, intent: Intent) -> Result<TransactionReceipt, OutboxError> {
+        if intent.key.is_empty() || intent.key.len() > MAX_KEY_BYTES {
+            return Err(OutboxError::BadKey { bytes: intent.key.len(), limit: MAX_KEY_BYTES });
+        }
+        let id = match self.inner.known(&intent)? {
+            Some(id) => id,
+            None => self.inner.prepare(&intent).await?,
+        };
+        self.inner.see_through(id).await
+    }
+
+    /// Goes on with what an earlier life, or a caller that went away, left behind, until `stop`.
+    ///
+    /// # Errors
+    /// From the database; trouble with the chain is waited out.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
+        let mut journeys: JoinSet<()> = JoinSet::new();
+        let mut sweeps = 0u32;
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = interval.tick() => {}
+            }
+            while journeys.try_join_next().is_some() {}
+            if sweeps.is_multiple_of(SWEEPS_PER_PRUNE) {
+                self.inner.store.prune(KEPT_FINISHED)?;
+            }
+            sweeps = sweeps.wrapping_add(1);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                result = self.inner.reopen_lost() => match result {
+                    Ok(()) => {}
+                    Err(OutboxError::Database { source }) => return Err(source.into()),
+                    Err(error) => {
+                        tracing::debug!(%error, "outbox waits for the chain");
+                        continue;
+                    }
+                },
+            }
+            for id in self.inner.store.open_rows()? {
+                if !self.inner.is_watched(id) {
+                    let inner = Arc::clone(&self.inner);
+                    journeys.spawn(async move {
+                        if let Err(error) = inner.see_through(id).await {
+                            tracing::warn!(%error, "transaction left from before did not succeed");
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Row of the intent's key, if there is one; it must be the same transaction.
+    fn known(&self, intent: &Intent) -> Result<Option<i64>, OutboxError> {
+        let Some(row) = self.store.find(&intent.key)? else { return Ok(None) };
+        if row.intent.to != intent.to
+            || row.intent.data != intent.data
+            || row.intent.value != intent.value
+        {
+            return Err(OutboxError::KeyReused { key: intent.key.clone() });
+        }
+        Ok(Some(row.id))
+    }
+
+    /// Estimates, signs and stores a new transaction, and broadcasts it once.
+    async fn prepare(&self, intent: &Intent) -> Result<i64, OutboxError> {
+        let plan = self.plan(intent).await?;
+        let _signing = self.signing.lock().await;
+        // Somebody else may have been faster with the same key while we estimated.
+        if let Some(id) = self.known(intent)? {
+            return Ok(id);
+        }
+        let mut count = plan.count;
+        if self.store.lowest_unsettled()?.is_some_and(|nonce| nonce > count) {
+            // The chain seems to have lost what was mined: ask again, our figure may just be old.
+            count = self.count().await?;
+            self.reopen_from(count).await?;
+        }
+        let nonce = self.store.next_nonce()?.max(count);
+        let signed = self.sign(plan.transaction(intent, nonce, self.chain.chain_id))?;
+        let id =
+            self.store.insert(&NewRow { intent, gas_limit: plan.gas_limit, attempt: &signed })?;
+        tracing::debug!(key = %intent.key, nonce, hash = %signed.hash, "transaction signed");
+        self.first_broadcast(id, &signed).await?;
+        Ok(id)
+    }
+
+    /// The first broadcast of what was just stored. Whatever the node says, the row stays: its journey
+    /// decides.
+    async fn first_broadcast(&self, id: i64, attempt: &NewAttempt) -> Result<(), OutboxError> {
+        if self.broadcast(&attempt.raw).await.is_accepted() {
+            self.store.mark_sent(id)?;
+        }
+        Ok(())
+    }
+
+    fn claim(&self, id: i64) -> Option<Claim<'_>> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.insert(id).then_some(Claim { watched: &self.watched, id })
+    }
+
+    fn is_watched(&self, id: i64) -> bool {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    /// Nonces that the account has used on the chain.
+    async fn count(&self) -> Result<u64, ChainError> {
+        let count = self.chain.provider.get_transaction_count(self.signer.address());
+        self.chain.call("eth_getTransactionCount", count.into_future()).await
+    }
+
+    /// If nonces that we saw mined are free again, a reorganisation undid them: they are open again.
+    async fn reopen_lost(&self) -> Result<(), OutboxError> {
+        let Some(lowest) = self.store.lowest_unsettled()? else { return Ok(()) };
+        let count = self.count().await?;
+        if lowest > count {
+            let _signing = self.signing.lock().await;
+            let count = self.count().await?;
+            self.reopen_from(count).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens what was mined under nonces from `count` on, and broadcasts it in order.
+    async fn reopen_from(&self, count: u64) -> Result<(), OutboxError> {
+        let reopened = self.store.reopen_from(count)?;
+        if reopened == 0 {
+            return Ok(());
+        }
+        tracing::warn!(reopened, count, "the chain took transactions back; they are sent again");
+        for id in self.store.open_rows()? {
+            if let Some(row) = self.store.load(id)?
+                && let Some(newest) = row.attempts.first()
+            {
+                self.first_broadcast(id, newest).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! A checked connection to the chain.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder, WsConnect};
+use alloy::transports::{TransportError, TransportErrorKind};
+use assay_bindings::Deployment;
+
+use crate::DatabaseError;
+
+/// Longest time that one call may take. Connections over WebSocket hold calls back while they reconnect.
+pub(crate) const RPC_TIMEOUT: Duration = Duration::from_secs(10);
+/// First pause between attempts to reconnect a WebSocket; it doubles up to the library's bound.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One connection, known to lead to the deployment's chain and contracts. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    /// Without fillers: what is sent is complete. Use it for reads.
+    pub provider: DynProvider,
+    /// Of the chain.
+    pub chain_id: u64,
+    /// Where the contracts are.
+    pub deployment: Arc<Deployment>,
+    /// True if the provider can subscribe.
+    pub(crate) pubsub: bool,
+    /// Scheme and host alone: the rest of a URL often holds a key.
+    pub(crate) endpoint: Arc<str>,
+}
+
+/// The chain cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The text is no URL, or of a scheme that is not understood.
+    #[error("`{url}` is no RPC URL; write e.g. http://127.0.0.1:8545 or ws://127.0.0.1:8545")]
+    BadUrl {
+        /// Scheme and host, as far as there are any.
+        url: String,
+    },
+    /// Nobody answers.
+    #[error(
+        "no chain answers at {url}: {source}; start it (`assay up` has one), or correct the RPC URL"
+    )]
+    Unreachable {
+        /// Scheme and host.
+        url: String,
+        /// Why.
+        source: TransportError,
+    },
+    /// Another chain answers.
+    #[error(
+        "{url} is chain {got}, but the deployment is on chain {expected}; \
+         correct the RPC URL or name the deployment of chain {got}"
+    )]
+    WrongChain {
+        /// Scheme and host.
+        url: String,
+        /// Chain of the deployment.
+        expected: u64,
+        /// Chain that answers.
+        got: u64,
+    },
+    /// The chain has no code at an address of the deployment.
+    #[error(
+        "no contract `{contract}` at {address} on chain {chain_id}; deploy with `assay deploy`, or \
+         name the right deployment file"
+    )]
+    NoContracts {
+        /// Which one.
+        contract: &'static str,
+        /// Where it should be.
+        address: Address,
+        /// Chain that answers.
+        chain_id: u64,
+    },
+    /// The database was made on another chain that has the same id.
+    #[error(
+        "the agent's database belongs to another chain: block 0 there was {stored}, here it is {got}; \
+         give the agent a new data folder, or connect it to its old chain"
+    )]
+    OtherGenesis {
+        /// As stored.
+        stored: B256,
+        /// As the chain says.
+        got: B256,
+    },
+    /// More blocks were replaced than are kept.
+    #[error(
+        "the chain was reorganised by more than {kept} blocks (block {number} is not canonical any \
+         more); stop the agent, remove its database and start it again: it reads the chain anew"
+    )]
+    ReorgTooDeep {
+        /// How many blocks are kept.
+        kept: u64,
+        /// Oldest block that is known.
+        number: u64,
+    },
+    /// A call failed, again and again.
+    #[error("the chain at {url} did not answer {call}: {source}; check that it is up")]
+    Rpc {
+        /// Scheme and host.
+        url: String,
+        /// What was asked for.
+        call: &'static str,
+        /// Why.
+        source: TransportError,
+    },
+    /// The node answered something impossible.
+    #[error("the chain at {url} answered nonsense: {reason}; use another node")]
+    BadAnswer {
+        /// Scheme and host.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nobody takes the events any more.
+    #[error("the receiver of the chain's events is gone")]
+    ConsumerGone,
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl ChainError {
+    /// True if the same may work later without anybody doing anything here.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Rpc { .. } | Self::BadAnswer { .. })
+    }
+}
+
+impl Chain {
+    /// Connects by http(s) or ws(s), and checks the chain's id and that there is code at every address
+    /// of the deployment. A WebSocket also wakes the [`crate::EventSource`] at each new block.
+    ///
+    /// # Errors
+    /// [`ChainError::Unreachable`], [`ChainError::WrongChain`], [`ChainError::NoContracts`].
+    pub async fn connect(rpc_url: &str, deployment: Deployment) -> Result<Self, ChainError> {
+        let endpoint = redact(rpc_url);
+        let pubsub = rpc_url.starts_with("ws://") || rpc_url.starts_with("wss://");
+        let unreachable = |source| ChainError::Unreachable { url: endpoint.clone(), source };
+        let provider = if pubsub {
+            let connect = WsConnect::new(rpc_url)
+                .with_max_retries(u32::MAX)
+                .with_retry_interval(RECONNECT_INTERVAL);
+            let builder = ProviderBuilder::new().disable_recommended_fillers();
+            timed(builder.connect_ws(connect)).await.map_err(unreachable)?.erased()
+        } else if rpc_url.starts_with("http://") || rpc_url.starts_with("https://") {
+            let url = rpc_url.parse().map_err(|_| ChainError::BadUrl { url: endpoint.clone() })?;
+            ProviderBuilder::new().disable_recommended_fillers().connect_http(url).erased()
+        } else {
+            return Err(ChainError::BadUrl { url: endpoint });
+        };
+        let got = timed(provider.get_chain_id().into_future()).await.map_err(unreachable)?;
+        if got != deployment.chain_id {
+            let expected = deployment.chain_id;
+            return Err(ChainError::WrongChain { url: endpoint, expected, got });
+        }
+        let chain = Self {
+            provider,
+            chain_id: got,
+            deployment: Arc::new(deployment),
+            pubsub,
+            endpoint: endpoint.into(),
+        };
+        chain.check_contracts().await?;
+        Ok(chain)
+    }
+
+    async fn check_contracts(&self) -> Result<(), ChainError> {
+        let deployment = &self.deployment;
+        let contracts = [
+            ("CorToken", deployment.token),
+            ("ModelRegistry", deployment.models),
+            ("NodePool", deployment.nodes),
+            ("Session", deployment.sessions),
+            ("SessionQueue", deployment.queue),
+            ("SessionPayment", deployment.payment),
+            ("RandomBeacon", deployment.beacon),
+        ];
+        let codes = futures::future::try_join_all(contracts.map(|(_, address)| {
+            self.call("eth_getCode", self.provider.get_code_at(address).into_future())
+        }))
+        .await?;
+        for ((contract, address), code) in contracts.into_iter().zip(codes) {
+            if code.is_empty() {
+                let chain_id = self.chain_id;
+                return Err(ChainError::NoContracts { contract, address, chain_id });
+            }
+        }
+        Ok(())
+    }
+
+    /// One call, bounded in time.
+    pub(crate) async fn call<T>(
+        &self,
+        call: &'static str,
+        future: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, ChainError> {
+        timed(future).await.map_err(|source| ChainError::Rpc {
+            url: self.endpoint.to_string(),
+            call,
+            source,
+        })
+    }
+}
+
+/// Bounds a call in time; running out of it counts as an error of the transport.
+pub(crate) async fn timed<T>(
+    future: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    tokio::time::timeout(RPC_TIMEOUT, future).await.unwrap_or_else(|_| {
+        let text = format!("no answer within {} s", RPC_TIMEOUT.as_secs());
+        Err(TransportErrorKind::custom_str(&text))
+    })
+}
+
+/// Scheme and host of a URL: user, path and query may hold keys.
+fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "(text without ://)".into();
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn keys_in_urls_are_not_shown() {
+        assert_eq!(
+            redact("https://user:pw@node.example:8545/v2/KEY?x=KEY"),
+            "https://node.example:8545"
+        );
+        assert_eq!(redact("ws://127.0.0.1:8545"), "ws://127.0.0.1:8545");
+        assert_eq!(redact("KEY"), "(text without ://)");
+    }
+}
