@@ -265,6 +265,12 @@ contract Session is ISession {
     }
 
     /// @inheritdoc ISession
+    function pricesOf(SessionId sessionId) external view returns (uint96 priceIn, uint96 priceOut) {
+        Stored storage stored = _sessions[sessionId];
+        return (stored.priceIn, stored.priceOut);
+    }
+
+    /// @inheritdoc ISession
     function payeesOf(SessionId sessionId, Lane lane) external view returns (ModelId modelId, address holder) {
         Stored storage stored = _sessions[sessionId];
         return (stored.modelId, Lane.unwrap(lane) == 0 ? stored.owner : _lanes[sessionId][lane].holder);

@@ -17,6 +17,12 @@ contract SessionPayment is ISessionPayment {
         uint128 held;
     }
 
+    /// Money of one account that is not written yet.
+    struct Credit {
+        address account;
+        uint256 amount;
+    }
+
     /// @inheritdoc ISessionPayment
     address public immutable token;
     /// @inheritdoc ISessionPayment
@@ -64,26 +70,39 @@ contract SessionPayment is ISessionPayment {
     }
 
     /// @inheritdoc ISessionPayment
-    function hold(SessionId sessionId, TaskId taskId, uint128 amount) external only(queue) {
+    function hold(SessionId sessionId, uint128 amount) external only(queue) {
         Funds storage funds = sessionFunds[sessionId];
-        uint128 free = funds.free;
-        if (amount > free) revert SessionPayment_InsufficientDeposit(sessionId, amount, free);
-        funds.free = free - amount;
-        funds.held += amount;
-        emit Held(sessionId, taskId, amount);
+        uint128 available = funds.free;
+        if (amount > available) revert SessionPayment_InsufficientDeposit(sessionId, amount, available);
+        (funds.free, funds.held) = (available - amount, funds.held + amount);
+    }
+
+    /// @inheritdoc ISessionPayment
+    function free(SessionId sessionId, TaskId taskId, uint128 amount) external only(queue) {
+        _release(sessionId, taskId, amount, amount);
     }
 
     /// @inheritdoc ISessionPayment
     function pay(Payout[] calldata payouts, address keeper) external only(queue) {
+        Credit memory miner;
+        Credit memory router;
+        Credit memory publisher;
         uint256 tips;
         uint256 burnt;
         for (uint256 i; i < payouts.length; ++i) {
             Payout calldata payout = payouts[i];
-            _payOne(payout);
+            uint256 fee = uint256(payout.minerShare) + payout.routerShare + payout.royalty + payout.tip + payout.burnt;
+            _release(payout.sessionId, payout.taskId, fee, 0);
+            _add(miner, payout.miner, payout.minerShare);
+            _add(router, payout.router, payout.routerShare);
+            _add(publisher, payout.publisher, payout.royalty);
             tips += payout.tip;
             burnt += payout.burnt;
         }
-        _credit(keeper, TaskId.wrap(0), tips);
+        _credit(miner.account, miner.amount);
+        _credit(router.account, router.amount);
+        _credit(publisher.account, publisher.amount);
+        _credit(keeper, tips);
         if (burnt == 0) return;
         totalAccounts -= burnt;
         emit Burnt(burnt);
@@ -96,8 +115,7 @@ contract SessionPayment is ISessionPayment {
         only(queue)
     {
         _release(sessionId, taskId, uint256(amount) + tip, amount);
-        emit Refunded(sessionId, taskId, amount, tip);
-        _credit(keeper, taskId, tip);
+        _credit(keeper, tip);
     }
 
     /// @inheritdoc ISessionPayment
@@ -129,31 +147,29 @@ contract SessionPayment is ISessionPayment {
         IERC20(token).safeTransfer(to, amount);
     }
 
-    function _payOne(Payout calldata payout) internal {
-        uint256 fee =
-            uint256(payout.minerShare) + payout.routerShare + payout.royalty + payout.tip + payout.burnt;
-        _release(payout.sessionId, payout.taskId, fee + payout.released, payout.released);
-        emit Paid(payout.sessionId, payout.taskId, uint128(fee), payout.released);
-        _credit(payout.miner, payout.taskId, payout.minerShare);
-        _credit(payout.router, payout.taskId, payout.routerShare);
-        _credit(payout.publisher, payout.taskId, payout.royalty);
-    }
-
     /// Takes `amount` out of what the session holds and frees `freed` of it.
     function _release(SessionId sessionId, TaskId taskId, uint256 amount, uint128 freed) internal {
         Funds storage funds = sessionFunds[sessionId];
         uint128 held = funds.held;
         if (amount > held) revert SessionPayment_PayoutMismatch(taskId, amount, held);
         // Bounded by `held`.
-        funds.held = held - uint128(amount);
-        funds.free += freed;
+        (funds.free, funds.held) = (funds.free + freed, held - uint128(amount));
     }
 
-    function _credit(address account, TaskId taskId, uint256 amount) internal {
+    /// Adds to `credit`, and pays out what it had if it was another account's.
+    function _add(Credit memory credit, address account, uint128 amount) internal {
+        if (credit.account != account) {
+            _credit(credit.account, credit.amount);
+            (credit.account, credit.amount) = (account, 0);
+        }
+        credit.amount += amount;
+    }
+
+    function _credit(address account, uint256 amount) internal {
         if (amount == 0) return;
         if (account == address(0)) revert SessionPayment_ZeroAddress();
         balanceOf[account] += amount;
-        emit Credited(account, taskId, amount);
+        emit Credited(account, amount);
     }
 
     /// The transfer is measured: a token that takes a fee, or that calls back into a second deposit, is refused.

@@ -35,27 +35,17 @@ contract SessionQueue is ISessionQueue, EIP712 {
         uint128 tip;
     }
 
-    /// One word for a task that came with its answer, two for one that waits for it, and its commitment.
+    /// Two words.
     struct Stored {
         TaskState state;
-        /// Held more than the fee: `bounds` says how much.
-        bool bounded;
-        uint8 lane;
+        uint16 lane;
         NodeId nodeId;
         uint40 until;
         SessionId sessionId;
         /// Held while open; the fee once committed. The supply of COR is below 2^96.
         uint96 amount;
-        // New word.
-        bytes32 commitment;
-        // New word, only for a task that was submitted without its answer.
-        Bounds bounds;
-    }
-
-    struct Bounds {
-        uint32 maxPrompt;
-        uint32 maxOutput;
-        uint96 held;
+        // New word: `maxPrompt << 32 | maxOutput` while assigned, the commitment afterwards.
+        bytes32 sealedOrBounds;
     }
 
     /// A request that was let in.
@@ -136,19 +126,21 @@ contract SessionQueue is ISessionQueue, EIP712 {
         Stored storage task = _known(taskId);
         if (task.state != TaskState.Assigned) revert SessionQueue_WrongState(taskId, task.state);
         if (block.timestamp > task.until) revert SessionQueue_DeadlinePassed(taskId, task.until);
-        Bounds memory bounds = task.bounds;
-        _checkAnswer(answer, bounds.maxPrompt, bounds.maxOutput);
+        uint256 bounds = uint256(task.sealedOrBounds);
+        _checkAnswer(answer, uint32(bounds >> 32), uint32(bounds));
         _checkCommitter(task.nodeId, answer.numericClass);
-        // Lane 0 and an allotment play no part in the prices.
-        Admission memory admission = ISession(session).admissionOf(task.sessionId, Lane.wrap(task.lane));
-        // At most what is held: fewer tokens at the same prices.
-        uint96 fee = uint96(
-            Fees.feeOf(answer.promptTokens, answer.outputTokens, admission.priceIn, admission.priceOut)
-        );
+        (SessionId sessionId, Lane lane) = (task.sessionId, Lane.wrap(task.lane));
+        (uint96 priceIn, uint96 priceOut) = ISession(session).pricesOf(sessionId);
+        // Not above what is held: no more tokens, at the same prices.
+        uint96 fee = Fees.feeOf(answer.promptTokens, answer.outputTokens, priceIn, priceOut).toUint96();
+        uint128 rest = task.amount - fee;
         task.state = TaskState.Committed;
         task.amount = fee;
         task.until = uint40(block.timestamp) + settleDelay;
         _seal(task, taskId, answer);
+        if (rest == 0) return;
+        ISession(session).restoreLane(sessionId, lane, rest);
+        ISessionPayment(payment).free(sessionId, taskId, rest);
     }
 
     /// @inheritdoc ISessionQueue
@@ -166,7 +158,7 @@ contract SessionQueue is ISessionQueue, EIP712 {
         _store(task, request, admitted.nodeId, TaskState.Committed, uint40(block.timestamp) + settleDelay, fee);
         _emitSubmitted(request, admitted, fee);
         _seal(task, taskId, answer);
-        _takeMoney(request, taskId, fee);
+        _takeMoney(request, fee);
     }
 
     /// @inheritdoc ISessionQueue
@@ -205,16 +197,20 @@ contract SessionQueue is ISessionQueue, EIP712 {
     /// @inheritdoc ISessionQueue
     function taskOf(TaskId taskId) external view returns (Task memory) {
         Stored storage task = _tasks[taskId];
+        TaskState state = task.state;
+        // A task that was refunded never had a commitment.
+        bool open = state == TaskState.Assigned || state == TaskState.Refunded;
+        bytes32 second = task.sealedOrBounds;
         return Task({
-            state: task.state,
+            state: state,
             sessionId: task.sessionId,
             lane: Lane.wrap(task.lane),
             nodeId: task.nodeId,
-            maxPrompt: task.bounds.maxPrompt,
-            maxOutput: task.bounds.maxOutput,
+            maxPrompt: open ? uint32(uint256(second) >> 32) : 0,
+            maxOutput: open ? uint32(uint256(second)) : 0,
             until: task.until,
             amount: task.amount,
-            commitment: task.commitment
+            commitment: open ? bytes32(0) : second
         });
     }
 
@@ -239,10 +235,9 @@ contract SessionQueue is ISessionQueue, EIP712 {
         Stored storage task = _tasks[taskId];
         uint40 deadline = uint40(request.deadline);
         _store(task, request, admitted.nodeId, TaskState.Assigned, deadline, admitted.maxFee);
-        task.bounded = true;
-        task.bounds = Bounds(request.maxPrompt, request.maxOutput, uint96(admitted.maxFee));
+        task.sealedOrBounds = bytes32(uint256(request.maxPrompt) << 32 | request.maxOutput);
         _emitSubmitted(request, admitted, admitted.maxFee);
-        _takeMoney(request, taskId, admitted.maxFee);
+        _takeMoney(request, admitted.maxFee);
     }
 
     /// Everything that a request must satisfy, apart from its money being there.
@@ -337,7 +332,7 @@ contract SessionQueue is ISessionQueue, EIP712 {
     ) internal {
         task.state = state;
         // `Session` has no lanes above 8.
-        task.lane = uint8(Lane.unwrap(request.lane));
+        task.lane = uint16(Lane.unwrap(request.lane));
         task.nodeId = nodeId;
         task.until = until;
         task.sessionId = request.sessionId;
@@ -348,7 +343,7 @@ contract SessionQueue is ISessionQueue, EIP712 {
     function _seal(Stored storage task, TaskId taskId, Commit calldata answer) internal {
         NodeId nodeId = task.nodeId;
         bytes32 h1 = Commitments.tokenSeal(block.chainid, address(this), taskId, nodeId, answer);
-        task.commitment = Commitments.commitment(h1, answer.proofSeal);
+        task.sealedOrBounds = Commitments.commitment(h1, answer.proofSeal);
         // The members of `answer` in their order, then fee and time: `emit` has more arguments than the stack holds.
         bytes memory data = abi.encode(answer, task.amount, task.until);
         bytes32 topic = TaskCommitted.selector;
@@ -373,9 +368,9 @@ contract SessionQueue is ISessionQueue, EIP712 {
         );
     }
 
-    function _takeMoney(TaskRequest calldata request, TaskId taskId, uint128 amount) internal {
+    function _takeMoney(TaskRequest calldata request, uint128 amount) internal {
         ISession(session).useLane(request.sessionId, request.lane, request.nonce, amount);
-        ISessionPayment(payment).hold(request.sessionId, taskId, amount);
+        ISessionPayment(payment).hold(request.sessionId, amount);
     }
 
     /// Looks up who is paid for `task`, unless `payees` already says so.
@@ -393,7 +388,7 @@ contract SessionQueue is ISessionQueue, EIP712 {
         }
     }
 
-    /// Divides the fee of a task that is settled now and gives what was held beyond it back to its lane.
+    /// Divides the fee of a task that is settled now.
     function _payoutOf(TaskId taskId, Stored storage task, Payees memory payees)
         internal
         returns (Payout memory payout)
@@ -418,12 +413,6 @@ contract SessionQueue is ISessionQueue, EIP712 {
             shares.tip,
             shares.burnt
         );
-        if (task.bounded) {
-            payout.released = task.bounds.held - fee;
-            if (payout.released != 0) {
-                ISession(session).restoreLane(payout.sessionId, Lane.wrap(payees.lane), payout.released);
-            }
-        }
     }
 
     /// Who signed the request; zero if nobody can be told from the signature. A high `s` is refused.

@@ -167,6 +167,9 @@ interface ISession {
     /// What decides whether a request is taken, in one call; state `None` if there is no such session.
     function admissionOf(SessionId sessionId, Lane lane) external view returns (Admission memory);
 
+    /// Prices of a prompt token and of a generated token; zeros if there is no such session.
+    function pricesOf(SessionId sessionId) external view returns (uint96 priceIn, uint96 priceOut);
+
     /// Where the shares of a settled task go: the session's model and the lane's holder.
     function payeesOf(SessionId sessionId, Lane lane) external view returns (ModelId modelId, address holder);
 

@@ -7,8 +7,6 @@ import {NodeId, SessionId, TaskId} from "../types/Ids.sol";
 struct Payout {
     SessionId sessionId;
     TaskId taskId;
-    /// Goes back to the session.
-    uint128 released;
     address miner;
     uint128 minerShare;
     address router;
@@ -20,14 +18,12 @@ struct Payout {
 }
 
 /// The only contract that holds or moves tokens. At all times: the sum of all accounts is its token balance.
+/// What tasks hold and free is told by `SessionQueue`: `TaskSubmitted.held`, `TaskCommitted.fee`, `TaskRefunded.refund`.
 interface ISessionPayment {
     event Deposited(SessionId indexed sessionId, address indexed from, uint128 amount);
-    event Held(SessionId indexed sessionId, TaskId indexed taskId, uint128 amount);
-    event Paid(SessionId indexed sessionId, TaskId indexed taskId, uint128 fee, uint128 released);
-    event Refunded(SessionId indexed sessionId, TaskId indexed taskId, uint128 refund, uint128 tip);
     event SessionReturned(SessionId indexed sessionId, address indexed owner, uint128 amount);
-    /// `taskId` is zero for the sum of a keeper's tips.
-    event Credited(address indexed account, TaskId indexed taskId, uint256 amount);
+    /// Shares, royalties or tips; one event for neighbouring tasks that pay the same account.
+    event Credited(address indexed account, uint256 amount);
     event Staked(NodeId indexed nodeId, address indexed from, uint256 amount);
     event StakeReleased(NodeId indexed nodeId, address indexed owner, uint256 amount);
     event Withdrawn(address indexed account, address indexed to, uint256 amount);
@@ -50,10 +46,12 @@ interface ISessionPayment {
     function returnRest(SessionId sessionId, address owner) external returns (uint128 amount);
 
     /// Only `SessionQueue`.
-    function hold(SessionId sessionId, TaskId taskId, uint128 amount) external;
+    function hold(SessionId sessionId, uint128 amount) external;
 
-    /// Only `SessionQueue`: pays fees out of what is held, gives `released` back to the sessions, the tips to
-    /// `keeper`, and burns what is to be burnt.
+    /// Only `SessionQueue`: frees a part of what a task holds.
+    function free(SessionId sessionId, TaskId taskId, uint128 amount) external;
+
+    /// Only `SessionQueue`: pays fees out of what is held, the tips to `keeper`, and burns what is to be burnt.
     function pay(Payout[] calldata payouts, address keeper) external;
 
     /// Only `SessionQueue`.

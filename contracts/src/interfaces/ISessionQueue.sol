@@ -49,12 +49,12 @@ struct Task {
     SessionId sessionId;
     Lane lane;
     NodeId nodeId;
-    /// Zero if the task was submitted with its answer.
+    /// Zero once committed.
     uint32 maxPrompt;
     uint32 maxOutput;
     /// Unix seconds: deadline while assigned, `settleAt` once committed.
     uint40 until;
-    /// Held while open; the fee once committed.
+    /// Held: the largest possible fee while open, the fee once committed. What it paid or gave back later.
     uint128 amount;
     /// keccak256(abi.encode(H1, H2)) once committed: binds the digests that the events carry.
     bytes32 commitment;
@@ -134,7 +134,7 @@ interface ISessionQueue {
     /// Submits a task that the lane's holder signed; anyone may carry it.
     function submitSigned(TaskRequest calldata request, bytes calldata signature) external returns (TaskId taskId);
 
-    /// The assigned node's operator answers.
+    /// The assigned node's operator answers. What was held beyond the fee is free again.
     function commit(TaskId taskId, Commit calldata answer) external;
 
     /// Submission of a signed request and its answer in one transaction, by the operator of the node that it names or

@@ -140,7 +140,8 @@ mod tests {
                     assert!(text.contains(&format!("{}: {}", input.name, show(value))), "{text}");
                 }
                 // Data that was cut short is no error, and no panic.
-                if !values.is_empty() {
+                // (A text at the end may lose padding.)
+                if values.last().is_some_and(|last| last.as_str().is_none()) {
                     assert_eq!(decode_revert(&data[..data.len() - 1]), None);
                 }
                 seen += 1;
