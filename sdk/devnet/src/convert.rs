@@ -102,7 +102,8 @@ fn rpc_log(block: &Block, log: alloy::primitives::Log, place: LogPlace, removed:
 
 /// The logs of a block that a filter asks for, whatever block range it names.
 pub(crate) fn matching_logs(block: &Block, filter: &Filter, removed: bool) -> Vec<RpcLog> {
-    if !filter.matches_bloom(block.header.logs_bloom) {
+    // Most blocks are empty; a filter of many alternatives would take its time over each.
+    if block.receipts.is_empty() || !filter.matches_bloom(block.header.logs_bloom) {
         return Vec::new();
     }
     let mut found = Vec::new();

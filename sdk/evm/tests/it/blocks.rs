@@ -1,6 +1,6 @@
 //! Building and sealing blocks.
 
-use alloy::consensus::{TxEip1559, TxReceipt};
+use alloy::consensus::TxEip1559;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use assay_evm::{ChainError, ExecuteError, TxError};
