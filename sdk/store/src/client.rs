@@ -5,8 +5,10 @@
 //! - its calls read a daemon's whole answer into memory whatever its length, on errors too, so the
 //!   requests it builds are sent here and the answers read up to a bound;
 //! - its `add()` cannot parse the answer of every daemon (`Size` is a number in some), and adds UnixFS
-//!   files: the content of this network is one raw block, so `block/put` is used;
-//! - its `BlockPut` does not know `cid-codec`, which replaced `format` in Kubo 0.13: [`PutRawBlock`].
+//!   files: the content of this network is one raw block, so `block/put` is used.
+//!
+//! The kind of block is asked for with `format`, the older name of `cid-codec` that the crate has: Kubo
+//! takes it, and daemons that do not know `cid-codec` (js-ipfs) read the bytes as dag-pb without it.
 
 use std::{error::Error, io::Cursor, time::Duration};
 
@@ -21,10 +23,10 @@ use hyper_014::{
 };
 use ipfs_api_backend_hyper::{
     ApiError, BackendWithGlobalOptions, Form, GlobalOptions, IpfsApi, IpfsClient, TryFromUri,
-    request::{ApiRequest, BlockGet, PinAdd, PinLs, Version},
+    request::{ApiRequest, BlockGet, BlockPut, PinAdd, PinLs, Version},
     response::{BlockPutResponse, PinAddResponse, PinLsResponse, VersionResponse},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use crate::{
     ContentStore, MAX_BLOCK_BYTES, StoreError, cid_of, digest_from_cid, digest_of, parse_cid,
@@ -48,19 +50,6 @@ pub struct KuboStore {
     requests: Backend,
     http: Client<HttpConnector, Body>,
     timeout: Duration,
-}
-
-/// `block/put` of one raw block that is pinned with the same call.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct PutRawBlock {
-    cid_codec: &'static str,
-    mhtype: &'static str,
-    pin: bool,
-}
-
-impl ApiRequest for PutRawBlock {
-    const PATH: &'static str = "/block/put";
 }
 
 /// An answer, read up to its bound.
@@ -193,7 +182,12 @@ impl ContentStore for KuboStore {
         let cid = cid_of(digest).to_string();
         let mut form = Form::default();
         form.add_reader("data", Cursor::new(bytes));
-        let request = PutRawBlock { cid_codec: "raw", mhtype: "sha2-256", pin: true };
+        let request = BlockPut {
+            format: Some("raw"),
+            mhtype: Some("sha2-256"),
+            mhlen: None,
+            pin: Some(true),
+        };
         let put: BlockPutResponse = self.call_json(request, Some(form), &cid).await?;
         same_block(digest, &put.key)?;
         // Daemons that do not know `pin` of `block/put` ignore it in silence: this answer names the pin.

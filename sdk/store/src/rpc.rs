@@ -181,12 +181,12 @@ async fn id() -> Json<Value> {
 impl Put {
     /// Only raw blocks under sha2-256 are kept; another kind under this call would get another CID than asked for.
     fn check(&self) -> Result<(), RpcError> {
-        if self.cid_codec.is_some() && self.format.is_some() {
+        if self.format.is_some() && self.cid_codec.as_deref().is_some_and(|codec| codec != "raw") {
             return Err(RpcError::client(
                 "unable to use \"format\" (deprecated) and a custom \"cid-codec\" at the same time",
             ));
         }
-        let codec = self.cid_codec.as_deref().or(self.format.as_deref()).unwrap_or("raw");
+        let codec = self.format.as_deref().or(self.cid_codec.as_deref()).unwrap_or("raw");
         if codec != "raw" {
             return Err(RpcError::client(format!(
                 "this content store keeps raw blocks only, not {codec:?}: use cid-codec=raw"

@@ -15,6 +15,7 @@ use assay_store::{Bytes, ContentStore, KuboStore, MAX_BLOCK_BYTES, StoreError, c
 use axum::{
     Json, Router,
     body::Body,
+    extract::RawQuery,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{MethodRouter, post},
@@ -249,4 +250,22 @@ async fn answers_that_are_no_answers() {
     )])
     .await;
     assert!(!liar.client().is_pinned(digest_of(BYTES)).await.unwrap());
+}
+
+/// js-ipfs does not know `cid-codec`, reads a block without `format` as dag-pb, and writes keys in base58.
+#[tokio::test]
+async fn the_kind_of_block_is_asked_for_as_every_daemon_knows_it() {
+    let base58 =
+        cid_of(digest_of(BYTES)).to_string_of_base(cid::multibase::Base::Base58Btc).unwrap();
+    let pins = json!({ "Pins": [&base58] });
+    let put = post(|RawQuery(query): RawQuery| async move {
+        let query = query.unwrap_or_default();
+        let asked = |option: &str| query.split('&').any(|one| one == option);
+        let known = asked("format=raw") && asked("mhtype=sha2-256") && asked("pin=true");
+        Json(
+            json!({ "Key": if known { base58 } else { "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n".into() }, "Size": 14 }),
+        )
+    });
+    let daemon = Liar::start(&[("/block/put", put), ("/pin/add", says(pins))]).await;
+    assert_eq!(daemon.client().put(Bytes::from_static(BYTES)).await.unwrap(), digest_of(BYTES));
 }

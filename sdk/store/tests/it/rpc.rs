@@ -42,6 +42,11 @@ async fn answers_have_kubos_shapes() {
     let store = Running::start().await;
     let put = with_parts(store.post("block/put"), &[b"hello world"]);
     assert_eq!(read(put).await, (StatusCode::OK, json!({ "Key": HELLO, "Size": 11 })));
+    for options in ["cid-codec=raw", "format=raw&cid-codec=raw&mhtype=sha2-256&mhlen=-1&pin=false"]
+    {
+        let put = with_parts(store.post(&format!("block/put?{options}")), &[b"hello world"]);
+        assert_eq!(read(put).await.1["Key"], HELLO, "{options}");
+    }
     let (status, unpinned) = store.json(&format!("pin/ls?arg={HELLO}")).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(
@@ -118,7 +123,7 @@ async fn bad_calls_are_refused_in_kubos_shape() {
         ("block/put?mhtype=sha1", &[b"x"]),
         ("block/put?mhlen=20", &[b"x"]),
         ("block/put?format=v0", &[b"x"]),
-        ("block/put?format=raw&cid-codec=raw", &[b"x"]),
+        ("block/put?format=raw&cid-codec=dag-cbor", &[b"x"]),
         ("block/put?pin=maybe", &[b"x"]),
         ("block/put", &[]),
         ("block/put", &[b"x", b"y"]),
