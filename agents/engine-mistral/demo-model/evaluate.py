@@ -75,11 +75,11 @@ def check_copies(readers, ids, seed):
         print(f"{name}: logits differ from the half floats by {off.mean():.3f} in the mean, {off.max():.2f} at most")
 
 
-def right(question_answers, reader):
+def right(question_answers, reader, temperature=0.0, rng=None):
     """The share of `(messages, accepted answers)` that are answered word by word."""
     hits = 0
     for messages, accepted in question_answers:
-        text, ended = reader.answer(messages)
+        text, ended = reader.answer(messages, temperature, rng)
         hits += ended and text in accepted
     return hits / len(question_answers)
 
@@ -109,6 +109,8 @@ def evaluate(out, weights, seed):
     for name, reader in readers.items():
         share = right(questions, reader)
         print(f"{name}: {share:.0%} of {len(questions)} held-out questions answered word by word", flush=True)
+    share = right(questions, folder, 0.7, np.random.default_rng(seed))
+    print(f"safetensors at temperature 0.7: {share:.0%} of them", flush=True)
     print("\ngreedy:")
     for question in QUESTIONS:
         text, ended = folder.answer([("user", question)])
