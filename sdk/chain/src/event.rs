@@ -136,8 +136,7 @@ protocol_events! {
     }
     SessionQueue at queue { TaskSubmitted, TaskCommitted, TaskSettled, TaskRefunded }
     SessionPayment at payment {
-        Deposited, Held, Paid, Refunded, SessionReturned, Credited, Staked, StakeReleased, Withdrawn,
-        Burnt,
+        Deposited, SessionReturned, Credited, Staked, StakeReleased, Withdrawn, Burnt,
     }
     RandomBeacon at beacon { RoundCaptured }
 }
@@ -169,7 +168,8 @@ mod tests {
             let text = std::fs::read_to_string(path).unwrap();
             let json: serde_json::Value = serde_json::from_str(&text).unwrap();
             for item in json["abi"].as_array().unwrap() {
-                if item["type"] == "event" {
+                // OpenZeppelin's, never emitted: the domain is fixed.
+                if item["type"] == "event" && item["name"] != "EIP712DomainChanged" {
                     let name = item["name"].as_str().unwrap().to_string();
                     declared.insert((contract.to_string(), name));
                 }

@@ -1,0 +1,229 @@
+use std::collections::BTreeSet;
+
+use alloy::primitives::{Address, B256, U256};
+use alloy::providers::Provider;
+use alloy::signers::local::PrivateKeySigner;
+use assay_chain::{Chain, Intent, Outbox, OutboxError, OutboxStatus};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{PATIENCE, World, succeeded};
+
+async fn count(world: &World, address: Address) -> u64 {
+    world.provider.get_transaction_count(address).await.unwrap()
+}
+
+#[tokio::test]
+async fn several_in_flight_get_a_nonce_each() {
+    let world = World::new(true).await;
+    let outbox = world.outbox("a").await;
+    let mut sends = JoinSet::new();
+    for nonce in 0..12 {
+        let (outbox, intent) = (outbox.clone(), world.emit(nonce));
+        sends.spawn(async move { outbox.send(intent).await.unwrap() });
+    }
+    let receipts = sends.join_all().await;
+    assert!(receipts.iter().all(succeeded));
+    let hashes: BTreeSet<B256> = receipts.iter().map(|receipt| receipt.transaction_hash).collect();
+    assert_eq!(hashes.len(), 12);
+    assert_eq!(count(&world, outbox.address()).await, 12);
+    assert_eq!(outbox.status().unwrap(), OutboxStatus { mined: 12, ..Default::default() });
+}
+
+#[tokio::test]
+async fn several_in_flight_are_mined_in_one_block() {
+    let world = World::new(false).await;
+    let outbox = world.outbox("a").await;
+    let mut sends = JoinSet::new();
+    for nonce in 0..5 {
+        let (outbox, intent) = (outbox.clone(), world.emit(nonce));
+        sends.spawn(async move { outbox.send(intent).await.unwrap() });
+    }
+    while outbox.status().unwrap().sent < 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.mine().await;
+    let receipts = sends.join_all().await;
+    let blocks: BTreeSet<_> = receipts.iter().map(|receipt| receipt.block_number).collect();
+    assert_eq!(blocks.len(), 1);
+}
+
+#[tokio::test]
+async fn one_key_is_one_transaction() {
+    let world = World::new(true).await;
+    let outbox = world.outbox("a").await;
+    let (one, two) = tokio::join!(outbox.send(world.emit(1)), outbox.send(world.emit(1)));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.transaction_hash, two.transaction_hash);
+    let again = outbox.send(world.emit(1)).await.unwrap();
+    assert_eq!(again.transaction_hash, one.transaction_hash);
+    assert_eq!(count(&world, outbox.address()).await, 1);
+    // The same key for another call would hide one of the two.
+    let other = Intent { key: "emit:1".into(), ..world.emit(2) };
+    assert!(matches!(outbox.send(other).await, Err(OutboxError::KeyReused { .. })));
+}
+
+#[tokio::test]
+async fn a_refusal_while_estimating_is_decoded_and_uses_no_nonce() {
+    let world = World::new(true).await;
+    let outbox = world.outbox("a").await;
+    let error = outbox.send(world.refused("commit:7")).await.unwrap_err();
+    let OutboxError::Reverted { key, reason, tx_hash } = &error else { panic!("{error}") };
+    assert_eq!((key.as_str(), *tx_hash), ("commit:7", None));
+    assert!(reason.starts_with("SessionQueue_UnknownTask(taskId: 0x0707"), "{reason}");
+    assert!(!error.is_retryable());
+    assert_eq!(outbox.status().unwrap(), OutboxStatus::default());
+    // The key is free, and the next transaction has the first nonce.
+    let intent = Intent { key: "commit:7".into(), ..world.emit(1) };
+    assert!(succeeded(&outbox.send(intent).await.unwrap()));
+    assert_eq!(count(&world, outbox.address()).await, 1);
+}
+
+#[tokio::test]
+async fn a_race_that_was_lost_in_the_block_is_decoded() {
+    let world = World::new(false).await;
+    let (winner, loser) = (world.outbox("a").await, world.outbox("b").await);
+    let mut sends = JoinSet::new();
+    for outbox in [winner.clone(), loser.clone()] {
+        let intent = world.once("capture:1");
+        sends.spawn(async move { outbox.send(intent).await });
+    }
+    while winner.status().unwrap().sent + loser.status().unwrap().sent < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.mine().await;
+    let results = sends.join_all().await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    let error = results.into_iter().find_map(Result::err).unwrap();
+    let OutboxError::Reverted { reason, tx_hash: Some(_), .. } = &error else { panic!("{error}") };
+    assert!(reason.starts_with("SessionQueue_UnknownTask"), "{reason}");
+    // The same key gives the same result for ever.
+    for outbox in [winner, loser] {
+        let again = outbox.send(world.once("capture:1")).await;
+        assert_eq!(again.is_ok(), outbox.status().unwrap().mined == 1);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_account_is_told_where_to_get_gas() {
+    let world = World::new(true).await;
+    let signer = PrivateKeySigner::random();
+    let address = signer.address();
+    let outbox = Outbox::new(world.chain().await, signer, world.database("a")).await.unwrap();
+    let error = outbox.send(world.emit(1)).await.unwrap_err();
+    let OutboxError::Unfunded { address: named, needed, balance } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((*named, *balance), (address, U256::ZERO));
+    assert!(*needed > U256::ZERO);
+    assert!(error.is_retryable() && error.to_string().contains(&address.to_string()));
+    let too_much = Intent { value: U256::from(10).pow(U256::from(19)), ..world.emit(2) };
+    assert!(matches!(outbox.send(too_much).await, Err(OutboxError::Unfunded { .. })));
+    // Nothing was stored: after funding the same intent goes through.
+    world.fund(address).await;
+    assert!(succeeded(&outbox.send(world.emit(1)).await.unwrap()));
+}
+
+#[tokio::test]
+async fn what_was_signed_and_never_sent_is_sent_after_a_restart() {
+    let world = World::new(false).await;
+    let signer = PrivateKeySigner::random();
+    world.fund(signer.address()).await;
+    let db = world.database("a");
+    // An earlier life stores two transactions, which the node then forgets.
+    let outbox = Outbox::new(world.chain().await, signer.clone(), db.clone()).await.unwrap();
+    let snapshot: String = world.rpc("evm_snapshot", ()).await;
+    let mut sends = JoinSet::new();
+    for nonce in 0..2 {
+        let (outbox, intent) = (outbox.clone(), world.emit(nonce));
+        sends.spawn(async move { outbox.send(intent).await });
+    }
+    while outbox.status().unwrap().sent < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    sends.abort_all();
+    while sends.join_next().await.is_some() {}
+    let _: serde_json::Value = world.rpc("anvil_dropAllTransactions", ()).await;
+    let _: bool = world.rpc("evm_revert", (snapshot,)).await;
+    db.transaction(|tx| tx.execute("UPDATE outbox SET state = 'signed'", [])).unwrap();
+    drop(outbox);
+    world.mine().await;
+    assert_eq!(count(&world, signer.address()).await, 0);
+
+    let outbox = Outbox::new(world.chain().await, signer.clone(), db).await.unwrap();
+    let stop = CancellationToken::new();
+    let mut service = JoinSet::new();
+    service.spawn(outbox.clone().run(stop.clone()));
+    while outbox.status().unwrap().sent < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.mine().await;
+    let receipt =
+        tokio::time::timeout(PATIENCE, outbox.send(world.emit(1))).await.unwrap().unwrap();
+    assert!(succeeded(&receipt));
+    assert_eq!(count(&world, signer.address()).await, 2);
+    stop.cancel();
+    service.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_nonce_that_somebody_else_used_is_replaced_if_the_effect_is_missing() {
+    let world = World::new(false).await;
+    let signer = PrivateKeySigner::random();
+    world.fund(signer.address()).await;
+    // The same key in two agents, which must not be but happens.
+    let ours = Outbox::new(world.chain().await, signer.clone(), world.database("a")).await.unwrap();
+    let theirs =
+        Outbox::new(world.chain().await, signer.clone(), world.database("b")).await.unwrap();
+    let mut sends = JoinSet::new();
+    let (outbox, intent) = (theirs.clone(), world.emit(1));
+    sends.spawn(async move { outbox.send(intent).await });
+    while theirs.status().unwrap().sent < 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // Underpriced against theirs at first; then theirs is mined, and the nonce is gone.
+    let (outbox, intent) = (ours.clone(), world.emit(2));
+    sends.spawn(async move { outbox.send(intent).await });
+    while ours.status().unwrap().signed + ours.status().unwrap().sent < 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.mine().await;
+    let _: serde_json::Value = world.rpc("evm_setAutomine", (true,)).await;
+    let results = tokio::time::timeout(PATIENCE, sends.join_all()).await.unwrap();
+    for result in results {
+        assert!(succeeded(&result.unwrap()));
+    }
+    assert_eq!(count(&world, signer.address()).await, 2);
+}
+
+#[tokio::test]
+async fn what_a_reorganisation_took_back_is_sent_again() {
+    let world = World::new(true).await;
+    let outbox = world.outbox("a").await;
+    let snapshot: String = world.rpc("evm_snapshot", ()).await;
+    outbox.send(world.emit(1)).await.unwrap();
+    outbox.send(world.emit(2)).await.unwrap();
+    let _: bool = world.rpc("evm_revert", (snapshot,)).await;
+    assert_eq!(count(&world, outbox.address()).await, 0);
+    // The next one finds the gap.
+    assert!(succeeded(&outbox.send(world.emit(3)).await.unwrap()));
+    assert_eq!(count(&world, outbox.address()).await, 3);
+    for nonce in [1, 2] {
+        assert!(succeeded(&outbox.send(world.emit(nonce)).await.unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_is_down_stores_nothing() {
+    let world = World::new(true).await;
+    let signer = PrivateKeySigner::random();
+    world.fund(signer.address()).await;
+    let url = world.devnet.http_url();
+    let chain = Chain::connect(&url, world.deployment.clone()).await.unwrap();
+    let outbox = Outbox::new(chain, signer, world.database("a")).await.unwrap();
+    let intent = world.emit(1);
+    world.devnet.stop().await;
+    let error = outbox.send(intent).await.unwrap_err();
+    assert!(matches!(&error, OutboxError::Rpc { .. }) && error.is_retryable(), "{error}");
+    assert_eq!(outbox.status().unwrap(), OutboxStatus::default());
+}
