@@ -1,0 +1,250 @@
+//! Keeps the book: blocks and notes go to the database, nonces come out of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use assay_types::{B256, Nonce, SessionId, TaskId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    db::{self, Note, TaskRow},
+    state::{Book, Observed},
+};
+use crate::{
+    clock::now_ms,
+    config::{NONCE_BATCH, NOTE_BATCH},
+    journal::{Journal, JournalError},
+};
+
+/// What the recorder is given.
+#[derive(Debug)]
+pub enum Entry {
+    /// Write this.
+    Note(Note),
+    /// Take nonces ahead of use.
+    Nonces(SessionId),
+    /// Answer when everything before is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// A block, or one that is no longer canonical.
+#[derive(Clone, Debug)]
+pub enum BlockChange {
+    /// Take it in.
+    Committed(Observed),
+    /// Undo it.
+    Reverted(Observed),
+}
+
+/// Moves the durable cursor in the transaction that stores a block's events; `None` where nothing is durable.
+pub type SaveCursor = Box<dyn FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<()> + Send>;
+
+/// The book and its database. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    book: Arc<Mutex<Book>>,
+    journal: Journal,
+    recorder: mpsc::Sender<Entry>,
+}
+
+impl Ledger {
+    /// Reads the book from the database.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn open(
+        journal: Journal,
+        me: assay_types::Address,
+        recorder: mpsc::Sender<Entry>,
+    ) -> Result<Self, JournalError> {
+        let read = |tx: &rusqlite::Transaction<'_>| {
+            db::fail_pending(tx)?;
+            Ok((db::sessions(tx)?, db::charges(tx)?, db::next_on_chain(tx)?))
+        };
+        let (sessions, charges, nonces) = journal.transaction(read)?;
+        let mut book = Book::new(me, sessions);
+        book.set_charges(charges);
+        for (session, next) in nonces {
+            book.set_next_on_chain(session, next);
+        }
+        Ok(Self { book: Arc::new(Mutex::new(book)), journal, recorder })
+    }
+
+    /// The book.
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a note soon, in order; does not wait.
+    pub fn note(&self, note: Note) {
+        self.enter(Entry::Note(note));
+    }
+
+    fn enter(&self, entry: Entry) {
+        if self.recorder.try_send(entry).is_err() {
+            metrics::counter!("assay_router_notes_lost_total", "agent" => "router").increment(1);
+            tracing::warn!("the database does not keep up: an entry of a task's timeline is lost");
+        }
+    }
+
+    /// A nonce that no request of this lane ever had.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn nonce(&self, session: SessionId) -> Result<Nonce, JournalError> {
+        loop {
+            let taken = self.book().take_nonce(session);
+            if let Some((nonce, left)) = taken {
+                if left == NONCE_BATCH / 4 {
+                    self.enter(Entry::Nonces(session));
+                }
+                return Ok(nonce);
+            }
+            self.more_nonces(session).await?;
+        }
+    }
+
+    /// Takes nonces from the database for this process.
+    async fn more_nonces(&self, session: SessionId) -> Result<(), JournalError> {
+        let taken = move |tx: &rusqlite::Transaction<'_>| db::take_nonces(tx, session, NONCE_BATCH);
+        let (start, end) = self.journal.run(taken).await?;
+        self.book().give_nonces(session, start, end);
+        Ok(())
+    }
+
+    /// The task as the database has it, with everything that was noted before.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, JournalError> {
+        let (done, written) = oneshot::channel();
+        if self.recorder.send(Entry::Flush(done)).await.is_ok() {
+            // An error means that the recorder stops; what it had is written.
+            let _ = written.await;
+        }
+        self.journal.run(move |tx| db::task(tx, &id)).await
+    }
+
+    /// Takes in a change of the chain; the transactions whose gas is wanted.
+    ///
+    /// # Errors
+    /// If the database fails: the cursor has not moved then.
+    pub async fn on_block(
+        &self,
+        change: BlockChange,
+        cursor: SaveCursor,
+    ) -> Result<Vec<B256>, JournalError> {
+        match change {
+            BlockChange::Committed(block) => self.on_committed(block, cursor).await,
+            BlockChange::Reverted(block) => {
+                tracing::info!(number = block.number, hash = %block.hash, "block reverted");
+                let (changed, gone) = self.book().on_reverted(&block);
+                let write = move |tx: &rusqlite::Transaction<'_>| {
+                    db::save_sessions(tx, &changed, &gone)?;
+                    db::revert_block(tx, &block)?;
+                    cursor(tx)?;
+                    db::charges(tx)
+                };
+                let charges = self.journal.run(write).await?;
+                self.book().set_charges(charges);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn on_committed(
+        &self,
+        block: Observed,
+        cursor: SaveCursor,
+    ) -> Result<Vec<B256>, JournalError> {
+        let (changed, mine) = {
+            let mut book = self.book();
+            let changed = book.on_committed(&block);
+            let mine: Vec<TaskId> = block
+                .facts
+                .iter()
+                .filter_map(|(_, fact)| match fact {
+                    super::state::Fact::TaskSubmitted(task) if book.is_mine(task) => {
+                        Some(task.task)
+                    }
+                    _ => None,
+                })
+                .collect();
+            (changed, mine)
+        };
+        let fresh: Vec<SessionId> =
+            changed.iter().filter(|s| s.nodes.is_empty()).map(|s| s.id).collect();
+        let at_ms = now_ms();
+        let write = move |tx: &rusqlite::Transaction<'_>| {
+            db::save_sessions(tx, &changed, &[])?;
+            let transactions =
+                db::commit_block(tx, &block, |task| mine.contains(&task.task), at_ms)?;
+            cursor(tx)?;
+            Ok(transactions)
+        };
+        let transactions = self.journal.run(write).await?;
+        for session in fresh {
+            self.enter(Entry::Nonces(session));
+        }
+        Ok(transactions)
+    }
+
+    /// Writes what it is given until all senders are gone or `stop` says so, several entries in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn record(
+        self,
+        mut entries: mpsc::Receiver<Entry>,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> Result<(), JournalError> {
+        let mut batch = Vec::with_capacity(NOTE_BATCH);
+        loop {
+            let count = tokio::select! {
+                biased;
+                count = entries.recv_many(&mut batch, NOTE_BATCH) => count,
+                () = stop.cancelled() => 0,
+            };
+            if count == 0 {
+                break;
+            }
+            self.write(&mut batch).await?;
+        }
+        let unused = self.book().unused_nonces();
+        let give_back = move |tx: &rusqlite::Transaction<'_>| {
+            unused
+                .iter()
+                .try_for_each(|(session, first, end)| db::return_nonces(tx, *session, *first, *end))
+        };
+        self.journal.run(give_back).await
+    }
+
+    async fn write(&self, batch: &mut Vec<Entry>) -> Result<(), JournalError> {
+        let (mut notes, mut waiting) = (Vec::new(), Vec::new());
+        for entry in batch.drain(..) {
+            match entry {
+                Entry::Note(note) => notes.push(note),
+                Entry::Flush(done) => waiting.push(done),
+                Entry::Nonces(session) => self.more_nonces(session).await?,
+            }
+        }
+        if !notes.is_empty() {
+            let write = move |tx: &rusqlite::Transaction<'_>| {
+                notes.iter().try_for_each(|note| db::write_note(tx, note))
+            };
+            self.journal.run(write).await?;
+        }
+        for done in waiting {
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
+    /// Transactions whose gas was never asked for.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn without_gas(&self, limit: usize) -> Result<Vec<B256>, JournalError> {
+        self.journal.run(move |tx| db::without_gas(tx, limit)).await
+    }
+}

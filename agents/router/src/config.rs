@@ -1,0 +1,115 @@
+//! What a router is told, and every limit that it keeps.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use assay_types::{MAX_BLOCK_BYTES, ModelId};
+
+/// Largest body of a request: a request block of 1 MiB, and room for the JSON around it.
+pub const MAX_BODY_BYTES: usize = MAX_BLOCK_BYTES + (64 << 10);
+/// Time in which a body must have arrived: a megabyte over a poor line, and no more.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests that are served at once; each holds up to two bodies and an answer in memory.
+pub const MAX_REQUESTS: usize = 256;
+/// Requests that wait at once for a node to have room; more are refused at once.
+pub const MAX_WAITING: usize = 64;
+/// Time that a request waits for a node to have room.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Nodes that one request is offered to: a second chance when a node is busy, not a walk over all.
+pub const MAX_OFFERS: usize = 3;
+/// Time in which a node answers an offer; it tokenises the prompt and looks at the chain.
+pub const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node that has not answered an offer by then may be at work: its task is submitted all the same. One
+/// that declines at once costs no transaction.
+pub const SUBMIT_AFTER: Duration = Duration::from_millis(250);
+/// Headers of a streamed answer wait this long for the first token, so that an early failure is an HTTP error.
+pub const HEADERS_WITHIN: Duration = Duration::from_secs(2);
+/// Time to read a result block back from the content store.
+pub const RESULT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause between two tries to read it: the pin may be moments behind the `done`.
+pub const RESULT_RETRY: Duration = Duration::from_millis(100);
+/// Comments that keep a silent stream open through proxies.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Miners connected at once; a session has at most 8 nodes.
+pub const MAX_LINKS: usize = 512;
+/// Time in which a miner proves its key.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest first frame: before the key is proven nobody may send megabytes.
+pub const MAX_HELLO_BYTES: usize = 4096;
+/// Frames that wait to be written to one miner: an offer is up to 2 MiB.
+pub const WRITE_QUEUE: usize = 64;
+/// Commands that wait for one connection.
+pub const COMMAND_QUEUE: usize = 256;
+/// Most tasks that a miner may say it runs at once.
+pub const MAX_CAPACITY: u32 = 256;
+/// Silent ping intervals after which a miner is gone.
+pub const MISSED_PINGS: u32 = 3;
+/// Pins, submissions and receipts that are under way at once.
+pub const MAX_CHORES: usize = 64;
+/// How long a stopping router waits for chores: a few blocks of a fast chain.
+pub const CHORES_GRACE: Duration = Duration::from_secs(8);
+/// Chores that wait; the requests that make them are bounded by [`MAX_REQUESTS`].
+pub const CHORE_QUEUE: usize = 4 * MAX_REQUESTS;
+/// Entries of timelines that wait to be written.
+pub const NOTE_QUEUE: usize = 16 * MAX_REQUESTS;
+/// Entries of timelines in one database transaction.
+pub const NOTE_BATCH: usize = 256;
+/// Nonces that one database transaction takes ahead of use, so that no request waits for the disk. A crash
+/// skips at most so many.
+pub const NONCE_BATCH: u64 = 16;
+/// A task that no node took is not submitted, unless its nonce is so far ahead of those on chain: the
+/// contract takes none that is 256 ahead of the largest it has seen.
+pub const NONCE_LAG: u64 = 128;
+/// Tokens that a chat template may add around a conversation: a default system prompt is the longest part.
+pub const TEMPLATE_TOKENS: usize = 256;
+/// Tokens that a chat template may add around one message.
+pub const MESSAGE_TOKENS: usize = 16;
+/// Pause of a session after a submission was refused for lack of money.
+pub const UNPAID_PAUSE: Duration = Duration::from_secs(30);
+
+/// A model that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedModel {
+    /// Its name in requests.
+    pub name: String,
+    /// Its id on chain.
+    pub model_id: ModelId,
+    /// Most tokens of prompt and answer together.
+    pub max_context: u32,
+}
+
+/// Settings of a router.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    /// Where HTTP and the miners' link are served.
+    pub http: SocketAddr,
+    /// Folder of its database.
+    pub data: PathBuf,
+    /// What is served.
+    pub models: Vec<ServedModel>,
+    /// Tokens of an answer when a request does not say: enough for a page, little enough to hold money for.
+    pub default_max_output: u32,
+    /// Seconds from a request to its deadline on chain.
+    pub deadline_s: u64,
+    /// Time until the first token.
+    pub first_token_timeout: Duration,
+    /// Time between two tokens.
+    pub token_timeout: Duration,
+    /// Block that events are read from when the database is new: the deployment's.
+    pub start_block: u64,
+}
+
+impl RouterConfig {
+    /// Development defaults: loopback, 256 tokens, a deadline of one minute.
+    pub fn new(http: SocketAddr, data: PathBuf, models: Vec<ServedModel>) -> Self {
+        Self {
+            http,
+            data,
+            models,
+            default_max_output: 256,
+            deadline_s: 60,
+            first_token_timeout: Duration::from_secs(45),
+            token_timeout: Duration::from_secs(20),
+            start_block: 0,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `GET /v1/tasks/{id}`.
+
+use assay_store::cid_of;
+use assay_types::TaskId;
+use serde_json::{Value, json};
+
+use crate::book::db::TaskRow;
+
+/// A task as JSON. Amounts are decimal strings in minor units.
+pub fn task_json(id: TaskId, row: &TaskRow) -> Value {
+    let error =
+        row.error_code.as_ref().map(|code| json!({"code": code, "message": row.error_message}));
+    json!({
+        "id": id,
+        "object": "assay.task",
+        "model": row.model,
+        "state": row.chain_state,
+        "answer": row.answer,
+        "error": error,
+        "session_id": row.session,
+        "lane": row.lane,
+        "nonce": row.nonce,
+        "node_id": row.node,
+        "max_prompt": row.max_prompt,
+        "max_output": row.max_output,
+        "prompt_tokens": row.prompt_tokens,
+        "output_tokens": row.output_tokens,
+        "held": row.hold,
+        "fee": row.fee,
+        "deadline_s": row.deadline,
+        "request_digest": row.request_digest,
+        "request_cid": cid_of(row.request_digest).to_string(),
+        "output_digest": row.output_digest,
+        "output_cid": row.output_digest.map(|digest| cid_of(digest).to_string()),
+        "timeline": row.timeline,
+    })
+}

@@ -1,0 +1,64 @@
+//! The database, off the threads that serve requests.
+
+use std::{path::Path, sync::Arc};
+
+use assay_chain::{Database, DatabaseError};
+use rusqlite::Transaction;
+
+use crate::book::db::MIGRATIONS;
+
+/// Name of the database in the router's folder.
+const DATABASE_FILE: &str = "router.sqlite";
+
+/// Why the database failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The database itself.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The thread that wrote is gone.
+    #[error("the database's thread ended: {0}; restart the router")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal(Arc<Database>);
+
+impl Journal {
+    /// Opens or makes the router's database in `folder`.
+    ///
+    /// # Errors
+    /// If another agent has it open, a newer program wrote it, or it cannot be used.
+    pub fn open(folder: &Path) -> Result<Self, JournalError> {
+        Ok(Self(Database::open(&folder.join(DATABASE_FILE), MIGRATIONS)?))
+    }
+
+    /// The database itself.
+    pub fn database(&self) -> &Arc<Database> {
+        &self.0
+    }
+
+    /// One transaction, on this thread.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub fn transaction<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
+        Ok(self.0.transaction(work)?)
+    }
+
+    /// One transaction, on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let database = self.0.clone();
+        Ok(tokio::task::spawn_blocking(move || database.transaction(work)).await??)
+    }
+}

@@ -1,0 +1,5 @@
+//! The WebSocket that miners open: who they are, what they were offered, what they say about it.
+
+pub mod hub;
+pub mod service;
+pub mod state;

@@ -1,0 +1,213 @@
+//! The real chain behind [`ChainPort`], and its events as the book's facts.
+
+use std::{sync::Arc, time::Duration};
+
+use alloy::{
+    primitives::U256, providers::Provider, signers::local::PrivateKeySigner, sol_types::SolCall,
+};
+use assay_bindings::{NodePool, SessionQueue};
+use assay_chain::{
+    Block, Chain, ChainEvent, EventSource, Intent, Outbox, OutboxError, ProtocolEvent, save_cursor,
+};
+use assay_runtime::BoxError;
+use assay_store::ContentStore;
+use assay_types::{Address, B256, Lane, ModelId, NodeId, Nonce, SessionId, TaskId, TaskRequest};
+use async_trait::async_trait;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    BlockUpdate, Journal, Parts, RouterConfig, RouterError, RouterHandle, assemble,
+    book::{
+        service::BlockChange,
+        state::{Fact, Observed, Submitted},
+    },
+    ports::{ChainPort, Mined, PortError},
+    wiring::Service,
+};
+
+/// Blocks that wait to be taken in.
+const BLOCK_QUEUE: usize = 64;
+/// Time that one read of the chain may take: a miner's hello waits for it.
+const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What a router works with.
+pub struct RouterDeps {
+    /// A checked connection to the chain.
+    pub chain: Chain,
+    /// The router's key: holder of its lanes, and the wallet that submits.
+    pub signer: PrivateKeySigner,
+    /// The content store.
+    pub store: Arc<dyn ContentStore>,
+}
+
+/// Starts a router on a real chain.
+///
+/// # Errors
+/// If its database is in use, its address is taken, or its outbox cannot be read.
+pub async fn start(config: RouterConfig, deps: RouterDeps) -> Result<RouterHandle, RouterError> {
+    let RouterDeps { chain, signer, store } = deps;
+    let journal = Journal::open(&config.data)?;
+    let database = journal.database().clone();
+    let outbox = Outbox::new(chain.clone(), signer.clone(), database.clone())
+        .await
+        .map_err(|error| RouterError::Chain(error.into()))?;
+    let source = EventSource::new(chain.clone(), database, config.start_block);
+    let (events, seen) = mpsc::channel(BLOCK_QUEUE);
+    let (updates, blocks) = mpsc::channel(BLOCK_QUEUE);
+    let stop = CancellationToken::new();
+    let (source_stop, outbox_stop) = (stop.clone(), stop.clone());
+    let port = LiveChain { chain, outbox: outbox.clone() };
+    let services: Vec<(&'static str, Service)> = vec![
+        ("events", Box::pin(async move { Ok(source.run(events, source_stop).await?) })),
+        ("translate", Box::pin(translate(seen, updates, stop.clone()))),
+        ("outbox", Box::pin(async move { Ok(outbox.run(outbox_stop).await?) })),
+    ];
+    let chain: Arc<dyn ChainPort> = Arc::new(port);
+    let parts = Parts { chain, signer, store, journal, blocks, services, services_stop: stop };
+    assemble(config, parts).await
+}
+
+/// Turns the chain's events into what the book takes in.
+async fn translate(
+    mut seen: mpsc::Receiver<ChainEvent>,
+    updates: mpsc::Sender<BlockUpdate>,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    loop {
+        let event = tokio::select! {
+            event = seen.recv() => event,
+            () = stop.cancelled() => None,
+        };
+        let Some(event) = event else { return Ok(()) };
+        let observed = observe(event.block());
+        let (change, block) = match event {
+            ChainEvent::Committed(block) => (BlockChange::Committed(observed), block),
+            ChainEvent::Reverted(block) => (BlockChange::Reverted(observed), block),
+        };
+        let cursor = Box::new(move |tx: &rusqlite::Transaction<'_>| save_cursor(tx, &block));
+        if updates.send(BlockUpdate { change, cursor }).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn observe(block: &Block) -> Observed {
+    let facts = block.events.iter().filter_map(|e| Some((e.tx_hash, fact(&e.body)?))).collect();
+    Observed { number: block.at.number, hash: block.at.hash, timestamp: block.timestamp, facts }
+}
+
+fn fact(event: &ProtocolEvent) -> Option<Fact> {
+    Some(match event {
+        ProtocolEvent::SessionOpened(e) => Fact::SessionOpened {
+            session: SessionId(e.sessionId),
+            model: ModelId(e.modelId),
+            price_in: e.priceIn.to::<u128>(),
+            price_out: e.priceOut.to::<u128>(),
+        },
+        ProtocolEvent::LaneAdded(e) => Fact::LaneAdded {
+            session: SessionId(e.sessionId),
+            lane: Lane(e.lane),
+            holder: e.holder,
+            allotment: e.allotment,
+        },
+        ProtocolEvent::SessionActivated(e) => Fact::SessionActivated {
+            session: SessionId(e.sessionId),
+            seed_round: e.seedRound,
+            nodes: e.nodes.iter().map(|node| NodeId(*node)).collect(),
+        },
+        ProtocolEvent::RoundCaptured(e) => Fact::RoundCaptured { round: e.round },
+        ProtocolEvent::SessionDraining(e) => {
+            Fact::SessionDraining { session: SessionId(e.sessionId), ends_at: e.endsAt.to::<u64>() }
+        }
+        ProtocolEvent::SessionClosed(e) => Fact::SessionClosed { session: SessionId(e.sessionId) },
+        ProtocolEvent::SessionToppedUp(e) => {
+            Fact::SessionToppedUp { session: SessionId(e.sessionId) }
+        }
+        other => return task_fact(other),
+    })
+}
+
+fn task_fact(event: &ProtocolEvent) -> Option<Fact> {
+    Some(match event {
+        ProtocolEvent::TaskSubmitted(e) => Fact::TaskSubmitted(Submitted {
+            task: TaskId(e.taskId),
+            session: SessionId(e.sessionId),
+            lane: Lane(e.lane),
+            node: NodeId(e.nodeId),
+            nonce: Nonce(e.nonce),
+            request_digest: e.requestDigest,
+            max_prompt: e.maxPrompt,
+            max_output: e.maxOutput,
+            held: e.held,
+            deadline: e.deadline,
+        }),
+        ProtocolEvent::TaskCommitted(e) => Fact::TaskCommitted {
+            task: TaskId(e.taskId),
+            output_digest: e.outputDigest,
+            prompt_tokens: e.promptTokens,
+            output_tokens: e.outputTokens,
+            fee: e.fee,
+        },
+        ProtocolEvent::TaskSettled(e) => Fact::TaskSettled { task: TaskId(e.taskId), fee: e.fee },
+        ProtocolEvent::TaskRefunded(e) => {
+            Fact::TaskRefunded { task: TaskId(e.taskId), refund: e.refund, tip: e.tip }
+        }
+        _ => return None,
+    })
+}
+
+/// The chain behind an RPC node, and the router's own wallet.
+struct LiveChain {
+    chain: Chain,
+    outbox: Outbox,
+}
+
+fn failed(error: impl std::fmt::Display) -> PortError {
+    PortError::Failed(error.to_string())
+}
+
+#[async_trait]
+impl ChainPort for LiveChain {
+    fn chain_id(&self) -> u64 {
+        self.chain.chain_id
+    }
+
+    fn queue(&self) -> Address {
+        self.chain.deployment.queue
+    }
+
+    async fn operator_of(&self, node: NodeId) -> Result<Option<Address>, PortError> {
+        let pool = NodePool::new(self.chain.deployment.nodes, &self.chain.provider);
+        match timeout(READ_TIMEOUT, pool.nodeOf(node.0).call()).await.map_err(failed)? {
+            Ok(found) => Ok(Some(found.operator)),
+            Err(error) => {
+                let unknown = error.as_decoded_error::<NodePool::NodePool_UnknownNode>();
+                if unknown.is_some() { Ok(None) } else { Err(failed(error)) }
+            }
+        }
+    }
+
+    async fn submit(&self, task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {
+        let call = SessionQueue::submitCall { request: request.into() };
+        let intent = Intent {
+            key: format!("submit:{task}"),
+            to: self.chain.deployment.queue,
+            data: call.abi_encode().into(),
+            value: U256::ZERO,
+        };
+        match self.outbox.send(intent).await {
+            Ok(receipt) => {
+                Ok(Mined { transaction: receipt.transaction_hash, gas_used: receipt.gas_used })
+            }
+            Err(OutboxError::Reverted { reason, .. }) => Err(PortError::Refused { reason }),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn gas_used(&self, transaction: B256) -> Result<Option<u64>, PortError> {
+        let receipt = self.chain.provider.get_transaction_receipt(transaction);
+        let receipt = timeout(READ_TIMEOUT, receipt).await.map_err(failed)?.map_err(failed)?;
+        Ok(receipt.map(|receipt| receipt.gas_used))
+    }
+}

@@ -1,0 +1,145 @@
+//! What a task needs beside its answer: its request is pinned, it is submitted, gas is looked up.
+
+use std::sync::Arc;
+
+use assay_store::{Bytes, ContentStore};
+use assay_types::{B256, Nonce, SessionId, TaskId, TaskRequest};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    book::{db::Note, service::Ledger},
+    clock::{now_ms, now_s},
+    config::{CHORES_GRACE, MAX_CHORES, NONCE_LAG, SUBMIT_AFTER},
+    ports::ChainPort,
+};
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Chore {
+    /// A task was offered.
+    Task {
+        /// Its id.
+        task: TaskId,
+        /// What its lane's holder signed.
+        request: TaskRequest,
+        /// Its request block.
+        block: Bytes,
+        /// Whether the node took it; dropped if it left without an answer.
+        accepted: oneshot::Receiver<bool>,
+    },
+    /// The timeline wants this transaction's gas.
+    Gas(B256),
+}
+
+/// Does chores.
+#[derive(Clone)]
+pub struct Chores {
+    /// The chain.
+    pub chain: Arc<dyn ChainPort>,
+    /// Where requests are pinned.
+    pub store: Arc<dyn ContentStore>,
+    /// Where it is written down.
+    pub ledger: Ledger,
+}
+
+impl Chores {
+    /// Works until `stop`, then finishes what was begun.
+    pub async fn run(self, mut chores: mpsc::Receiver<Chore>, stop: CancellationToken) {
+        let mut working = JoinSet::new();
+        loop {
+            let chore = tokio::select! {
+                biased;
+                Some(done) = working.join_next() => {
+                    if let Err(error) = done {
+                        tracing::error!(%error, "a chore ended badly");
+                    }
+                    continue;
+                }
+                chore = chores.recv(), if working.len() < MAX_CHORES => chore,
+                () = stop.cancelled() => None,
+            };
+            let Some(chore) = chore else { break };
+            let worker = self.clone();
+            working.spawn(async move { worker.perform(chore).await });
+        }
+        while let Ok(chore) = chores.try_recv() {
+            let worker = self.clone();
+            working.spawn(async move { worker.perform(chore).await });
+        }
+        let rest = async { while working.join_next().await.is_some() {} };
+        if timeout(CHORES_GRACE, rest).await.is_err() {
+            // Signed transactions are stored before they are sent: the next start goes on with them.
+            tracing::info!(
+                "the router stops before the chain has taken in all of its transactions"
+            );
+        }
+    }
+
+    async fn perform(&self, chore: Chore) {
+        match chore {
+            Chore::Task { task, request, block, accepted } => {
+                let pin = self.pin(task, block);
+                let submit = self.submit(task, request, accepted);
+                tokio::join!(pin, submit);
+            }
+            Chore::Gas(transaction) => match self.chain.gas_used(transaction).await {
+                Ok(Some(gas_used)) => self.ledger.note(Note::Gas { transaction, gas_used }),
+                Ok(None) => {
+                    tracing::debug!(%transaction, "no receipt for a transaction that an event named")
+                }
+                Err(error) => {
+                    tracing::warn!(%transaction, %error, "the gas of a transaction is not known")
+                }
+            },
+        }
+    }
+
+    async fn pin(&self, task: TaskId, block: Bytes) {
+        match self.store.put(block).await {
+            Ok(_) => self.happened(task, "request_pinned", None),
+            Err(error) => {
+                tracing::warn!(%task, %error, "the request block is not pinned");
+                self.happened(task, "request_not_pinned", Some(error.to_string()));
+            }
+        }
+    }
+
+    fn happened(&self, task: TaskId, event: &'static str, detail: Option<String>) {
+        self.ledger.note(Note::Happened { task, event, at_ms: now_ms(), detail });
+    }
+
+    async fn submit(&self, task: TaskId, request: TaskRequest, accepted: oneshot::Receiver<bool>) {
+        let session = SessionId(request.sessionId);
+        let taken = match timeout(SUBMIT_AFTER, accepted).await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(_)) => false,
+            Err(_) => true,
+        };
+        if !taken && self.ledger.book().nonce_lead(session, Nonce(request.nonce)) < NONCE_LAG {
+            // Nobody works on it: it costs neither gas nor a hold.
+            self.ledger.book().release(&task);
+            return self.happened(task, "not_submitted", Some("no node took it".into()));
+        }
+        let outcome = match self.chain.submit(task, request).await {
+            Ok(mined) => {
+                tracing::debug!(%task, transaction = %mined.transaction, gas = mined.gas_used, "task submitted");
+                "submitted"
+            }
+            Err(error) if error.is_already_there() => "carried_by_miner",
+            Err(error) => {
+                tracing::warn!(%task, %error, "the task is not submitted; its miner may still carry it with the answer");
+                if error.is_unpaid() {
+                    self.ledger.book().unpaid(session, now_s());
+                }
+                self.happened(task, "submission_failed", Some(error.to_string()));
+                "failed"
+            }
+        };
+        metrics::counter!("assay_router_submissions_total", "agent" => "router", "outcome" => outcome).increment(1);
+    }
+}

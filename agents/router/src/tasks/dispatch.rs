@@ -1,0 +1,357 @@
+//! Finds a session and a node for a request, signs it and offers it.
+
+use std::{sync::Arc, time::Duration};
+
+use alloy::{
+    primitives::B256,
+    signers::{SignerSync, local::PrivateKeySigner},
+};
+use assay_store::{Bytes, ContentStore};
+use assay_types::{
+    BLOCK_VERSION, NodeId, Prompt, RequestBlock, TaskId, TaskRequest, link::Offer, task_id,
+};
+use axum::http::StatusCode;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{chores::Chore, running::Running};
+use crate::{
+    book::{
+        db::{Note, planned},
+        service::Ledger,
+        state::{SessionView, Unready, fee},
+    },
+    clock::{now_ms, now_s},
+    config::{ACCEPT_TIMEOUT, MAX_OFFERS, MAX_WAITING, QUEUE_TIMEOUT, RouterConfig},
+    http::{error::ApiError, request::Ask},
+    link::{
+        hub::{Hub, NewTask, NoNode, Slot},
+        state::{Scope, TaskEvent},
+    },
+};
+
+/// Events of a task besides its tokens: accepted, the last one, frames without ids, slack.
+const SPARE_EVENTS: usize = 16;
+/// Codes with which a miner says that the conversation is too long.
+const TOO_LONG: [&str; 2] = ["prompt_too_long", "context_exceeded"];
+/// Codes with which a miner says that no node could serve the request.
+const CLIENT_FAULTS: [&str; 7] = [
+    "empty_prompt",
+    "zero_output",
+    "bad_parameter",
+    "bad_stop_sequences",
+    "template",
+    "unsupported",
+    "bad_request",
+];
+
+/// Turns requests into running tasks.
+pub struct Dispatcher {
+    /// Settings.
+    pub config: Arc<RouterConfig>,
+    /// What signatures are bound to.
+    pub scope: Scope,
+    /// The router's key, which holds its lanes.
+    pub signer: PrivateKeySigner,
+    /// Connected nodes.
+    pub hub: Hub,
+    /// Sessions, nonces, timelines.
+    pub ledger: Ledger,
+    /// Where results are.
+    pub store: Arc<dyn ContentStore>,
+    /// What is done beside.
+    pub chores: mpsc::Sender<Chore>,
+    /// Requests that wait for room.
+    pub waiting: Semaphore,
+    /// No new task from now on.
+    pub stopping: CancellationToken,
+}
+
+/// One offer and what is needed to follow it.
+struct Offered {
+    task: TaskId,
+    node: NodeId,
+    events: mpsc::Receiver<TaskEvent>,
+}
+
+/// How a node answered.
+enum Reply {
+    Accepted,
+    /// Another node may take it.
+    NotThis(ApiError),
+    /// No node will.
+    Never(ApiError),
+}
+
+impl Dispatcher {
+    /// Permits for requests that wait.
+    pub fn waiting_room() -> Semaphore {
+        Semaphore::new(MAX_WAITING)
+    }
+
+    /// Offers the request to nodes until one accepts it.
+    ///
+    /// # Errors
+    /// 400 if the request is at fault, 502 or 503 if no node serves it.
+    pub async fn begin(self: &Arc<Self>, ask: &Ask) -> Result<Running, ApiError> {
+        let (started, received_ms) = (Instant::now(), now_ms());
+        let mut tried = Vec::new();
+        let mut last: Option<ApiError> = None;
+        for _ in 0..MAX_OFFERS {
+            if self.stopping.is_cancelled() {
+                return Err(ApiError::unavailable(
+                    "stopping",
+                    "this router is stopping: send the request again in a moment",
+                    5,
+                ));
+            }
+            let now = self.ledger.book().now_s(now_s());
+            let deadline = now.saturating_add(self.config.deadline_s);
+            let (session, slot) = match self.place(ask, deadline, &tried).await {
+                Ok(found) => found,
+                // What the node that was tried said is nearer to the cause.
+                Err(error) => return Err(last.unwrap_or(error)),
+            };
+            let mut offered = self.offer(ask, &session, slot, (deadline, received_ms)).await?;
+            // A client that hangs up from here on cancels what it asked for.
+            let mut running =
+                Running::new(self.clone(), &ask.model.name, offered.task, offered.node, started);
+            match self.reply(&mut offered).await {
+                Reply::Accepted => {
+                    self.happened(offered.task, "accepted");
+                    running.accepted(offered.events);
+                    return Ok(running);
+                }
+                Reply::NotThis(error) => {
+                    running.not_taken(&error);
+                    tried.push(offered.node);
+                    last = Some(error.of_task(offered.task));
+                }
+                Reply::Never(error) => {
+                    running.not_taken(&error);
+                    return Err(error.of_task(offered.task));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| ApiError::internal("no offer was made")))
+    }
+
+    pub(super) fn happened(&self, task: TaskId, event: &'static str) {
+        self.ledger.note(Note::Happened { task, event, at_ms: now_ms(), detail: None });
+    }
+
+    /// A session and room on one of its nodes; waits while all are busy.
+    async fn place(
+        &self,
+        ask: &Ask,
+        deadline: u64,
+        tried: &[NodeId],
+    ) -> Result<(SessionView, Slot), ApiError> {
+        if let Some(found) = self.try_place(ask, deadline, tried)? {
+            return Ok(found);
+        }
+        let busy = || {
+            ApiError::unavailable(
+                "no_capacity",
+                "all nodes of this model are busy: send the request again in a moment",
+                2,
+            )
+        };
+        let Ok(_permit) = self.waiting.try_acquire() else { return Err(busy()) };
+        let search = async {
+            loop {
+                let mut freed = std::pin::pin!(self.hub.freed());
+                // Counts what is freed between the look and the wait.
+                freed.as_mut().enable();
+                if let Some(found) = self.try_place(ask, deadline, tried)? {
+                    return Ok(found);
+                }
+                freed.await;
+            }
+        };
+        timeout(QUEUE_TIMEOUT, search).await.unwrap_or_else(|_| Err(busy()))
+    }
+
+    fn try_place(
+        &self,
+        ask: &Ask,
+        deadline: u64,
+        tried: &[NodeId],
+    ) -> Result<Option<(SessionView, Slot)>, ApiError> {
+        let tokens = (ask.max_prompt, ask.max_output);
+        let now = self.ledger.book().now_s(now_s());
+        let candidates = self
+            .ledger
+            .book()
+            .candidates(ask.model.model_id, tokens, now, deadline)
+            .map_err(|unready| no_session(unready, &ask.model.name))?;
+        let mut busy = false;
+        for session in candidates {
+            match self.hub.reserve(&session.nodes, tried) {
+                Ok(slot) => return Ok(Some((session, slot))),
+                Err(NoNode::Busy) => busy = true,
+                Err(NoNode::Disconnected) => {}
+            }
+        }
+        if busy {
+            return Ok(None);
+        }
+        let name = &ask.model.name;
+        Err(ApiError::unavailable(
+            "no_miner",
+            format!(
+                "no miner of a session for {name:?} is connected: wait until one is, or look at the miners' logs"
+            ),
+            5,
+        ))
+    }
+
+    /// Signs the request and hands it to the node, the store and the chain side by side.
+    async fn offer(
+        &self,
+        ask: &Ask,
+        session: &SessionView,
+        slot: Slot,
+        (deadline, received_ms): (u64, u64),
+    ) -> Result<Offered, ApiError> {
+        let node = slot.node();
+        let (bytes, digest) = request_block(ask)?;
+        let nonce = self.ledger.nonce(session.id).await.map_err(|error| {
+            tracing::error!(%error, "no nonce for a request");
+            ApiError::internal("this router's database fails: look at its log")
+        })?;
+        let request = TaskRequest {
+            sessionId: session.id.0,
+            lane: session.lane.0,
+            nonce: nonce.0,
+            requestDigest: digest,
+            maxPrompt: ask.max_prompt,
+            maxOutput: ask.max_output,
+            feeCap: fee(session, (ask.max_prompt, ask.max_output)),
+            deadline,
+            nodeId: node.0,
+        };
+        let task = task_id(self.scope.queue, session.id, session.lane, nonce);
+        let signature = self
+            .signer
+            .sign_hash_sync(&request.signing_hash(self.scope.chain_id, self.scope.queue))
+            .map_err(|error| {
+                tracing::error!(%error, "a request cannot be signed");
+                ApiError::internal("this router cannot sign: look at its log")
+            })?;
+        let (sender, events) = mpsc::channel(ask.max_output as usize + SPARE_EVENTS);
+        let (accepted, answer) = oneshot::channel();
+        let offer = Offer { request: request.clone(), signature, block: bytes.clone().into() };
+        let new = NewTask { task, offer: Box::new(offer), events: sender, accepted };
+        slot.offer(new).map_err(|_| node_gone().of_task(task))?;
+        self.ledger.book().charge(session.id, task, request.feeCap, deadline);
+        let received = Note::Received {
+            task: Box::new(planned(&request, task)),
+            model: ask.model.name.clone(),
+            at_ms: received_ms,
+        };
+        self.ledger.note(received);
+        self.happened(task, "offered");
+        let chore = Chore::Task { task, request, block: bytes, accepted: answer };
+        if self.chores.try_send(chore).is_err() {
+            // The miner carries the signed request with its answer; only the pin is missing.
+            tracing::warn!(%task, "too much waits for the chain: the task is left to its miner to submit");
+            self.happened(task, "submission_skipped");
+        }
+        Ok(Offered { task, node, events })
+    }
+
+    async fn reply(&self, offered: &mut Offered) -> Reply {
+        match timeout(ACCEPT_TIMEOUT, offered.events.recv()).await {
+            Ok(Some(TaskEvent::Accepted)) => Reply::Accepted,
+            Ok(Some(TaskEvent::Declined { code, message })) => declined(&code, &message),
+            Ok(Some(TaskEvent::Failed { code, message })) => {
+                Reply::NotThis(ApiError::node(&code, message))
+            }
+            Ok(_) => Reply::NotThis(node_gone()),
+            Err(_) => {
+                self.hub.cancel(offered.node, offered.task);
+                let message = format!(
+                    "the node did not answer the offer within {} s: send the request again",
+                    ACCEPT_TIMEOUT.as_secs()
+                );
+                Reply::NotThis(ApiError::node("node_timeout", message))
+            }
+        }
+    }
+
+    /// When a task of now must have its answer.
+    pub(super) fn total(&self) -> Duration {
+        Duration::from_secs(self.config.deadline_s)
+    }
+}
+
+pub(super) fn node_gone() -> ApiError {
+    ApiError::node("node_gone", "the node left before it answered: send the request again")
+}
+
+fn request_block(ask: &Ask) -> Result<(Bytes, B256), ApiError> {
+    let block = RequestBlock {
+        max_output: ask.max_output,
+        max_prompt: ask.max_prompt,
+        prompt: Prompt::Messages(ask.messages.clone()),
+        salt: B256::random(),
+        sampling: ask.sampling,
+        stop: ask.stop.clone(),
+        version: BLOCK_VERSION,
+    };
+    let (bytes, digest) = block.encode().map_err(|error| match error {
+        assay_types::BlockError::TooLarge { .. } => ApiError::refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request_too_large",
+            format!("{error}: send a shorter conversation"),
+        ),
+        other => ApiError::invalid("", "invalid_value", other.to_string()),
+    })?;
+    Ok((Bytes::from(bytes), digest))
+}
+
+fn no_session(unready: Unready, model: &str) -> ApiError {
+    let (code, message, after) = match unready {
+        Unready::NoSession => (
+            "no_session",
+            format!(
+                "this router has no session for {model:?}: open one with a lane for its address"
+            ),
+            30,
+        ),
+        Unready::NotActive => (
+            "session_not_ready",
+            format!(
+                "the session for {model:?} still waits for its nodes or its seed, or ends: try again in a moment"
+            ),
+            2,
+        ),
+        Unready::Spent => (
+            "insufficient_quota",
+            format!(
+                "what this router may spend for {model:?} is spent or held by open tasks: top up the session, open a new one, or wait until tasks settle"
+            ),
+            30,
+        ),
+    };
+    ApiError::unavailable(code, message, after)
+}
+
+fn declined(code: &str, message: &str) -> Reply {
+    if TOO_LONG.contains(&code) {
+        let message = format!(
+            "{message} (shorten the conversation, or ask for fewer tokens with max_tokens)"
+        );
+        return Reply::Never(ApiError::invalid("messages", "context_length_exceeded", message));
+    }
+    if CLIENT_FAULTS.contains(&code) {
+        return Reply::Never(ApiError::invalid("", code, message));
+    }
+    let message =
+        format!("the node declined ({code}: {message}): send the request again in a moment");
+    Reply::NotThis(ApiError::unavailable("node_declined", message, 2))
+}

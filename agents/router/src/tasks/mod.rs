@@ -1,0 +1,5 @@
+//! A task from its request to its checked answer.
+
+pub mod chores;
+pub mod dispatch;
+pub mod running;

@@ -1,0 +1,259 @@
+//! A task that a node serves: its tokens as they come, then its checked end. Dropped early, it is cancelled.
+
+use std::{sync::Arc, time::Duration};
+
+use assay_types::{EndReason, NodeId, ResultBlock, TaskId};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::dispatch::{Dispatcher, node_gone};
+use crate::{
+    book::db::Note,
+    clock::now_ms,
+    config::{RESULT_RETRY, RESULT_TIMEOUT},
+    http::error::ApiError,
+    link::state::{Answer, TaskEvent},
+};
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Text, never empty.
+    Text(String),
+    /// The answer is complete and checked.
+    End(Finish),
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// `stop` or `length`.
+    pub reason: &'static str,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated.
+    pub output_tokens: u32,
+}
+
+/// A task in progress.
+pub struct Running {
+    dispatcher: Arc<Dispatcher>,
+    model: String,
+    task: TaskId,
+    node: NodeId,
+    events: Option<mpsc::Receiver<TaskEvent>>,
+    started: Instant,
+    ends: Instant,
+    /// Time of the last sign of life, and of the first token.
+    heard: Instant,
+    first: Option<Instant>,
+    finished: bool,
+}
+
+impl Running {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        model: &str,
+        task: TaskId,
+        node: NodeId,
+        started: Instant,
+    ) -> Self {
+        let ends = started + dispatcher.total();
+        metrics::gauge!("assay_router_tasks", "agent" => "router").increment(1.0);
+        Self {
+            dispatcher,
+            model: model.to_owned(),
+            task,
+            node,
+            events: None,
+            started,
+            ends,
+            heard: Instant::now(),
+            first: None,
+            finished: false,
+        }
+    }
+
+    pub(super) fn accepted(&mut self, events: mpsc::Receiver<TaskEvent>) {
+        self.events = Some(events);
+        self.heard = Instant::now();
+    }
+
+    pub(super) fn not_taken(&mut self, error: &ApiError) {
+        self.finished = true;
+        self.note_failure("declined", error);
+    }
+
+    /// Its id.
+    pub fn task(&self) -> TaskId {
+        self.task
+    }
+
+    /// Waits for text or the end.
+    ///
+    /// # Errors
+    /// Whatever ends the task without a checked answer; nothing comes after it.
+    pub async fn next(&mut self) -> Result<Piece, ApiError> {
+        let outcome = self.advance().await;
+        match outcome {
+            Ok(Piece::Text(_)) => {}
+            Ok(Piece::End(finish)) => self.complete(finish),
+            Err(ref error) => {
+                self.finished = true;
+                self.note_failure("failed", error);
+            }
+        }
+        outcome.map_err(|error| error.of_task(self.task))
+    }
+
+    async fn advance(&mut self) -> Result<Piece, ApiError> {
+        loop {
+            let config = &self.dispatcher.config;
+            let patience = match self.first {
+                None => config.first_token_timeout,
+                Some(_) => config.token_timeout,
+            };
+            let until = self.ends.min(self.heard + patience);
+            let Some(events) = &mut self.events else { return Err(node_gone()) };
+            let Ok(event) = timeout_at(until, events.recv()).await else {
+                return Err(self.too_late(patience));
+            };
+            self.heard = Instant::now();
+            match event {
+                Some(TaskEvent::Tokens { count, text }) => {
+                    if count > 0 && self.first.is_none() {
+                        self.first_token();
+                    }
+                    if !text.is_empty() {
+                        return Ok(Piece::Text(text));
+                    }
+                }
+                Some(TaskEvent::Done(answer)) => return self.verify(*answer).await,
+                Some(
+                    TaskEvent::Failed { code, message } | TaskEvent::Declined { code, message },
+                ) => {
+                    return Err(ApiError::node(&code, message));
+                }
+                Some(TaskEvent::Accepted) => {}
+                None => return Err(node_gone()),
+            }
+        }
+    }
+
+    fn first_token(&mut self) {
+        self.first = Some(self.heard);
+        self.dispatcher.happened(self.task, "first_token");
+        let model = self.model.clone();
+        metrics::histogram!("gen_ai_server_time_to_first_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
+            .record(self.heard - self.started);
+    }
+
+    fn too_late(&self, patience: Duration) -> ApiError {
+        self.dispatcher.hub.cancel(self.node, self.task);
+        let message = if Instant::now() >= self.ends {
+            format!(
+                "the answer was not complete within {} s: ask for fewer tokens",
+                self.dispatcher.config.deadline_s
+            )
+        } else if self.first.is_none() {
+            format!("no token came within {} s: send the request again", patience.as_secs())
+        } else {
+            format!("no further token came within {} s: send the request again", patience.as_secs())
+        };
+        ApiError::node("node_timeout", message)
+    }
+
+    /// Compares what was streamed with what the miner pinned, which is what it will be paid for.
+    async fn verify(&self, answer: Answer) -> Result<Piece, ApiError> {
+        let digest = answer.output_digest;
+        let read = async {
+            loop {
+                match self.dispatcher.store.get(digest).await {
+                    Ok(bytes) => return bytes,
+                    Err(error) => {
+                        tracing::warn!(task = %self.task, %error, "the result block is not there yet")
+                    }
+                }
+                sleep(RESULT_RETRY).await;
+            }
+        };
+        let Ok(bytes) = timeout(RESULT_TIMEOUT, read).await else {
+            let message = format!(
+                "the node's result block {digest} cannot be read from the content store: do not rely on the text, and send the request again"
+            );
+            return Err(ApiError::node("result_unavailable", message));
+        };
+        let mismatch = |what: &str| {
+            tracing::warn!(task = %self.task, node = %self.node, what, "a result block contradicts its stream");
+            let message = format!(
+                "the node's result block does not match what it streamed ({what}): do not rely on the text, and send the request again"
+            );
+            ApiError::node("result_mismatch", message)
+        };
+        let block = ResultBlock::decode(&bytes).map_err(|error| mismatch(&error.to_string()))?;
+        let same = [
+            (block.ids == answer.ids, "token ids"),
+            (block.text == answer.text, "text"),
+            (block.stream_hash == answer.stream_hash, "stream hash"),
+            (block.end_reason == answer.end_reason, "end reason"),
+        ];
+        if let Some((_, what)) = same.iter().find(|(same, _)| !same) {
+            return Err(mismatch(what));
+        }
+        let output_tokens = u32::try_from(answer.ids.len()).unwrap_or(u32::MAX);
+        self.dispatcher.ledger.note(Note::Answered {
+            task: self.task,
+            output_digest: digest,
+            tokens: (answer.prompt_tokens, output_tokens),
+            at_ms: now_ms(),
+        });
+        let reason = match answer.end_reason {
+            EndReason::Max => "length",
+            EndReason::Eos | EndReason::Stop | EndReason::Cancelled => "stop",
+        };
+        Ok(Piece::End(Finish { reason, prompt_tokens: answer.prompt_tokens, output_tokens }))
+    }
+
+    fn complete(&mut self, finish: Finish) {
+        self.finished = true;
+        let (now, model) = (Instant::now(), self.model.clone());
+        metrics::histogram!("gen_ai_server_request_duration_seconds", "agent" => "router", "gen_ai_request_model" => model.clone())
+            .record(now - self.started);
+        metrics::counter!("gen_ai_usage_input_tokens_total", "agent" => "router", "gen_ai_request_model" => model.clone())
+            .increment(finish.prompt_tokens.into());
+        metrics::counter!("gen_ai_usage_output_tokens_total", "agent" => "router", "gen_ai_request_model" => model.clone())
+            .increment(finish.output_tokens.into());
+        if let Some(first) = self.first
+            && finish.output_tokens > 1
+        {
+            let each = (now - first) / (finish.output_tokens - 1);
+            metrics::histogram!("gen_ai_server_time_per_output_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
+                .record(each);
+        }
+    }
+
+    fn note_failure(&self, answer: &'static str, error: &ApiError) {
+        self.dispatcher.ledger.note(Note::Failed {
+            task: self.task,
+            answer,
+            code: error.code.clone(),
+            message: error.message.clone(),
+            at_ms: now_ms(),
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        metrics::gauge!("assay_router_tasks", "agent" => "router").decrement(1.0);
+        if self.finished {
+            return;
+        }
+        self.dispatcher.hub.cancel(self.node, self.task);
+        let error =
+            ApiError::node("client_gone", "the client hung up before the answer was complete");
+        self.note_failure("cancelled", &error);
+    }
+}

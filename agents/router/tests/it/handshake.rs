@@ -1,0 +1,66 @@
+//! Who may connect as a miner.
+
+use alloy::signers::local::PrivateKeySigner;
+use assay_types::{NodeId, link::FromRouter};
+use tempfile::tempdir;
+
+use crate::world::{Miner, World, hello};
+
+#[tokio::test]
+async fn only_a_nodes_operator_is_let_in() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let stranger = PrivateKeySigner::random();
+    let refused = |node, key: PrivateKeySigner| {
+        let (address, store) = (world.address(), world.store.clone());
+        async move { Miner::connect(address, NodeId(node), &key, store).await.err().unwrap() }
+    };
+    let (code, message) = refused(1, stranger.clone()).await;
+    assert_eq!(code, "wrong_signature");
+    assert!(message.contains("operator of node 1"), "{message}");
+    assert_eq!(refused(99, stranger).await.0, "unknown_node");
+    // Another node's operator is a stranger too.
+    let other = world.operators[&NodeId(2)].clone();
+    assert_eq!(refused(1, other).await.0, "wrong_signature");
+    let response = world.ask(hello(false)).await;
+    assert_eq!(response.status(), 503);
+    let body: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "no_miner");
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_connection_replaces_the_older() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let mut older = world.miner(1).await;
+    let mut newer = world.miner(1).await;
+    match older.recv().await {
+        Some(FromRouter::Error { code, .. }) => assert_eq!(code, "replaced"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(older.recv().await, None);
+    let (response, _) = tokio::join!(world.ask(hello(false)), newer.serve(&["newer"]));
+    assert_eq!(response.status(), 200);
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let data = tempdir().unwrap();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = crate::world::config(data.path());
+    config.http = taken.local_addr().unwrap();
+    let parts = assay_router::Parts {
+        chain: std::sync::Arc::new(crate::world::FakeChain::default()),
+        signer: PrivateKeySigner::random(),
+        store: std::sync::Arc::new(crate::world::MemoryStore::default()),
+        journal: assay_router::Journal::open(data.path()).unwrap(),
+        blocks: tokio::sync::mpsc::channel(1).1,
+        services: Vec::new(),
+        services_stop: Default::default(),
+    };
+    let address = config.http.to_string();
+    let error = assay_router::assemble(config, parts).await.err().unwrap().to_string();
+    assert!(error.contains(&address) && error.contains("--http"), "{error}");
+}

@@ -1,0 +1,389 @@
+//! The fakes, and what every test starts with.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use alloy::signers::{SignerSync, local::PrivateKeySigner};
+use assay_router::{
+    BlockUpdate, Journal, Parts, RouterConfig, RouterHandle, ServedModel, assemble,
+    book::{
+        service::BlockChange,
+        state::{Fact, Observed},
+    },
+    ports::{ChainPort, Mined, PortError},
+};
+use assay_store::{Bytes, ContentStore, StoreError};
+use assay_types::{
+    Address, B256, EndReason, Lane, ModelId, NodeId, ResultBlock, SessionId, StreamHash, TaskId,
+    TaskRequest,
+    link::{
+        DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
+        challenge_hash, receipt_hash,
+    },
+    sha256,
+};
+use async_trait::async_trait;
+use futures::{SinkExt, StreamExt};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message as Ws,
+};
+
+pub const CHAIN_ID: u64 = 31337;
+pub const SESSION: SessionId = SessionId(1);
+pub const LANE: Lane = Lane(1);
+pub const MODEL: &str = "assay-demo";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn queue() -> Address {
+    Address::repeat_byte(0x42)
+}
+
+pub fn model_id() -> ModelId {
+    ModelId(B256::repeat_byte(0x11))
+}
+
+#[derive(Default)]
+pub struct FakeChain {
+    pub operators: Mutex<HashMap<NodeId, Address>>,
+    pub submitted: Mutex<Vec<TaskRequest>>,
+    pub refusal: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl ChainPort for FakeChain {
+    fn chain_id(&self) -> u64 {
+        CHAIN_ID
+    }
+
+    fn queue(&self) -> Address {
+        queue()
+    }
+
+    async fn operator_of(&self, node: NodeId) -> Result<Option<Address>, PortError> {
+        Ok(self.operators.lock().unwrap().get(&node).copied())
+    }
+
+    async fn submit(&self, _task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {
+        self.submitted.lock().unwrap().push(request);
+        match self.refusal.lock().unwrap().clone() {
+            Some(reason) => Err(PortError::Refused { reason }),
+            None => Ok(Mined { transaction: B256::repeat_byte(0x77), gas_used: 123_456 }),
+        }
+    }
+
+    async fn gas_used(&self, _transaction: B256) -> Result<Option<u64>, PortError> {
+        Ok(Some(123_456))
+    }
+}
+
+#[derive(Default)]
+pub struct MemoryStore(Mutex<HashMap<B256, Bytes>>);
+
+#[async_trait]
+impl ContentStore for MemoryStore {
+    async fn put(&self, bytes: Bytes) -> Result<B256, StoreError> {
+        let digest = sha256(&bytes);
+        self.0.lock().unwrap().insert(digest, bytes);
+        Ok(digest)
+    }
+
+    async fn get(&self, digest: B256) -> Result<Bytes, StoreError> {
+        let found = self.0.lock().unwrap().get(&digest).cloned();
+        found.ok_or(StoreError::NotFound { cid: assay_store::cid_of(digest).to_string() })
+    }
+
+    async fn is_pinned(&self, digest: B256) -> Result<bool, StoreError> {
+        Ok(self.0.lock().unwrap().contains_key(&digest))
+    }
+
+    async fn health(&self) -> Result<String, StoreError> {
+        Ok("fake".into())
+    }
+}
+
+pub struct World {
+    pub router: RouterHandle,
+    pub chain: Arc<FakeChain>,
+    pub store: Arc<MemoryStore>,
+    pub key: PrivateKeySigner,
+    pub blocks: mpsc::Sender<BlockUpdate>,
+    pub http: reqwest::Client,
+    pub operators: HashMap<NodeId, PrivateKeySigner>,
+    next_block: u64,
+}
+
+pub fn config(data: &Path) -> RouterConfig {
+    let models = vec![ServedModel { name: MODEL.into(), model_id: model_id(), max_context: 4096 }];
+    RouterConfig::new("127.0.0.1:0".parse().unwrap(), data.to_path_buf(), models)
+}
+
+impl World {
+    /// A router that knows of no session.
+    pub async fn bare(data: &Path, key: PrivateKeySigner) -> Self {
+        Self::with_config(config(data), key).await
+    }
+
+    pub async fn with_config(config: RouterConfig, key: PrivateKeySigner) -> Self {
+        let (chain, store) = (Arc::new(FakeChain::default()), Arc::new(MemoryStore::default()));
+        let (blocks, updates) = mpsc::channel(16);
+        let parts = Parts {
+            chain: chain.clone(),
+            signer: key.clone(),
+            store: store.clone(),
+            journal: Journal::open(&config.data).unwrap(),
+            blocks: updates,
+            services: Vec::new(),
+            services_stop: Default::default(),
+        };
+        let router = assemble(config, parts).await.unwrap();
+        let operators: HashMap<NodeId, PrivateKeySigner> =
+            (1..=3).map(|n| (NodeId(n), PrivateKeySigner::random())).collect();
+        for (node, operator) in &operators {
+            chain.operators.lock().unwrap().insert(*node, operator.address());
+        }
+        let http = reqwest::Client::new();
+        Self { router, chain, store, key, blocks, http, operators, next_block: 1 }
+    }
+
+    /// A router with one session of these nodes.
+    pub async fn with_nodes(data: &Path, nodes: &[u32]) -> Self {
+        let mut world = Self::bare(data, PrivateKeySigner::random()).await;
+        world.open_session(nodes, u128::MAX).await;
+        world
+    }
+
+    pub async fn open_session(&mut self, nodes: &[u32], allotment: u128) {
+        let holder = self.key.address();
+        let nodes = nodes.iter().map(|n| NodeId(*n)).collect();
+        self.mine(vec![
+            Fact::SessionOpened { session: SESSION, model: model_id(), price_in: 2, price_out: 3 },
+            Fact::LaneAdded { session: SESSION, lane: LANE, holder, allotment },
+        ])
+        .await;
+        self.mine(vec![Fact::SessionActivated { session: SESSION, seed_round: 9, nodes }]).await;
+        self.mine(vec![Fact::RoundCaptured { round: 9 }]).await;
+    }
+
+    /// A block with these facts; returns when it was taken from the channel.
+    pub async fn mine(&mut self, facts: Vec<Fact>) -> Observed {
+        let number = self.next_block;
+        self.next_block += 1;
+        let block = Observed {
+            number,
+            hash: B256::from(alloy::primitives::U256::from(number + 1000)),
+            timestamp: 1_800_000_000 + number,
+            facts: facts
+                .into_iter()
+                .map(|f| (B256::from(alloy::primitives::U256::from(number)), f))
+                .collect(),
+        };
+        self.change(BlockChange::Committed(block.clone())).await;
+        block
+    }
+
+    /// Sends a change, and returns when the router has written it.
+    pub async fn change(&self, change: BlockChange) {
+        let (done, written) = tokio::sync::oneshot::channel();
+        let cursor = Box::new(move |_: &rusqlite::Transaction<'_>| {
+            let _ = done.send(());
+            Ok(())
+        });
+        self.blocks.send(BlockUpdate { change, cursor }).await.unwrap();
+        written.await.unwrap();
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.router.local_addr()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    pub async fn miner(&self, node: u32) -> Miner {
+        let miner = Miner::connect(
+            self.address(),
+            NodeId(node),
+            &self.operators[&NodeId(node)],
+            self.store.clone(),
+        );
+        let miner = miner.await.unwrap();
+        self.until_ready().await;
+        miner
+    }
+
+    pub async fn until_ready(&self) {
+        tokio::time::timeout(PATIENCE, self.router.health().wait_ready()).await.unwrap();
+    }
+
+    pub fn ask(&self, body: serde_json::Value) -> impl Future<Output = reqwest::Response> + use<> {
+        let request = self.http.post(self.url("/v1/chat/completions")).json(&body);
+        async move { request.send().await.unwrap() }
+    }
+
+    pub async fn task(&self, id: &str) -> serde_json::Value {
+        let response = self.http.get(self.url(&format!("/v1/tasks/{id}"))).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.json().await.unwrap()
+    }
+
+    /// The task, once `done` says so.
+    pub async fn task_until(
+        &self,
+        id: &str,
+        done: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let task = self.task(id).await;
+            if done(&task) {
+                return task;
+            }
+            assert!(tokio::time::Instant::now() < until, "never: {task:#}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The data lines of a streamed answer.
+pub fn data_lines(body: &str) -> Vec<&str> {
+    body.lines().filter_map(|line| line.strip_prefix("data: ")).collect()
+}
+
+pub fn events(task: &serde_json::Value) -> Vec<&str> {
+    task["timeline"].as_array().unwrap().iter().map(|e| e["event"].as_str().unwrap()).collect()
+}
+
+pub fn hello(stream: bool) -> serde_json::Value {
+    serde_json::json!({
+        "model": MODEL, "stream": stream, "messages": [{"role": "user", "content": "Hello"}],
+    })
+}
+
+pub struct Miner {
+    pub operator: PrivateKeySigner,
+    pub store: Arc<MemoryStore>,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Miner {
+    /// Connects and proves the key; `Err` is the router's refusal.
+    pub async fn connect(
+        address: SocketAddr,
+        node: NodeId,
+        operator: &PrivateKeySigner,
+        store: Arc<MemoryStore>,
+    ) -> Result<Self, (String, String)> {
+        let (socket, _) = connect_async(format!("ws://{address}/link")).await.unwrap();
+        let mut miner = Self { operator: operator.clone(), store, socket };
+        let Some(FromRouter::Challenge { version, chain_id, queue: q, router, nonce }) =
+            miner.recv().await
+        else {
+            panic!("no challenge")
+        };
+        assert_eq!((version, chain_id, q), (LINK_VERSION, CHAIN_ID, queue()));
+        let hash = challenge_hash(DOMAIN_LINK_MINER, chain_id, q, node, router, nonce);
+        let signature = operator.sign_hash_sync(&hash).unwrap();
+        let mine = B256::repeat_byte(0x55);
+        miner.send(FromMiner::Hello { version, node, signature, nonce: mine, capacity: 2 }).await;
+        match miner.recv().await {
+            Some(FromRouter::Welcome { signature }) => {
+                let hash = challenge_hash(DOMAIN_LINK_ROUTER, chain_id, q, node, router, mine);
+                assert_eq!(signature.recover_address_from_prehash(&hash).unwrap(), router);
+                Ok(miner)
+            }
+            Some(FromRouter::Error { code, message, .. }) => Err((code, message)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next frame; pings are answered. `None` when the router has closed.
+    pub async fn recv(&mut self) -> Option<FromRouter> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.unwrap()?;
+            match message {
+                Ok(Ws::Text(text)) => match serde_json::from_str(&text).unwrap() {
+                    FromRouter::Ping { seq } => self.send(FromMiner::Pong { seq }).await,
+                    frame => return Some(frame),
+                },
+                Ok(Ws::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    pub async fn send(&mut self, frame: FromMiner) {
+        self.send_text(serde_json::to_string(&frame).unwrap()).await;
+    }
+
+    pub async fn send_text(&mut self, text: String) {
+        let _ = self.socket.send(Ws::Text(text.into())).await;
+    }
+
+    pub async fn offer(&mut self) -> (TaskId, Box<Offer>) {
+        match self.recv().await {
+            Some(FromRouter::Offer(offer)) => (offer.request.task_id(queue()), offer),
+            other => panic!("no offer but {other:?}"),
+        }
+    }
+
+    pub async fn accept(&mut self, task: TaskId) {
+        self.send(FromMiner::Accept { task, prompt_tokens: 7 }).await;
+    }
+
+    pub async fn token(&mut self, task: TaskId, seq: u32, text: &str) {
+        self.send(FromMiner::Token { task, seq, ids: vec![seq + 100], text: text.into() }).await;
+    }
+
+    pub async fn receipt(&mut self, task: TaskId, ids: &[u32], key: &PrivateKeySigner) {
+        let stream_hash = StreamHash::of(task, ids);
+        let seq = u32::try_from(ids.len()).unwrap();
+        let hash = receipt_hash(CHAIN_ID, queue(), task, seq, stream_hash);
+        let signature = key.sign_hash_sync(&hash).unwrap();
+        self.send(FromMiner::Receipt { task, seq, stream_hash, signature }).await;
+    }
+
+    /// Pins a result of these words, one token each, and says that it is done. `pinned` is the text that
+    /// stands in the block.
+    pub async fn finish(&mut self, task: TaskId, words: &[&str], pinned: &str) {
+        let ids: Vec<u32> = (0..words.len()).map(|i| i as u32 + 100).collect();
+        let stream_hash = StreamHash::of(task, &ids);
+        let output_tokens = ids.len() as u32;
+        let end_reason = EndReason::Eos;
+        let block = ResultBlock {
+            end_reason,
+            ids,
+            salt: B256::repeat_byte(3),
+            stream_hash,
+            text: pinned.into(),
+            version: 1,
+        };
+        let output_digest = self.store.put(block.encode().unwrap().0.into()).await.unwrap();
+        self.send(FromMiner::Done {
+            task,
+            end_reason,
+            prompt_tokens: 7,
+            output_tokens,
+            output_digest,
+            stream_hash,
+        })
+        .await;
+    }
+
+    /// Serves one offer honestly.
+    pub async fn serve(&mut self, words: &[&str]) -> (TaskId, Box<Offer>) {
+        let (task, offer) = self.offer().await;
+        self.accept(task).await;
+        for (seq, word) in words.iter().enumerate() {
+            self.token(task, seq as u32, word).await;
+        }
+        self.finish(task, words, &words.concat()).await;
+        (task, offer)
+    }
+}
