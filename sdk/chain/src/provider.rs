@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder, WsConnect};
-use alloy::transports::{TransportError, TransportErrorKind};
+use alloy::transports::http::reqwest;
+use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 use assay_bindings::Deployment;
 
 use crate::DatabaseError;
@@ -211,10 +212,26 @@ impl Chain {
 pub(crate) async fn timed<T>(
     future: impl Future<Output = Result<T, TransportError>>,
 ) -> Result<T, TransportError> {
-    tokio::time::timeout(RPC_TIMEOUT, future).await.unwrap_or_else(|_| {
-        let text = format!("no answer within {} s", RPC_TIMEOUT.as_secs());
-        Err(TransportErrorKind::custom_str(&text))
-    })
+    match tokio::time::timeout(RPC_TIMEOUT, future).await {
+        Ok(result) => result.map_err(without_url),
+        Err(_) => {
+            let text = format!("no answer within {} s", RPC_TIMEOUT.as_secs());
+            Err(TransportErrorKind::custom_str(&text))
+        }
+    }
+}
+
+/// The HTTP client writes the whole URL into its errors, and with it the key that may be in there.
+fn without_url(error: TransportError) -> TransportError {
+    match error {
+        RpcError::Transport(TransportErrorKind::Custom(error)) => {
+            match error.downcast::<reqwest::Error>() {
+                Ok(error) => TransportErrorKind::custom(error.without_url()),
+                Err(error) => RpcError::Transport(TransportErrorKind::Custom(error)),
+            }
+        }
+        other => other,
+    }
 }
 
 /// Scheme and host of a URL: user, path and query may hold keys.

@@ -31,7 +31,7 @@ fn contract() -> Vec<u8> {
     let once_at = code.len() + log.len();
     let revert_at = once_at + once.len();
     code[6] = revert_at as u8;
-    code[11] = once_at as u8;
+    code[12] = once_at as u8;
     code.extend_from_slice(&log);
     code.extend_from_slice(&once);
     code[once_at + 5] = revert_at as u8;
@@ -51,8 +51,7 @@ fn init_code() -> Bytes {
 pub struct World {
     pub devnet: Devnet,
     pub deployment: Deployment,
-    /// Funded; not used by any outbox.
-    pub faucet: PrivateKeySigner,
+    /// Signs for a funded account that no outbox has.
     pub provider: DynProvider,
     folder: tempfile::TempDir,
 }
@@ -89,8 +88,7 @@ impl World {
             payment: at[5],
             beacon: at[6],
         };
-        let world =
-            Self { devnet, deployment, faucet, provider, folder: tempfile::tempdir().unwrap() };
+        let world = Self { devnet, deployment, provider, folder: tempfile::tempdir().unwrap() };
         if !mine_on_transaction {
             let _: serde_json::Value = world.rpc("evm_setAutomine", (false,)).await;
         }
