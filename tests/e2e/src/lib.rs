@@ -1,0 +1,1 @@
+//! Tests of a whole network with the real binary (`tests/it`).

@@ -1,0 +1,181 @@
+//! After an answer: settled, paid, conserved, and the digest on chain is the CID of the pinned result.
+//! The same on the embedded chain and on anvil.
+
+use std::time::{Duration, Instant};
+
+use alloy::{
+    primitives::{Address, U256},
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::types::Filter,
+    sol_types::SolEvent,
+};
+use assay_bindings::{CorToken, NodePool, Session, SessionPayment, SessionQueue};
+use assay_harness::{Anvil, Network, NetworkOptions};
+use assay_store::{ContentStore, KuboStore, cid_of};
+use assay_types::{ResultBlock, StreamHash, TaskId};
+
+use crate::{SETTLED_WITHIN, chat, question, settled};
+
+const ROUTER_SESSION: u64 = 1;
+
+struct View {
+    provider: DynProvider,
+    queue: Address,
+    sessions: Address,
+    payment: Address,
+    nodes: Address,
+    token: Address,
+}
+
+impl View {
+    async fn of(network: &Network) -> Self {
+        let address = |name: &str| -> Address {
+            network.described(&format!("/deployment/{name}")).unwrap().parse().unwrap()
+        };
+        let rpc = network.described("/rpc_url").unwrap();
+        Self {
+            provider: ProviderBuilder::new().connect(rpc).await.unwrap().erased(),
+            queue: address("queue"),
+            sessions: address("sessions"),
+            payment: address("payment"),
+            nodes: address("nodes"),
+            token: address("token"),
+        }
+    }
+
+    async fn session_money(&self) -> u128 {
+        let payment = SessionPayment::new(self.payment, &self.provider);
+        let funds = payment.sessionFunds(ROUTER_SESSION).call().await.unwrap();
+        funds.free + funds.held
+    }
+
+    async fn claimable(&self, account: Address) -> U256 {
+        SessionPayment::new(self.payment, &self.provider).balanceOf(account).call().await.unwrap()
+    }
+
+    /// Every account that ever had money, from the events, summed up against the token's own balance.
+    async fn assert_conserved(&self) {
+        let payment = SessionPayment::new(self.payment, &self.provider);
+        let balance =
+            CorToken::new(self.token, &self.provider).balanceOf(self.payment).call().await.unwrap();
+        assert_eq!(payment.totalAccounts().call().await.unwrap(), balance);
+
+        let mut sum = U256::ZERO;
+        let sessions =
+            Session::new(self.sessions, &self.provider).sessionCount().call().await.unwrap();
+        for session in 1..=sessions {
+            let funds = payment.sessionFunds(session).call().await.unwrap();
+            sum += U256::from(funds.free) + U256::from(funds.held);
+        }
+        let nodes = NodePool::new(self.nodes, &self.provider).nodeCount().call().await.unwrap();
+        for node in 1..=nodes {
+            sum += payment.stakeOf(node).call().await.unwrap();
+        }
+        let filter = Filter::new()
+            .from_block(0)
+            .address(self.payment)
+            .event_signature(SessionPayment::Credited::SIGNATURE_HASH);
+        let mut accounts: Vec<Address> = Vec::new();
+        for log in self.provider.get_logs(&filter).await.unwrap() {
+            let account = log.log_decode::<SessionPayment::Credited>().unwrap().inner.account;
+            if !accounts.contains(&account) {
+                accounts.push(account);
+                sum += self.claimable(account).await;
+            }
+        }
+        assert_eq!(sum, balance, "the accounts do not add up to the token balance");
+    }
+
+    /// The split of the fee, from the settlement's own event.
+    async fn settlement(&self, task: TaskId) -> SessionQueue::TaskSettled {
+        let filter = Filter::new()
+            .from_block(0)
+            .address(self.queue)
+            .event_signature(SessionQueue::TaskSettled::SIGNATURE_HASH)
+            .topic1(task.0);
+        let begun = Instant::now();
+        loop {
+            let logs = self.provider.get_logs(&filter).await.unwrap();
+            if let [log] = logs.as_slice() {
+                return log.log_decode::<SessionQueue::TaskSettled>().unwrap().inner.data;
+            }
+            assert!(logs.is_empty(), "settled {} times", logs.len());
+            assert!(begun.elapsed() < SETTLED_WITHIN, "no settlement of {task}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn one_task_is_paid(network: Network) {
+    let view = View::of(&network).await;
+    let money_before = view.session_money().await;
+    let (status, task, answer) = chat(&network, question(&network, "What is a miner?")).await;
+    assert_eq!(status, 200, "{answer}\n{}", network.log());
+    let task_id = task.unwrap();
+    let record = settled(&network, &task_id).await;
+    let task: TaskId = task_id.parse().unwrap();
+
+    let settlement = view.settlement(task).await;
+    let onchain =
+        SessionQueue::new(view.queue, &view.provider).taskOf(task.0).call().await.unwrap();
+    assert!(
+        matches!(onchain.state, SessionQueue::TaskState::Settled),
+        "state {}",
+        onchain.state as u8
+    );
+
+    // The fee is exactly what the tokens cost, and all of it came out of the client's session.
+    let session =
+        Session::new(view.sessions, &view.provider).sessionOf(ROUTER_SESSION).call().await.unwrap();
+    let tokens = |name: &str| answer["usage"][name].as_u64().unwrap() as u128;
+    let fee = tokens("prompt_tokens") * session.priceIn.to::<u128>()
+        + tokens("completion_tokens") * session.priceOut.to::<u128>();
+    assert_eq!(settlement.fee, fee);
+    let parts = settlement.minerShare
+        + settlement.routerShare
+        + settlement.royalty
+        + settlement.tip
+        + settlement.burnt;
+    assert_eq!(parts, fee, "the shares are not the fee: {settlement:?}");
+    assert_eq!(money_before - view.session_money().await, fee);
+
+    // The miner can claim its share, and the tip if it settled itself.
+    let node =
+        NodePool::new(view.nodes, &view.provider).nodeOf(settlement.nodeId).call().await.unwrap();
+    let claimable = view.claimable(node.payout).await;
+    let share = U256::from(settlement.minerShare);
+    assert!(settlement.minerShare > 0);
+    assert!(
+        claimable == share || claimable == share + U256::from(settlement.tip),
+        "claimable {claimable}, share {share}, tip {}",
+        settlement.tip
+    );
+    view.assert_conserved().await;
+
+    // The digest on chain is the CID of the pinned result, and the result is what the client got.
+    let store = KuboStore::new(network.described("/ipfs_url").unwrap()).unwrap();
+    assert!(store.is_pinned(onchain.outputDigest).await.unwrap());
+    let bytes = store.get(onchain.outputDigest).await.unwrap();
+    let block = ResultBlock::decode(&bytes).unwrap();
+    assert_eq!(block.text, answer["choices"][0]["message"]["content"].as_str().unwrap());
+    assert_eq!(block.ids.len() as u64, answer["usage"]["completion_tokens"].as_u64().unwrap());
+    assert_eq!(block.stream_hash, StreamHash::of(task, &block.ids));
+    let cid = cid_of(onchain.outputDigest).to_string();
+    assert!(record.to_string().contains(&cid), "the record does not name {cid}: {record:#}");
+    let gateway = format!("{}/ipfs/{cid}", network.described("/ipfs_url").unwrap());
+    assert_eq!(reqwest::get(gateway).await.unwrap().bytes().await.unwrap(), bytes);
+
+    network.interrupt().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_settled_and_paid_on_the_embedded_chain() {
+    one_task_is_paid(Network::start(Default::default()).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_settled_and_paid_on_anvil() {
+    let anvil = Anvil::start().await.unwrap();
+    let flags = vec!["--rpc-url".to_owned(), anvil.url().to_owned()];
+    one_task_is_paid(Network::start(NetworkOptions { flags }).await.unwrap()).await;
+}

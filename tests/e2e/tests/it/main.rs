@@ -1,0 +1,48 @@
+//! A whole network with the real binary and real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod commands;
+mod ledger;
+mod openai;
+
+use std::time::{Duration, Instant};
+
+use assay_harness::Network;
+use serde_json::{Value, json};
+
+/// Development windows let a task settle within 10 seconds; a busy machine gets more.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// One plain chat completion; returns status, task id and body.
+async fn chat(network: &Network, body: Value) -> (u16, Option<String>, Value) {
+    let url = format!("{}/v1/chat/completions", network.http_url().unwrap());
+    let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+    let status = response.status().as_u16();
+    let task =
+        response.headers().get("x-assay-task").map(|value| value.to_str().unwrap().to_owned());
+    (status, task, response.json().await.unwrap())
+}
+
+fn question(network: &Network, text: &str) -> Value {
+    json!({
+        "model": network.described("/model/name").unwrap(),
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": 40,
+    })
+}
+
+/// The router's record of a task, once it is settled.
+async fn settled(network: &Network, task: &str) -> Value {
+    let url = format!("{}/v1/tasks/{task}", network.http_url().unwrap());
+    let begun = Instant::now();
+    loop {
+        let record: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+        if record["state"] == "settled" {
+            return record;
+        }
+        assert!(begun.elapsed() < SETTLED_WITHIN, "not settled: {record:#}\n{}", network.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
