@@ -147,7 +147,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert!(seen > 90, "only {seen} errors were found");
+        assert!(seen > 80, "only {seen} errors were found");
     }
 
     #[test]
