@@ -1,8 +1,10 @@
-//! A router with a real HTTP server, a real link and a real database; chain, store and miner are fakes.
+//! A router with a real HTTP server, a real link and a real database; miner and store are fakes, and so is
+//! the chain except in `live`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
 mod failures;
 mod handshake;
 mod ledger;
+mod live;
 mod world;

@@ -38,7 +38,7 @@ pub const CHAIN_ID: u64 = 31337;
 pub const SESSION: SessionId = SessionId(1);
 pub const LANE: Lane = Lane(1);
 pub const MODEL: &str = "assay-demo";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn queue() -> Address {
     Address::repeat_byte(0x42)
@@ -269,6 +269,8 @@ pub fn hello(stream: bool) -> serde_json::Value {
 pub struct Miner {
     pub operator: PrivateKeySigner,
     pub store: Arc<MemoryStore>,
+    /// `SessionQueue`, as the router's challenge names it.
+    queue: Address,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
@@ -281,13 +283,14 @@ impl Miner {
         store: Arc<MemoryStore>,
     ) -> Result<Self, (String, String)> {
         let (socket, _) = connect_async(format!("ws://{address}/link")).await.unwrap();
-        let mut miner = Self { operator: operator.clone(), store, socket };
+        let mut miner = Self { operator: operator.clone(), store, queue: Address::ZERO, socket };
         let Some(FromRouter::Challenge { version, chain_id, queue: q, router, nonce }) =
             miner.recv().await
         else {
             panic!("no challenge")
         };
-        assert_eq!((version, chain_id, q), (LINK_VERSION, CHAIN_ID, queue()));
+        assert_eq!((version, chain_id), (LINK_VERSION, CHAIN_ID));
+        miner.queue = q;
         let hash = challenge_hash(DOMAIN_LINK_MINER, chain_id, q, node, router, nonce);
         let signature = operator.sign_hash_sync(&hash).unwrap();
         let mine = B256::repeat_byte(0x55);
@@ -328,7 +331,7 @@ impl Miner {
 
     pub async fn offer(&mut self) -> (TaskId, Box<Offer>) {
         match self.recv().await {
-            Some(FromRouter::Offer(offer)) => (offer.request.task_id(queue()), offer),
+            Some(FromRouter::Offer(offer)) => (offer.request.task_id(self.queue), offer),
             other => panic!("no offer but {other:?}"),
         }
     }
@@ -344,7 +347,7 @@ impl Miner {
     pub async fn receipt(&mut self, task: TaskId, ids: &[u32], key: &PrivateKeySigner) {
         let stream_hash = StreamHash::of(task, ids);
         let seq = u32::try_from(ids.len()).unwrap();
-        let hash = receipt_hash(CHAIN_ID, queue(), task, seq, stream_hash);
+        let hash = receipt_hash(CHAIN_ID, self.queue, task, seq, stream_hash);
         let signature = key.sign_hash_sync(&hash).unwrap();
         self.send(FromMiner::Receipt { task, seq, stream_hash, signature }).await;
     }
