@@ -1,0 +1,7 @@
+//! Connections to routers: outward, over WebSocket, both keys proven.
+
+mod service;
+mod state;
+
+pub(crate) use service::{Link, LinkParts};
+pub(crate) use state::Identity;

@@ -1,0 +1,159 @@
+//! Counters of one miner: for `/metrics` and for its handle.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use alloy::primitives::U256;
+use assay_types::NodeId;
+use serde::Serialize;
+
+/// What a miner has done since it was started, and what it does now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MinerStatus {
+    /// Its node.
+    pub node_id: NodeId,
+    /// Routers that it is connected to.
+    pub links: u64,
+    /// Tasks that run now.
+    pub running: u64,
+    /// Answers made.
+    pub served: u64,
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Offers declined, by code.
+    pub declined: BTreeMap<String, u64>,
+    /// Tasks that failed after they were taken, by code.
+    pub failed: BTreeMap<String, u64>,
+    /// Answers that the chain has taken.
+    pub commits: u64,
+    /// Tasks of this node that were settled, in its database's whole life.
+    pub settled: u64,
+    /// What they earned, minor units of COR.
+    pub earned: U256,
+    /// The last thing that went wrong, if anything did.
+    pub last_error: Option<String>,
+}
+
+/// Shared by the miner's services.
+#[derive(Debug)]
+pub struct Stats {
+    node: NodeId,
+    label: String,
+    links: AtomicU64,
+    running: AtomicU64,
+    served: AtomicU64,
+    tokens: AtomicU64,
+    commits: AtomicU64,
+    rest: Mutex<Rest>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    declined: BTreeMap<&'static str, u64>,
+    failed: BTreeMap<&'static str, u64>,
+    settled: u64,
+    earned: U256,
+    last_error: Option<String>,
+}
+
+impl Stats {
+    /// Zeroes for `node`.
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            label: node.to_string(),
+            links: AtomicU64::default(),
+            running: AtomicU64::default(),
+            served: AtomicU64::default(),
+            tokens: AtomicU64::default(),
+            commits: AtomicU64::default(),
+            rest: Mutex::default(),
+        }
+    }
+
+    /// All of it.
+    pub fn status(&self) -> MinerStatus {
+        let owned = |map: &BTreeMap<&'static str, u64>| {
+            map.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect()
+        };
+        let rest = self.rest();
+        MinerStatus {
+            node_id: self.node,
+            links: self.links.load(Ordering::Relaxed),
+            running: self.running.load(Ordering::Relaxed),
+            served: self.served.load(Ordering::Relaxed),
+            tokens: self.tokens.load(Ordering::Relaxed),
+            declined: owned(&rest.declined),
+            failed: owned(&rest.failed),
+            commits: self.commits.load(Ordering::Relaxed),
+            settled: rest.settled,
+            earned: rest.earned,
+            last_error: rest.last_error.clone(),
+        }
+    }
+
+    pub(crate) fn link_up(&self) {
+        let links = self.links.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics::gauge!("assay_miner_links", "node" => self.label.clone()).set(links as f64);
+    }
+
+    pub(crate) fn link_down(&self) {
+        let links = self.links.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
+        metrics::gauge!("assay_miner_links", "node" => self.label.clone()).set(links as f64);
+    }
+
+    pub(crate) fn set_running(&self, running: usize) {
+        self.running.store(running as u64, Ordering::Relaxed);
+        metrics::gauge!("assay_miner_running", "node" => self.label.clone()).set(running as f64);
+    }
+
+    pub(crate) fn token(&self) {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("assay_miner_tokens_total", "node" => self.label.clone()).increment(1);
+    }
+
+    pub(crate) fn served(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("assay_miner_tasks_total", "node" => self.label.clone()).increment(1);
+    }
+
+    pub(crate) fn declined(&self, code: &'static str) {
+        *self.rest().declined.entry(code).or_default() += 1;
+        metrics::counter!("assay_miner_declined_total", "node" => self.label.clone(), "code" => code)
+            .increment(1);
+    }
+
+    pub(crate) fn failed(&self, code: &'static str) {
+        *self.rest().failed.entry(code).or_default() += 1;
+        metrics::counter!("assay_miner_failed_total", "node" => self.label.clone(), "code" => code)
+            .increment(1);
+    }
+
+    pub(crate) fn committed(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("assay_miner_commits_total", "node" => self.label.clone()).increment(1);
+    }
+
+    pub(crate) fn set_earned(&self, earned: U256, settled: u64) {
+        let mut rest = self.rest();
+        rest.earned = earned;
+        rest.settled = settled;
+        metrics::gauge!("assay_miner_earned_cor", "node" => self.label.clone())
+            .set(f64::from(earned) / 1e18);
+        metrics::gauge!("assay_miner_settled", "node" => self.label.clone()).set(settled as f64);
+    }
+
+    pub(crate) fn error(&self, error: impl ToString) {
+        self.rest().last_error = Some(error.to_string());
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        // Counters are whole after a panic elsewhere.
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

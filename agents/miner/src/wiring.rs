@@ -1,0 +1,278 @@
+//! Makes the channels, registers the services. The only place that does.
+
+use std::{sync::Arc, time::Duration};
+
+use alloy::signers::local::PrivateKeySigner;
+use assay_chain::{Chain, ChainEvent, Database, EventSource, Outbox};
+use assay_engine::Engine;
+use assay_runtime::{BoxError, Health, Phase, Running, Runtime};
+use assay_store::ContentStore;
+use assay_types::{ModelId, NodeId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    MinerConfig, MinerError, MinerStatus,
+    answers::{Answers, MIGRATIONS},
+    clock::ChainClock,
+    committer::Committer,
+    intake::Intake,
+    ledger::{ChainLedger, Ledger, head},
+    link::{Identity, Link, LinkParts},
+    registration::Registration,
+    status::Stats,
+    worker::{Sessions, Tools, Worker},
+};
+
+/// Blocks that wait for the intake; the source waits when it is full.
+const EVENT_BUFFER: usize = 64;
+/// Offers and cancels that wait for the worker; links wait when it is full.
+const WORKER_BUFFER: usize = 256;
+/// Longer than the worker's and the committer's own patience together, so that they end by themselves.
+const WORK_GRACE: Duration = Duration::from_secs(40);
+
+/// What a miner works with.
+pub struct MinerDeps {
+    /// The chain and its contracts.
+    pub chain: Chain,
+    /// Pays the stake, and owns the node.
+    pub owner: PrivateKeySigner,
+    /// Signs for the node and sends its commits; may be the same as `owner`.
+    pub operator: PrivateKeySigner,
+    /// Where requests are found and results are pinned.
+    pub store: Arc<dyn ContentStore>,
+    /// The model; several miners may share it.
+    pub engine: Arc<dyn Engine>,
+    /// The model that the node shall serve; must be the engine's.
+    pub model_id: ModelId,
+}
+
+/// A node of any ledger: what [`start`] makes of [`MinerDeps`], and what tests make of fakes.
+pub struct NodeParts {
+    /// The node that this miner is.
+    pub node: NodeId,
+    /// Its operator key.
+    pub operator: PrivateKeySigner,
+    /// The contracts.
+    pub ledger: Arc<dyn Ledger>,
+    /// Blocks of the chain, as an event source sends them.
+    pub events: mpsc::Receiver<ChainEvent>,
+    /// Opened with [`MIGRATIONS`].
+    pub database: Arc<Database>,
+    /// Where requests are found and results are pinned.
+    pub store: Arc<dyn ContentStore>,
+    /// The model.
+    pub engine: Arc<dyn Engine>,
+    /// Time of the newest block, unix seconds.
+    pub block_time_s: u64,
+}
+
+/// A miner at work. Dropping it ends it by force: what it owes is done at the next start.
+pub struct MinerHandle {
+    node: NodeId,
+    stats: Arc<Stats>,
+    health: Health,
+    running: Running,
+}
+
+impl MinerHandle {
+    /// Its node.
+    pub fn node_id(&self) -> NodeId {
+        self.node
+    }
+
+    /// What it has done and does.
+    pub fn status(&self) -> MinerStatus {
+        self.stats.status()
+    }
+
+    /// Whether it takes tasks, for `/ready`.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Takes nothing new, finishes and commits what runs, then ends.
+    ///
+    /// # Errors
+    /// What failed before or while stopping.
+    pub async fn stop(self) -> Result<(), MinerError> {
+        self.health.set_ready(false, "stopping");
+        Ok(self.running.stop().await?)
+    }
+
+    /// Waits until it ends, by itself or because its stop token was cancelled.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn wait(&mut self) -> Result<(), MinerError> {
+        Ok(self.running.wait().await?)
+    }
+
+    /// Begins the same end as [`Self::stop`] when it is cancelled.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.running.stop_token()
+    }
+
+    /// Ends at once, as a crash would.
+    pub fn kill(&self) {
+        self.running.kill();
+    }
+}
+
+/// Finds or registers the operator's node, then serves.
+///
+/// # Errors
+/// Wrong settings, another model, unfunded accounts, a chain or a database that cannot be used.
+pub async fn start(config: MinerConfig, deps: MinerDeps) -> Result<MinerHandle, MinerError> {
+    config.check()?;
+    let info = deps.engine.info().clone();
+    if info.model_id != deps.model_id {
+        let (engine, name) = (info.model_id, info.model);
+        return Err(MinerError::WrongEngine { engine, name, wanted: deps.model_id });
+    }
+    let database = Database::open(&config.data.join("miner.db"), MIGRATIONS)?;
+    let (start_block, block_time_s) = head(&deps.chain).await?;
+    let outbox = Outbox::new(deps.chain.clone(), deps.operator.clone(), database.clone()).await?;
+    let owner = match deps.owner.address() == deps.operator.address() {
+        true => None,
+        false => {
+            let path = config.data.join("owner.db");
+            let database = Database::open(&path, &[])?;
+            Some(Outbox::new(deps.chain.clone(), deps.owner.clone(), database).await?)
+        }
+    };
+    let mut runtime = runtime_of(&deps.operator);
+    let stop = runtime.token(Phase::Output);
+    runtime.spawn(Phase::Output, "outbox", boxed(outbox.clone().run(stop.clone())));
+    if let Some(owner) = owner.clone() {
+        runtime.spawn(Phase::Output, "owner-outbox", boxed(owner.run(stop.clone())));
+    }
+    let registration = Registration {
+        chain: &deps.chain,
+        owner: owner.as_ref().unwrap_or(&outbox),
+        operator: deps.operator.address(),
+        info: &info,
+        capacity: config.capacity,
+    };
+    let node = registration.ensure().await?;
+    let (sender, events) = mpsc::channel(EVENT_BUFFER);
+    let source = EventSource::new(deps.chain.clone(), database.clone(), start_block);
+    runtime.spawn(Phase::Output, "chain-events", boxed(source.run(sender, stop)));
+    let parts = NodeParts {
+        node,
+        operator: deps.operator,
+        ledger: Arc::new(ChainLedger::new(deps.chain, outbox)),
+        events,
+        database,
+        store: deps.store,
+        engine: deps.engine,
+        block_time_s,
+    };
+    serve(&config, parts, runtime)
+}
+
+/// Serves as a node that is registered already.
+///
+/// # Errors
+/// Wrong settings, or a database that cannot be read.
+pub fn start_node(config: &MinerConfig, parts: NodeParts) -> Result<MinerHandle, MinerError> {
+    config.check()?;
+    let runtime = runtime_of(&parts.operator);
+    serve(config, parts, runtime)
+}
+
+fn runtime_of(operator: &PrivateKeySigner) -> Runtime {
+    Runtime::new(format!("miner {}", operator.address())).with_grace(Phase::Work, WORK_GRACE)
+}
+
+async fn boxed_result<E: Into<BoxError>>(
+    future: impl Future<Output = Result<(), E>>,
+) -> Result<(), BoxError> {
+    future.await.map_err(Into::into)
+}
+
+fn boxed<E: Into<BoxError> + Send + 'static>(
+    future: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> impl Future<Output = Result<(), BoxError>> + Send + 'static {
+    boxed_result(future)
+}
+
+/// Chain events → intake → {worker, committer}; links ⇄ worker → committer.
+fn serve(
+    config: &MinerConfig,
+    parts: NodeParts,
+    mut runtime: Runtime,
+) -> Result<MinerHandle, MinerError> {
+    let answers = Answers::new(parts.database);
+    let stats = Arc::new(Stats::new(parts.node));
+    let (earned, settled) = answers.earned()?;
+    stats.set_earned(earned, settled);
+    let clock = Arc::new(ChainClock::new(parts.block_time_s));
+    let (worker, worker_inputs) = mpsc::channel(WORKER_BUFFER);
+    let (committer, committer_inputs) = mpsc::unbounded_channel();
+    let worker_done = CancellationToken::new();
+    let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
+    let output = runtime.token(Phase::Output);
+
+    let identity = Identity {
+        chain_id: parts.ledger.chain_id(),
+        queue: parts.ledger.queue(),
+        node: parts.node,
+        capacity: config.capacity,
+    };
+    let tools = Tools {
+        node: parts.node,
+        operator: parts.operator.clone(),
+        sessions: Sessions::new(parts.ledger.clone()),
+        ledger: parts.ledger.clone(),
+        engine: parts.engine,
+        store: parts.store,
+        answers: answers.clone(),
+        clock: clock.clone(),
+        stats: stats.clone(),
+        committer: committer.clone(),
+        stall_timeout: Duration::from_millis(config.stall_timeout_ms),
+    };
+    let intake = Intake {
+        node: parts.node,
+        answers: answers.clone(),
+        clock: clock.clone(),
+        stats: stats.clone(),
+        events: parts.events,
+        worker: worker.clone(),
+        committer,
+    };
+    runtime.spawn(Phase::Output, "intake", boxed(intake.run(output.clone())));
+    let worker_service = Worker {
+        tools: Arc::new(tools),
+        capacity: config.capacity,
+        inputs: worker_inputs,
+        done: worker_done.clone(),
+    };
+    runtime.spawn(Phase::Work, "worker", boxed(worker_service.run(drain.clone(), work.clone())));
+    let committer_service = Committer {
+        ledger: parts.ledger,
+        answers,
+        clock,
+        stats: stats.clone(),
+        inputs: committer_inputs,
+        margin_s: config.settle_margin_s,
+        batch: config.settle_batch,
+        worker_done,
+    };
+    runtime.spawn(Phase::Work, "committer", boxed(committer_service.run(work)));
+    let shared =
+        LinkParts { identity, operator: parts.operator, stats: stats.clone(), worker, drain };
+    let shared = Arc::new(shared);
+    for url in &config.router_urls {
+        let link = Link { url: url.clone(), parts: shared.clone() };
+        let stop = output.clone();
+        runtime.spawn(Phase::Output, "link", async move {
+            link.run(stop).await;
+            Ok(())
+        });
+    }
+    let health = Health::new(format!("miner {}", parts.node));
+    health.set_ready(true, "");
+    Ok(MinerHandle { node: parts.node, stats, health, running: runtime.start() })
+}

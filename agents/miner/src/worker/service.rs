@@ -1,0 +1,277 @@
+//! Does what the worker's state decides.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use assay_chain::DatabaseError;
+use assay_types::{
+    TaskId,
+    link::{FromMiner, Offer},
+    sha256,
+};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, Id, JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LinkRef, Tools,
+    check::{Terms, genuine},
+    job::{Outcome, Source, serve},
+    outlet::Outlet,
+    state::{Action, Input, JobId, State},
+};
+
+/// How often deadlines of waiting tasks are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a stop waits for tasks that run; below the runtime's patience with this phase, and with
+/// time left for their commits.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+
+struct Job {
+    id: JobId,
+    task: TaskId,
+    deadline_s: u64,
+    outlet: Outlet,
+    abort: AbortHandle,
+    cancelled: bool,
+}
+
+/// The service; its parts come from the wiring.
+pub(crate) struct Worker {
+    pub tools: Arc<Tools>,
+    pub capacity: u8,
+    pub inputs: mpsc::Receiver<Input>,
+    /// Cancelled when no answer can come any more.
+    pub done: CancellationToken,
+}
+
+/// Jobs in progress, and small works beside them.
+struct Jobs {
+    set: JoinSet<Outcome>,
+    by_tokio: HashMap<Id, Job>,
+    /// Offers of tasks that run or are declined, being checked.
+    aside: JoinSet<()>,
+}
+
+impl Worker {
+    /// Takes tasks until `drain`, then finishes what runs; `stop` is the end of patience for that.
+    pub(crate) async fn run(
+        mut self,
+        drain: CancellationToken,
+        stop: CancellationToken,
+    ) -> Result<(), DatabaseError> {
+        // However this ends, nobody waits for more answers.
+        let _done = self.done.clone().drop_guard();
+        let mut state = State::new(self.capacity);
+        let mut jobs =
+            Jobs { set: JoinSet::new(), by_tokio: HashMap::new(), aside: JoinSet::new() };
+        for given in self.tools.answers.waiting()? {
+            state.on(Input::Given(given), false);
+        }
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut draining, mut until) = (false, None::<Instant>);
+        loop {
+            if let Some(until) = until
+                && (state.running() == 0 || Instant::now() >= until)
+            {
+                self.give_up(&mut jobs);
+                return Ok(());
+            }
+            let mut actions = tokio::select! {
+                biased;
+                () = drain.cancelled(), if !draining => {
+                    draining = true;
+                    state.drain();
+                    vec![]
+                }
+                () = stop.cancelled(), if until.is_none() => {
+                    until = Some(Instant::now() + STOP_PATIENCE);
+                    vec![]
+                }
+                Some(ended) = jobs.set.join_next_with_id() => {
+                    self.ended(ended, &mut state, &mut jobs)?;
+                    vec![]
+                }
+                Some(_) = jobs.aside.join_next() => vec![],
+                Some(input) = self.inputs.recv() => self.take(input, &mut state)?,
+                _ = tick.tick() => vec![],
+            };
+            actions.extend(state.fill(self.tools.clock.now_s()));
+            for action in actions {
+                self.act(action, &mut jobs)?;
+            }
+            self.tools.stats.set_running(state.running());
+        }
+    }
+
+    fn take(&self, input: Input, state: &mut State) -> Result<Vec<Action>, DatabaseError> {
+        let spent = match &input {
+            Input::Offer { task, .. } => self.tools.answers.is_spent(*task)?,
+            Input::Given(given) => self.tools.answers.is_spent(given.task)?,
+            Input::Cancel { .. } => false,
+        };
+        Ok(state.on(input, spent))
+    }
+
+    fn act(&self, action: Action, jobs: &mut Jobs) -> Result<(), DatabaseError> {
+        match action {
+            Action::StartOffer { job, task, link, offer } => {
+                let terms = Terms::of_request(task, &offer.request);
+                self.start(job, terms, Source::Offer(offer), Some(link), jobs);
+            }
+            Action::StartGiven { job, given } => {
+                let terms = Terms::of_chain(&given);
+                // A task that ends this process must not be there at the next start.
+                self.drop_task(given.task, given.deadline_s)?;
+                self.start(job, terms, Source::Chain, None, jobs);
+            }
+            Action::Attach { job, task, link, offer } => {
+                if let Some(running) = jobs.by_tokio.values().find(|running| running.id == job) {
+                    let outlet = running.outlet.clone();
+                    self.attach(task, link, offer, outlet, &mut jobs.aside);
+                }
+            }
+            Action::Decline { task, link, offer, code, message } => {
+                self.decline(task, &link, (code, message));
+                self.drop_if_genuine(task, offer, &mut jobs.aside);
+            }
+            Action::Cancel { job, task, link } => {
+                let running = jobs.by_tokio.values_mut().find(|running| running.id == job);
+                match running.filter(|running| running.outlet.belongs_to(link.router)) {
+                    Some(running) => {
+                        running.cancelled = true;
+                        running.abort.abort();
+                    }
+                    None => {
+                        tracing::debug!(%task, router = %link.router, "a cancel of a task of another router");
+                    }
+                }
+            }
+            Action::Drop { given } => {
+                tracing::warn!(task = %given.task, "a task of the chain found no free place before its deadline");
+                self.tools.stats.declined("busy");
+                self.drop_task(given.task, given.deadline_s)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        id: JobId,
+        terms: Terms,
+        source: Source,
+        link: Option<LinkRef>,
+        jobs: &mut Jobs,
+    ) {
+        let (task, deadline_s) = (terms.task, terms.deadline_s);
+        let outlet = Outlet::new(task, terms.request_digest, link);
+        let (tools, frames) = (self.tools.clone(), outlet.clone());
+        let abort = jobs.set.spawn(async move { serve(&tools, terms, source, frames).await });
+        let job = Job { id, task, deadline_s, outlet, abort, cancelled: false };
+        jobs.by_tokio.insert(job.abort.id(), job);
+    }
+
+    fn ended(
+        &self,
+        ended: Result<(Id, Outcome), JoinError>,
+        state: &mut State,
+        jobs: &mut Jobs,
+    ) -> Result<(), DatabaseError> {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(%error, "a job died");
+                }
+                (error.id(), None)
+            }
+        };
+        let Some(job) = jobs.by_tokio.remove(&id) else { return Ok(()) };
+        state.ended(job.task, job.id);
+        match outcome {
+            Some(Outcome::Answered | Outcome::Forged) => return Ok(()),
+            Some(Outcome::GivenUp) => {}
+            // Stopped after its answer was stored: it stands.
+            None if self.tools.answers.is_answered(job.task)? => return Ok(()),
+            None if job.cancelled => self.tools.stats.failed("cancelled"),
+            None => self.fail(&job, "internal", "the node failed; offer the task to another one"),
+        }
+        self.drop_task(job.task, job.deadline_s)
+    }
+
+    fn fail(&self, job: &Job, code: &'static str, message: &str) {
+        self.tools.stats.failed(code);
+        let message = message.to_owned();
+        job.outlet.end(FromMiner::Error { task: Some(job.task), code: code.into(), message });
+    }
+
+    /// Patience is over: what runs now is lost, and its router is told.
+    fn give_up(&self, jobs: &mut Jobs) {
+        for (_, job) in jobs.by_tokio.drain() {
+            job.abort.abort();
+            self.fail(&job, "stopping", "the node was stopped; offer the task to another one");
+        }
+    }
+
+    fn decline(&self, task: TaskId, link: &LinkRef, (code, message): (&'static str, &str)) {
+        self.tools.stats.declined(code);
+        link.send(FromMiner::Decline { task, code: code.into(), message: message.into() });
+    }
+
+    fn drop_task(&self, task: TaskId, deadline_s: u64) -> Result<(), DatabaseError> {
+        self.tools.answers.drop_task(task, deadline_s, self.tools.clock.now_s())
+    }
+
+    /// A router has another offer of a task that runs.
+    fn attach(
+        &self,
+        task: TaskId,
+        link: LinkRef,
+        offer: Box<Offer>,
+        outlet: Outlet,
+        aside: &mut JoinSet<()>,
+    ) {
+        let tools = self.tools.clone();
+        aside.spawn(async move {
+            let digest = outlet.request_digest();
+            let same = offer.request.requestDigest == digest && sha256(&offer.block) == digest;
+            let refusal = match genuine(&tools, &offer).await {
+                Ok(()) if same => None,
+                Ok(()) => {
+                    Some(("bad_request", "another request of this nonce is being served".into()))
+                }
+                Err(refusal) => Some((refusal.code, refusal.message)),
+            };
+            match refusal {
+                None => {
+                    outlet.give_block(offer.block);
+                    outlet.attach(link);
+                }
+                Some((code, message)) => {
+                    tools.stats.declined(code);
+                    link.send(FromMiner::Decline { task, code: code.into(), message });
+                }
+            }
+        });
+    }
+
+    /// Its router goes elsewhere, so the task is not served when the chain shows it, unless somebody
+    /// else made the offer up.
+    fn drop_if_genuine(&self, task: TaskId, offer: Box<Offer>, aside: &mut JoinSet<()>) {
+        let tools = self.tools.clone();
+        aside.spawn(async move {
+            let Offer { request, signature, .. } = *offer;
+            let deadline_s = request.deadline;
+            let offer = Offer { request, signature, block: assay_types::Bytes::new() };
+            if genuine(&tools, &offer).await.is_ok()
+                && let Err(error) = tools.answers.drop_task(task, deadline_s, tools.clock.now_s())
+            {
+                tracing::error!(%task, %error, "a declined task could not be remembered");
+            }
+        });
+    }
+}

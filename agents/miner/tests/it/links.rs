@@ -1,0 +1,107 @@
+//! The link: handshake, reconnecting, bad frames, two routers.
+
+use alloy::signers::local::PrivateKeySigner;
+use assay_types::{
+    B256, Signature,
+    link::{FromMiner, FromRouter, MAX_FRAME_BYTES},
+};
+
+use crate::world::*;
+
+#[tokio::test]
+async fn a_miner_proves_its_operator_key_and_tells_its_capacity() {
+    let world = World::new().await;
+    let miner = world.start();
+    let link = world.link().await;
+    assert_eq!(link.capacity, 2);
+    until("the link is counted", || miner.status().links == 1).await;
+    assert_eq!(miner.node_id(), NODE);
+    drop(link);
+    until("the loss is counted", || miner.status().links == 0).await;
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_impostor_is_refused_and_the_miner_comes_back() {
+    let world = World::new().await;
+    let miner = world.start();
+    let mut link = world.router.accept_raw().await;
+    link.send(world.router.challenge(B256::ZERO)).await;
+    let FromMiner::Hello { .. } = link.next().await else { panic!("no hello") };
+    link.send(FromRouter::Welcome { signature: Signature::test_signature() }).await;
+    assert_eq!(link.try_next().await, None);
+    until("the reason is told", || {
+        miner.status().last_error.is_some_and(|error| error.contains("does not hold the key"))
+    })
+    .await;
+    world.link().await;
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_router_of_another_chain_is_refused_by_name() {
+    let mut world = World::new().await;
+    world.router.chain_id = 1;
+    let miner = world.start();
+    let mut link = world.router.accept_raw().await;
+    link.send(world.router.challenge(B256::ZERO)).await;
+    assert_eq!(link.try_next().await, None);
+    until("the reason is told", || {
+        miner.status().last_error.is_some_and(|error| error.contains("on chain 1,"))
+    })
+    .await;
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_frames_are_answered_and_cost_no_other_task() {
+    let world = World::new().await;
+    let miner = world.start();
+    let mut link = world.link().await;
+    for text in
+        ["{", "[]", "null", "{\"type\":\"offer\"}", "{\"type\":\"offer\",\"request\":\"0x00\"}"]
+    {
+        link.send_text(text.into()).await;
+        let FromMiner::Error { task: None, code, .. } = link.next().await else {
+            panic!("no error for {text}")
+        };
+        assert_eq!(code, "bad_frame");
+    }
+    link.send(FromRouter::Ping { seq: 5 }).await;
+    assert_eq!(link.next().await, FromMiner::Pong { seq: 5 });
+    let offer = world.offer(0, "hello");
+    let task = task_of(&offer);
+    link.send(FromRouter::Offer(Box::new(offer))).await;
+    assert_eq!(link.task(task).await.text, "hello");
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_ends_the_link_and_not_the_miner() {
+    let world = World::new().await;
+    let miner = world.start();
+    let mut link = world.link().await;
+    link.send_text("x".repeat(MAX_FRAME_BYTES + 1)).await;
+    assert_eq!(link.try_next().await, None);
+    let mut link = world.link().await;
+    link.send(FromRouter::Ping { seq: 1 }).await;
+    assert_eq!(link.next().await, FromMiner::Pong { seq: 1 });
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_miner_serves_two_routers_at_once() {
+    let mut world = World::new().await;
+    let second = FakeRouter::start(PrivateKeySigner::random()).await;
+    world.config.router_urls.push(second.url());
+    let miner = world.start();
+    let (mut a, mut b) = tokio::join!(world.link(), second.accept(world.operator.address()));
+    let (one, two) = (world.offer(0, "first"), world.offer(1, "second"));
+    let (first, other) = (task_of(&one), task_of(&two));
+    a.send(FromRouter::Offer(Box::new(one))).await;
+    b.send(FromRouter::Offer(Box::new(two))).await;
+    assert_eq!(a.task(first).await.text, "first");
+    assert_eq!(b.task(other).await.text, "second");
+    assert_eq!(miner.status().links, 2);
+    miner.stop().await.unwrap();
+}

@@ -1,0 +1,8 @@
+//! The miner against routers, a chain and a store that the tests own, and on the embedded chain.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod committing;
+mod links;
+mod onchain;
+mod tasks;
+mod world;

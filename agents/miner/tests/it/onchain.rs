@@ -1,0 +1,372 @@
+//! On the embedded chain with the real contracts: registration, a task by transaction, a signed one.
+
+use std::{sync::Arc, time::Duration};
+
+use alloy::{
+    network::EthereumWallet,
+    primitives::{B256, U256, aliases::U96},
+    providers::{DynProvider, Provider, ProviderBuilder},
+    signers::{SignerSync, local::PrivateKeySigner},
+};
+use assay_bindings::{
+    COR, CorToken, DeployConfig, Deployment, ModelRegistry, NodePool, RandomBeacon, Session,
+    SessionPayment, SessionQueue, deploy,
+};
+use assay_chain::Chain;
+use assay_devnet::{Devnet, DevnetConfig};
+use assay_engine::{EchoEngine, EchoOptions, Engine};
+use assay_miner::{MinerConfig, MinerDeps, MinerError, MinerHandle, start};
+use assay_store::ContentStore;
+use assay_types::{
+    Address, BLOCK_VERSION, Prompt, RequestBlock, ResultBlock, Sampling, TaskId, TaskRequest,
+};
+
+use crate::world::{MemStore, until};
+
+const ETHER: u128 = 1_000_000_000_000_000_000;
+const PRICE_IN: u64 = 1_000_000;
+const PRICE_OUT: u64 = 2_000_000;
+
+struct Net {
+    devnet: Devnet,
+    provider: DynProvider,
+    deployment: Deployment,
+    admin: PrivateKeySigner,
+    client: PrivateKeySigner,
+    engine: Arc<EchoEngine>,
+    store: Arc<MemStore>,
+    folder: tempfile::TempDir,
+}
+
+impl Net {
+    /// A chain with the contracts, the model, and a client with COR. `funded` have a hundred ether.
+    async fn new(funded: &[Address]) -> Self {
+        let (admin, client) = (PrivateKeySigner::random(), PrivateKeySigner::random());
+        let mut accounts = vec![admin.address(), client.address()];
+        accounts.extend(funded);
+        let config = DevnetConfig {
+            accounts: accounts.into_iter().map(|who| (who, U256::from(100 * ETHER))).collect(),
+            ..DevnetConfig::default()
+        };
+        let devnet = Devnet::start(config).await.unwrap();
+        let mut wallet = EthereumWallet::from(admin.clone());
+        wallet.register_signer(client.clone());
+        let url = devnet.http_url().parse().unwrap();
+        let provider = ProviderBuilder::new().wallet(wallet).connect_http(url).erased();
+        let config = DeployConfig::development();
+        let deployment = deploy(&provider, admin.address(), &config).await.unwrap();
+        let engine = Arc::new(EchoEngine::new(EchoOptions::default()).unwrap());
+        let net = Self {
+            devnet,
+            provider,
+            deployment,
+            admin,
+            client,
+            engine,
+            store: Arc::default(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let models = ModelRegistry::new(net.deployment.models, &net.provider);
+        let floors = (U96::from(PRICE_IN), U96::from(PRICE_OUT));
+        let id = net.engine.info().model_id.0;
+        let call = models.register(id, B256::repeat_byte(1), floors.0, floors.1, 0);
+        net.mined(call.from(net.admin.address()).send().await).await;
+        net.give(net.client.address(), 1000).await;
+        net
+    }
+
+    async fn mined(
+        &self,
+        sent: alloy::contract::Result<
+            alloy::providers::PendingTransactionBuilder<alloy::network::Ethereum>,
+        >,
+    ) -> alloy::rpc::types::TransactionReceipt {
+        let receipt = sent.unwrap().get_receipt().await.unwrap();
+        assert!(receipt.status());
+        receipt
+    }
+
+    /// COR for `who`.
+    async fn give(&self, who: Address, cor: u128) {
+        let token = CorToken::new(self.deployment.token, &self.provider);
+        let call = token.transfer(who, U256::from(cor * COR));
+        self.mined(call.from(self.admin.address()).send().await).await;
+    }
+
+    fn config(&self) -> MinerConfig {
+        let data = self.folder.path().join("miner");
+        MinerConfig { capacity: 2, data, ..MinerConfig::default() }
+    }
+
+    async fn start(
+        &self,
+        owner: &PrivateKeySigner,
+        operator: &PrivateKeySigner,
+    ) -> Result<MinerHandle, MinerError> {
+        let chain = Chain::connect(&self.devnet.ws_url(), self.deployment.clone()).await.unwrap();
+        let deps = MinerDeps {
+            chain,
+            owner: owner.clone(),
+            operator: operator.clone(),
+            store: self.store.clone(),
+            engine: self.engine.clone(),
+            model_id: self.engine.info().model_id,
+        };
+        start(self.config(), deps).await
+    }
+
+    /// A session of the client, active and with its seed; lane 1 is the client's too.
+    async fn session(&self) -> u64 {
+        let from = self.client.address();
+        let token = CorToken::new(self.deployment.token, &self.provider);
+        let call = token.approve(self.deployment.payment, U256::MAX);
+        self.mined(call.from(from).send().await).await;
+        let sessions = Session::new(self.deployment.sessions, &self.provider);
+        let terms = Session::OpenTerms {
+            modelId: self.engine.info().model_id.0,
+            minNodes: 1,
+            maxNodes: 1,
+            maxPriceIn: U96::MAX,
+            maxPriceOut: U96::MAX,
+            deposit: 100 * COR,
+            lanes: vec![Session::LaneTerms { holder: from, allotment: 50 * COR }],
+        };
+        self.mined(sessions.open(terms).from(from).send().await).await;
+        let id = sessions.sessionCount().call().await.unwrap();
+        let info = sessions.sessionOf(id).call().await.unwrap();
+        self.capture(info.drawRound).await;
+        self.mined(sessions.activate(id).from(from).send().await).await;
+        let info = sessions.sessionOf(id).call().await.unwrap();
+        self.capture(info.seedRound).await;
+        assert_ne!(sessions.seedOf(id).call().await.unwrap(), B256::ZERO);
+        id
+    }
+
+    /// The value of a beacon round, once its block is there.
+    async fn capture(&self, round: u64) {
+        let beacon = RandomBeacon::new(self.deployment.beacon, &self.provider);
+        while self.provider.get_block_number().await.unwrap() <= round {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let call = beacon.capture(round);
+        self.mined(call.from(self.admin.address()).send().await).await;
+    }
+
+    /// A request of the client for `text`, its block and its price's bound.
+    async fn request(
+        &self,
+        session: u64,
+        lane: u32,
+        node: u32,
+        text: &str,
+    ) -> (TaskRequest, Vec<u8>) {
+        let block = RequestBlock {
+            max_output: 100,
+            max_prompt: 100,
+            prompt: Prompt::Text(text.into()),
+            salt: B256::repeat_byte(4),
+            sampling: Sampling::default(),
+            stop: vec![],
+            version: BLOCK_VERSION,
+        };
+        let (bytes, digest) = block.encode().unwrap();
+        let head = self.provider.get_block_by_number(Default::default()).await.unwrap().unwrap();
+        let request = TaskRequest {
+            sessionId: session,
+            lane,
+            nonce: 0,
+            requestDigest: digest,
+            maxPrompt: 100,
+            maxOutput: 100,
+            feeCap: COR,
+            deadline: head.header.timestamp + 60,
+            nodeId: node,
+        };
+        (request, bytes)
+    }
+
+    async fn task_state(&self, task: TaskId) -> u8 {
+        let queue = SessionQueue::new(self.deployment.queue, &self.provider);
+        queue.taskOf(task.0).call().await.unwrap().state
+    }
+
+    /// Waits until the miner has earned from `count` tasks; returns the answer of `task`.
+    async fn settled(&self, miner: &MinerHandle, count: u64, task: TaskId) {
+        until("the task is settled", || miner.status().settled == count).await;
+        assert_eq!(self.task_state(task).await, 3);
+    }
+
+    async fn check_conservation(&self) {
+        let payment = SessionPayment::new(self.deployment.payment, &self.provider);
+        let token = CorToken::new(self.deployment.token, &self.provider);
+        let held = token.balanceOf(self.deployment.payment).call().await.unwrap();
+        assert_eq!(payment.totalAccounts().call().await.unwrap(), held);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_registers_serves_both_ways_and_is_paid() {
+    let (owner, operator) = (PrivateKeySigner::random(), PrivateKeySigner::random());
+    let net = Net::new(&[owner.address(), operator.address()]).await;
+    net.give(owner.address(), 200).await;
+    let miner = net.start(&owner, &operator).await.unwrap();
+    let node = miner.node_id();
+    let pool = NodePool::new(net.deployment.nodes, &net.provider);
+    let stored = pool.nodeOf(node.0).call().await.unwrap();
+    assert_eq!((stored.owner, stored.operator), (owner.address(), operator.address()));
+    assert_eq!((stored.capacity, stored.payout), (2, owner.address()));
+    let payment = SessionPayment::new(net.deployment.payment, &net.provider);
+    assert_eq!(payment.stakeOf(node.0).call().await.unwrap(), U256::from(200 * COR));
+
+    // Its slots count in draws a second after the registration.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let session = net.session().await;
+
+    // By transaction, in lane 0: the miner finds it as an event.
+    let (request, bytes) = net.request(session, 0, node.0, "by transaction").await;
+    let task = request.task_id(net.deployment.queue);
+    net.store.put(bytes.into()).await.unwrap();
+    let queue = SessionQueue::new(net.deployment.queue, &net.provider);
+    net.mined(queue.submit(request.into()).from(net.client.address()).send().await).await;
+    net.settled(&miner, 1, task).await;
+
+    // Signed, in lane 1, and submitted by another one: the miner sees the event too.
+    let (request, bytes) = net.request(session, 1, node.0, "by signature").await;
+    let second = request.task_id(net.deployment.queue);
+    let hash = request.signing_hash(31337, net.deployment.queue);
+    let signature = net.client.sign_hash_sync(&hash).unwrap().as_bytes().to_vec();
+    net.store.put(bytes.into()).await.unwrap();
+    let call = queue.submitSigned(request.into(), signature.into());
+    net.mined(call.from(net.admin.address()).send().await).await;
+    net.settled(&miner, 2, second).await;
+
+    // What the events say, what the miner counts and what the contract owes are the same.
+    let filter = queue.TaskCommitted_filter().from_block(0).query().await.unwrap();
+    assert_eq!(filter.len(), 2);
+    let mut shares = U256::ZERO;
+    for (event, _) in queue.TaskSettled_filter().from_block(0).query().await.unwrap() {
+        let parts = event.minerShare + event.routerShare + event.royalty + event.tip + event.burnt;
+        assert_eq!(parts, event.fee);
+        shares += U256::from(event.minerShare);
+    }
+    assert_eq!(miner.status().earned, shares);
+    assert!(!shares.is_zero());
+    assert_eq!(payment.balanceOf(owner.address()).call().await.unwrap(), shares);
+    for (event, _) in filter {
+        let bytes = net.store.get(event.outputDigest).await.unwrap();
+        let result = ResultBlock::decode(&bytes).unwrap();
+        assert!(result.text.starts_with("by "), "{}", result.text);
+        assert_eq!(event.outputTokens as usize, result.ids.len());
+        let fee =
+            u64::from(event.promptTokens) * PRICE_IN + u64::from(event.outputTokens) * PRICE_OUT;
+        assert!(event.fee >= u128::from(fee), "{} below the floor's {fee}", event.fee);
+    }
+    net.check_conservation().await;
+    assert_eq!(miner.status().last_error, None);
+    miner.stop().await.unwrap();
+
+    // The next life finds its node, and what it earned.
+    let miner = net.start(&owner, &operator).await.unwrap();
+    assert_eq!(miner.node_id(), node);
+    assert_eq!(miner.status().earned, shares);
+    assert_eq!(pool.nodeCount().call().await.unwrap(), 1);
+    miner.stop().await.unwrap();
+    net.devnet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_is_carried_to_the_chain_with_its_answer() {
+    use assay_types::{
+        Bytes,
+        link::{FromRouter, Offer},
+    };
+
+    use crate::world::FakeRouter;
+
+    let key = PrivateKeySigner::random();
+    let net = Net::new(&[key.address()]).await;
+    net.give(key.address(), 200).await;
+    let mut router = FakeRouter::start(net.client.clone()).await;
+    router.queue = net.deployment.queue;
+    let chain = Chain::connect(&net.devnet.http_url(), net.deployment.clone()).await.unwrap();
+    let deps = MinerDeps {
+        chain,
+        owner: key.clone(),
+        operator: key.clone(),
+        store: net.store.clone(),
+        engine: net.engine.clone(),
+        model_id: net.engine.info().model_id,
+    };
+    let config = MinerConfig { router_urls: vec![router.url()], ..net.config() };
+    let miner = start(config, deps).await.unwrap();
+    router.node = miner.node_id();
+    let mut link = router.accept(key.address()).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let session = net.session().await;
+    let (request, bytes) = net.request(session, 1, miner.node_id().0, "carried").await;
+    let task = request.task_id(net.deployment.queue);
+    let hash = request.signing_hash(31337, net.deployment.queue);
+    let signature = net.client.sign_hash_sync(&hash).unwrap();
+    let offer = Offer { request, signature, block: Bytes::from(bytes) };
+    link.send(FromRouter::Offer(Box::new(offer))).await;
+    assert_eq!(link.task(task).await.text, "carried");
+    net.settled(&miner, 1, task).await;
+    net.check_conservation().await;
+    miner.stop().await.unwrap();
+    net.devnet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_in_the_way_is_named() {
+    let (owner, operator) = (PrivateKeySigner::random(), PrivateKeySigner::random());
+    let other = PrivateKeySigner::random();
+    let net = Net::new(&[owner.address(), other.address()]).await;
+    let refused = async |owner: &PrivateKeySigner, operator: &PrivateKeySigner| {
+        net.start(owner, operator).await.err().unwrap()
+    };
+    let error = refused(&owner, &operator).await;
+    assert!(
+        matches!(&error, MinerError::NoGas { role: "operator", account } if *account == operator.address()),
+        "{error}"
+    );
+    let error = refused(&operator, &other).await;
+    assert!(matches!(&error, MinerError::NoGas { role: "owner", .. }), "{error}");
+
+    net.give(owner.address(), 50).await;
+    let error = refused(&owner, &other).await;
+    let text = error.to_string();
+    assert!(matches!(error, MinerError::NoStake { .. }), "{text}");
+    assert!(text.contains(&owner.address().to_string()), "{text}");
+    assert!(text.contains("the missing 150"), "{text}");
+
+    net.give(owner.address(), 150).await;
+    net.start(&owner, &other).await.unwrap().stop().await.unwrap();
+
+    // The node is there; another model is not its own, and one that nobody registered is named.
+    let options = EchoOptions { model: "other".into(), ..EchoOptions::default() };
+    let engine = Arc::new(EchoEngine::new(options).unwrap());
+    let model_id = engine.info().model_id;
+    let with = async |model_id| {
+        let chain = Chain::connect(&net.devnet.ws_url(), net.deployment.clone()).await.unwrap();
+        let deps = MinerDeps {
+            chain,
+            owner: owner.clone(),
+            operator: other.clone(),
+            store: net.store.clone(),
+            engine: engine.clone(),
+            model_id,
+        };
+        start(net.config(), deps).await.err().unwrap()
+    };
+    let error = with(net.engine.info().model_id).await;
+    assert!(matches!(error, MinerError::WrongEngine { .. }), "{error}");
+    let error = with(model_id).await;
+    assert!(matches!(error, MinerError::UnknownModel(_)), "{error}");
+    let models = ModelRegistry::new(net.deployment.models, &net.provider);
+    let floor = U96::from(PRICE_IN);
+    let call = models.register(model_id.0, B256::repeat_byte(2), floor, floor, 0);
+    net.mined(call.from(net.admin.address()).send().await).await;
+    let error = with(model_id).await;
+    assert!(matches!(error, MinerError::NodeMismatch { what: "model", .. }), "{error}");
+    net.devnet.stop().await;
+}
