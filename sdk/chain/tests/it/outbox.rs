@@ -130,7 +130,7 @@ async fn what_was_signed_and_never_sent_is_sent_after_a_restart() {
     let signer = PrivateKeySigner::random();
     world.fund(signer.address()).await;
     let db = world.database("a");
-    // An earlier life stores two transactions, which the node then forgets.
+    // An earlier life stores two transactions, which the node then forgets with the snapshot.
     let outbox = Outbox::new(world.chain().await, signer.clone(), db.clone()).await.unwrap();
     let snapshot: String = world.rpc("evm_snapshot", ()).await;
     let mut sends = JoinSet::new();
@@ -143,7 +143,6 @@ async fn what_was_signed_and_never_sent_is_sent_after_a_restart() {
     }
     sends.abort_all();
     while sends.join_next().await.is_some() {}
-    let _: serde_json::Value = world.rpc("anvil_dropAllTransactions", ()).await;
     let _: bool = world.rpc("evm_revert", (snapshot,)).await;
     db.transaction(|tx| tx.execute("UPDATE outbox SET state = 'signed'", [])).unwrap();
     drop(outbox);

@@ -67,7 +67,12 @@ impl World {
             ..DevnetConfig::default()
         };
         let devnet = Devnet::start(config).await.unwrap();
+        // The usual nonces are remembered, and wrong after a reorganisation.
         let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .with_gas_estimation()
+            .with_simple_nonce_management()
+            .fetch_chain_id()
             .wallet(EthereumWallet::from(faucet.clone()))
             .connect_http(devnet.http_url().parse().unwrap())
             .erased();
