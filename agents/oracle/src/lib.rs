@@ -1,0 +1,23 @@
+//! Pushes deadlines and relays beacon values; anyone may run one
+//!
+//! The protocol waits for nobody: every state that is not final has a function that anyone may call
+//! when its time has come. This agent calls them: it captures the beacon rounds that sessions wait for,
+//! draws the nodes of opened sessions, settles what nobody settled, refunds tasks past their deadline,
+//! and ends sessions. Several at once do no harm: whoever comes second is refused while estimating.
+//!
+//! ```text
+//!  chain ──► EventSource ──ChainEvent──► keeper ──Intent──► Outbox ──► chain
+//!            (intake)                    (work)             (output)
+//! ```
+//!
+//! The keeper stores what it learnt together with the cursor; its decisions are in `keeper/state.rs`,
+//! which has no IO and no clock.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod config;
+mod keeper;
+mod wiring;
+
+pub use config::{OracleConfig, OracleError};
+pub use keeper::state;
+pub use wiring::{OracleHandle, start};

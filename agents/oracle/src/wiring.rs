@@ -1,0 +1,139 @@
+//! Makes the channels and registers the services; nothing else does.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use alloy::primitives::Address;
+use alloy::signers::local::PrivateKeySigner;
+use assay_bindings::Session;
+use assay_chain::{Chain, Database, EventSource, Outbox};
+use assay_runtime::{
+    Health, Phase, Running, Runtime, RuntimeError, install_metrics, observe_router,
+};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::keeper::service::KeeperService;
+use crate::keeper::state::{Keeper, Terms};
+use crate::keeper::store;
+use crate::{OracleConfig, OracleError};
+
+/// Blocks that may wait for the keeper: enough that fetching and storing overlap.
+const EVENT_BUFFER: usize = 64;
+
+/// An oracle at work. Dropping it ends the oracle by force: call [`OracleHandle::stop`].
+#[derive(Debug)]
+pub struct OracleHandle {
+    running: Running,
+    address: Address,
+    observe: Option<SocketAddr>,
+    health: Health,
+}
+
+impl OracleHandle {
+    /// Account that pays for the calls and earns their tips.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Where `/metrics`, `/health` and `/ready` are served, if they are.
+    pub fn observe_addr(&self) -> Option<SocketAddr> {
+        self.observe
+    }
+
+    /// Ready once the chain is read up to its head.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Waits until the oracle has ended.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn wait(&mut self) -> Result<(), RuntimeError> {
+        self.running.wait().await
+    }
+
+    /// Stops it in order and waits.
+    ///
+    /// # Errors
+    /// What failed before or while stopping.
+    pub async fn stop(self) -> Result<(), RuntimeError> {
+        self.running.stop().await
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&self) {
+        self.running.kill();
+    }
+}
+
+/// Connects, opens the database in the configured folder and starts the services. `signer` is the
+/// account that pays for the calls.
+///
+/// # Errors
+/// If the chain, the database, the account or the address to listen on cannot be used.
+pub async fn start(
+    config: OracleConfig,
+    signer: PrivateKeySigner,
+) -> Result<OracleHandle, OracleError> {
+    install_metrics()?;
+    let health = Health::new(config.name.as_str());
+    let chain = Chain::connect(&config.rpc_url, config.deployment.clone()).await?;
+    let terms = terms(&chain, config.settle_grace_s).await?;
+    let db = Database::open(&config.data_dir.join("oracle.db"), &store::MIGRATIONS)?;
+    let (items, journal) = store::load(&db)?;
+    let outbox = Outbox::new(chain.clone(), signer, Arc::clone(&db)).await?;
+    let address = outbox.address();
+    let mut runtime = Runtime::new(config.name.as_str());
+    let observe = match config.observe {
+        Some(addr) => Some(serve(&mut runtime, addr, &health).await?),
+        None => None,
+    };
+    let (out, events) = mpsc::channel(EVENT_BUFFER);
+    let source = EventSource::new(chain.clone(), Arc::clone(&db), config.start_block);
+    let intake = runtime.token(Phase::Intake);
+    let work = runtime.token(Phase::Work);
+    let output = runtime.token(Phase::Output);
+    let keeper = KeeperService {
+        agent: config.name.as_str().into(),
+        chain,
+        db,
+        outbox: outbox.clone(),
+        keeper: Keeper::new(terms, items, journal),
+        health: health.clone(),
+        events,
+    };
+    // The keeper would take the end of its events for a failure: both end in the first phase.
+    runtime.spawn(Phase::Intake, "events", async move { Ok(source.run(out, intake).await?) });
+    runtime.spawn(Phase::Work, "keeper", keeper.run(work));
+    runtime.spawn(Phase::Output, "outbox", async move { Ok(outbox.run(output).await?) });
+    health.set_ready(true, "");
+    Ok(OracleHandle { running: runtime.start(), address, observe, health })
+}
+
+async fn terms(chain: &Chain, settle_grace_s: u64) -> Result<Terms, OracleError> {
+    let sessions = Session::new(chain.deployment.sessions, &chain.provider);
+    let timeout = sessions
+        .reservationTimeout()
+        .call()
+        .await
+        .map_err(|source| OracleError::Terms { source: Box::new(source) })?;
+    Ok(Terms { reservation_timeout_s: timeout.to::<u64>(), settle_grace_s })
+}
+
+async fn serve(
+    runtime: &mut Runtime,
+    addr: SocketAddr,
+    health: &Health,
+) -> Result<SocketAddr, OracleError> {
+    let failed = |source| OracleError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    let (router, stop) = (observe_router(health.clone()), runtime.token(Phase::Output));
+    runtime.spawn(Phase::Output, "observe", async move {
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
+        Ok(())
+    });
+    Ok(local)
+}
