@@ -133,9 +133,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     if config.models.is_empty() {
         return Err(RouterError::NoModel);
     }
-    let bind = |source| RouterError::Bind { address: config.http, source };
-    let listener = TcpListener::bind(config.http).await.map_err(bind)?;
-    let address = listener.local_addr().map_err(bind)?;
+    let (listener, address) = listen(config.http).await?;
     let Parts { chain, signer, store, journal, blocks, services, services_stop } = parts;
 
     let mut runtime = Runtime::new("router");
@@ -203,6 +201,13 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     }
     tracing::info!(%address, "router listens");
     Ok(RouterHandle { address, health, running: runtime.start() })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RouterError> {
+    let bind = |source| RouterError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    let bound = listener.local_addr().map_err(bind)?;
+    Ok((listener, bound))
 }
 
 /// The HTTP service.

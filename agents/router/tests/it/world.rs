@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use futures::{SinkExt, StreamExt};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message as Ws,
+    MaybeTlsStream, WebSocketStream, connect_async_with_config, tungstenite::Message as Ws,
 };
 
 pub const CHAIN_ID: u64 = 31337;
@@ -282,7 +282,9 @@ impl Miner {
         operator: &PrivateKeySigner,
         store: Arc<MemoryStore>,
     ) -> Result<Self, (String, String)> {
-        let (socket, _) = connect_async(format!("ws://{address}/link")).await.unwrap();
+        // Without Nagle's delay, as a real miner connects.
+        let url = format!("ws://{address}/link");
+        let (socket, _) = connect_async_with_config(url, None, true).await.unwrap();
         let mut miner = Self { operator: operator.clone(), store, queue: Address::ZERO, socket };
         let Some(FromRouter::Challenge { version, chain_id, queue: q, router, nonce }) =
             miner.recv().await
