@@ -104,7 +104,6 @@ pub async fn start(
         health: health.clone(),
         events,
     };
-    // The keeper would take the end of its events for a failure: both end in the first phase.
     runtime.spawn(Phase::Intake, "events", async move { Ok(source.run(out, intake).await?) });
     runtime.spawn(Phase::Work, "keeper", keeper.run(work));
     runtime.spawn(Phase::Output, "outbox", async move { Ok(outbox.run(output).await?) });

@@ -189,6 +189,10 @@ impl Runtime {
     /// # Errors
     /// The first failure of a service, also one while stopping.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
+        self.drive(stop).await
+    }
+
+    async fn drive(&mut self, stop: impl Future<Output = ()>) -> Result<(), RuntimeError> {
         tracing::debug!(agent = %self.agent, services = self.names.len(), "started");
         let first = self.supervise(stop).await;
         if let Some(error) = &first {
@@ -208,12 +212,28 @@ impl Runtime {
     }
 
     /// Runs in the background; the handle stops it.
-    pub fn start(self) -> Running {
+    pub fn start(mut self) -> Running {
         let agent = self.agent.clone();
-        let stop = CancellationToken::new();
-        let asked = stop.clone();
-        let task = tokio::spawn(self.run(async move { asked.cancelled().await }));
-        Running { agent, stop, task: Some(task) }
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let (asked, killed) = (stop.clone(), kill.clone());
+        let task = tokio::spawn(async move {
+            let ended = tokio::select! {
+                biased;
+                () = killed.cancelled() => None,
+                result = self.drive(async move { asked.cancelled().await }) => Some(result),
+            };
+            match ended {
+                Some(result) => result,
+                None => {
+                    // Waited for, so that files and ports are free when the agent is gone.
+                    for slot in &mut self.slots {
+                        slot.tasks.shutdown().await;
+                    }
+                    Err(RuntimeError::Killed { agent: self.agent.clone() })
+                }
+            }
+        });
+        Running { agent, stop, kill, task: Some(task) }
     }
 
     /// Waits for `stop` (None) or the first failure.
@@ -332,6 +352,7 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
 pub struct Running {
     agent: String,
     stop: CancellationToken,
+    kill: CancellationToken,
     task: Option<JoinHandle<Result<(), RuntimeError>>>,
 }
 
@@ -374,17 +395,18 @@ impl Running {
         self.wait().await
     }
 
-    /// Ends the agent at once, as a crash would; nothing that it owes is done.
+    /// Ends the agent at once, as a crash would; nothing that it owes is done. [`Running::wait`] tells
+    /// when it is gone, with its files and ports.
     pub fn kill(&self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.kill.cancel();
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 

@@ -75,7 +75,9 @@ impl KeeperService {
                 }
                 event = self.events.recv() => {
                     let Some(event) = event else {
-                        return Err("the event source has ended".into());
+                        // Intake has stopped, or failed and stops the agent: our turn comes.
+                        stop.cancelled().await;
+                        break;
                     };
                     head = Some(self.take(&event)?);
                     if !self.events.is_empty() {

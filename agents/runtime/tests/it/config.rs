@@ -52,7 +52,8 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn flags_win_over_environment_over_file_over_defaults() {
-    let (_folder, path) = file("name = 'file'\nslots = 1\nratio = 0.5\n[store]\nurl = 'http://file'\n");
+    let (_folder, path) =
+        file("name = 'file'\nslots = 1\nratio = 0.5\n[store]\nurl = 'http://file'\n");
     let environment = env(&[
         ("ASSAY_T_NAME", "env"),
         ("ASSAY_T_SLOTS", "2"),

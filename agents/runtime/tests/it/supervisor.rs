@@ -45,7 +45,10 @@ async fn a_failing_service_stops_the_rest_and_is_named() {
     let error = runtime.run(std::future::pending()).await.unwrap_err();
     assert!(matches!(&error, RuntimeError::Service { service: "link", .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("miner-1") && text.contains("link") && text.contains("refused"), "{text}");
+    assert!(
+        text.contains("miner-1") && text.contains("link") && text.contains("refused"),
+        "{text}"
+    );
     assert_eq!(*log.lock().unwrap(), ["intake", "output"]);
 }
 

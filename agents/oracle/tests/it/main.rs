@@ -1,0 +1,5 @@
+//! The oracle on the embedded chain, with the real contracts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod network;
+mod world;

@@ -1,0 +1,201 @@
+//! A chain with the contracts, one model, one node, and somebody who opens sessions.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use alloy::network::EthereumWallet;
+use alloy::primitives::{Address, B256, U256};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::rpc::types::TransactionReceipt;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::{SolCall, SolEvent};
+use assay_bindings::{
+    COR, CorToken, DeployConfig, Deployment, ModelRegistry, NodePool, Session, SessionQueue, deploy,
+};
+use assay_chain::{Chain, Database, Intent, Outbox};
+use assay_devnet::{Devnet, DevnetConfig};
+use assay_oracle::{OracleConfig, OracleHandle, start};
+
+/// Longest wait for anything; a test that needs it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Price of a token: a thousandth of a COR.
+const PRICE: u128 = COR / 1000;
+
+pub struct World {
+    _devnet: Devnet,
+    pub url: String,
+    pub deployment: Deployment,
+    pub provider: DynProvider,
+    pub user: Outbox,
+    calls: AtomicU64,
+    folder: tempfile::TempDir,
+}
+
+fn model() -> B256 {
+    B256::repeat_byte(0x42)
+}
+
+fn class() -> B256 {
+    let mut class = B256::ZERO;
+    class[..7].copy_from_slice(b"cpu-f32");
+    class
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let signer = PrivateKeySigner::random();
+        let address = signer.address();
+        let config = DevnetConfig {
+            block_time: Some(Duration::from_millis(100)),
+            accounts: vec![(address, U256::from(10).pow(U256::from(24)))],
+            ..DevnetConfig::default()
+        };
+        let devnet = Devnet::start(config).await.unwrap();
+        let provider = ProviderBuilder::new()
+            .wallet(EthereumWallet::from(signer.clone()))
+            .connect_http(devnet.http_url().parse().unwrap())
+            .erased();
+        let terms = DeployConfig { reservation_timeout_s: 30, ..DeployConfig::development() };
+        let deployment = deploy(&provider, address, &terms).await.unwrap();
+        let url = devnet.ws_url();
+        let folder = tempfile::tempdir().unwrap();
+        let chain = Chain::connect(&url, deployment.clone()).await.unwrap();
+        let db = Database::open(&folder.path().join("user.db"), &[]).unwrap();
+        let user = Outbox::new(chain, signer, db).await.unwrap();
+        let calls = AtomicU64::new(0);
+        Self { _devnet: devnet, url, deployment, provider, user, calls, folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub async fn call(&self, to: Address, call: impl SolCall) -> TransactionReceipt {
+        let key = format!("call:{}", self.calls.fetch_add(1, Ordering::Relaxed));
+        self.user.send(Intent::call(key, to, call.abi_encode())).await.unwrap()
+    }
+
+    /// Registers the model and one node for it, and waits until a draw can find it.
+    pub async fn register(&self) {
+        let at = &self.deployment;
+        let approve = CorToken::approveCall { spender: at.payment, value: U256::MAX };
+        self.call(at.token, approve).await;
+        let register = ModelRegistry::registerCall {
+            modelId: model(),
+            manifestDigest: B256::repeat_byte(1),
+            floorIn: alloy::primitives::aliases::U96::from(PRICE),
+            floorOut: alloy::primitives::aliases::U96::from(PRICE),
+            royaltyBps: 0,
+        };
+        self.call(at.models, register).await;
+        let registration = NodePool::NodeRegistration {
+            operator: self.user.address(),
+            payout: self.user.address(),
+            modelId: model(),
+            numericClass: class(),
+            capacity: 2,
+        };
+        self.call(at.nodes, NodePool::registerCall { registration }).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    /// Opens a session of this many nodes; returns its id.
+    pub async fn open(&self, nodes: u8) -> u64 {
+        let price = alloy::primitives::aliases::U96::from(PRICE);
+        let terms = Session::OpenTerms {
+            modelId: model(),
+            minNodes: nodes,
+            maxNodes: nodes,
+            maxPriceIn: price,
+            maxPriceOut: price,
+            deposit: 10 * COR,
+            lanes: Vec::new(),
+        };
+        let receipt = self.call(self.deployment.sessions, Session::openCall { terms }).await;
+        receipt
+            .logs()
+            .iter()
+            .find_map(|log| Session::SessionOpened::decode_log(&log.inner).ok())
+            .unwrap()
+            .sessionId
+    }
+
+    /// Submits a task that may be answered for `seconds`.
+    pub async fn submit(&self, session: u64, nonce: u64, seconds: u64) -> B256 {
+        let head = self.provider.get_block(Default::default()).await.unwrap().unwrap();
+        let request = SessionQueue::TaskRequest {
+            sessionId: session,
+            lane: 0,
+            nonce,
+            requestDigest: B256::repeat_byte(2),
+            maxPrompt: 10,
+            maxOutput: 10,
+            feeCap: 20 * PRICE,
+            deadline: head.header.timestamp + seconds,
+            nodeId: 1,
+        };
+        self.call(self.deployment.queue, SessionQueue::submitCall { request }).await;
+        let queue = SessionQueue::new(self.deployment.queue, &self.provider);
+        queue.taskIdOf(session, 0, nonce).call().await.unwrap()
+    }
+
+    /// Answers a task as its node.
+    pub async fn commit(&self, task: B256) {
+        let answer = SessionQueue::Commit {
+            outputDigest: B256::repeat_byte(3),
+            promptHash: B256::repeat_byte(4),
+            promptTokens: 5,
+            outputTokens: 5,
+            numericClass: class(),
+            endReason: 1,
+            salt: B256::repeat_byte(5),
+            proofSeal: B256::repeat_byte(6),
+        };
+        self.call(self.deployment.queue, SessionQueue::commitCall { taskId: task, answer }).await;
+    }
+
+    pub async fn task_state(&self, task: B256) -> u8 {
+        let queue = SessionQueue::new(self.deployment.queue, &self.provider);
+        queue.taskOf(task).call().await.unwrap().state
+    }
+
+    pub async fn session_state(&self, session: u64) -> u8 {
+        let sessions = Session::new(self.deployment.sessions, &self.provider);
+        sessions.sessionOf(session).call().await.unwrap().state
+    }
+
+    pub async fn is_seeded(&self, session: u64) -> bool {
+        let sessions = Session::new(self.deployment.sessions, &self.provider);
+        sessions.seedOf(session).call().await.unwrap() != B256::ZERO
+    }
+
+    /// An oracle with a funded account of its own.
+    pub async fn oracle(&self, name: &str) -> OracleHandle {
+        self.oracle_of(name, PrivateKeySigner::random()).await
+    }
+
+    pub async fn oracle_of(&self, name: &str, signer: PrivateKeySigner) -> OracleHandle {
+        let balance = U256::from(10).pow(U256::from(20));
+        let _: serde_json::Value = self
+            .provider
+            .raw_request("anvil_setBalance".into(), (signer.address(), balance))
+            .await
+            .unwrap();
+        let mut config = OracleConfig::new(&self.url, self.deployment.clone(), self.path(name));
+        config.name = name.into();
+        config.settle_grace_s = 0;
+        config.observe = Some("127.0.0.1:0".parse().unwrap());
+        start(config, signer).await.unwrap()
+    }
+}
+
+/// Waits until `condition` holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what}");
+}
