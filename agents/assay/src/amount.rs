@@ -1,0 +1,42 @@
+//! Amounts of COR as people write them.
+
+use alloy::primitives::{
+    U256,
+    utils::{format_units, parse_units},
+};
+use anyhow::{Context, Result, ensure};
+
+/// COR has 18 decimals.
+const DECIMALS: u8 = 18;
+
+/// `2.5` is 2.5 COR in minor units.
+pub fn parse_cor(text: &str) -> Result<u128> {
+    let hint = || format!("{text:?} is not an amount of COR: write it like 5 or 2.5");
+    ensure!(!text.trim_start().starts_with('-'), hint());
+    let amount: U256 = parse_units(text.trim(), DECIMALS).with_context(hint)?.into();
+    u128::try_from(amount).ok().with_context(|| format!("{text} COR is more than there can be"))
+}
+
+/// Minor units as COR, without trailing zeros.
+pub fn cor(amount: impl Into<U256>) -> String {
+    let text = format_units(amount.into(), DECIMALS).unwrap_or_default();
+    let short =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{short} COR")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_round_trip() {
+        assert_eq!(parse_cor("2.5").unwrap(), 2_500_000_000_000_000_000);
+        assert_eq!(cor(U256::from(2_500_000_000_000_000_000_u128)), "2.5 COR");
+        assert_eq!(cor(U256::from(10_u128.pow(19))), "10 COR");
+        assert_eq!(cor(U256::ZERO), "0 COR");
+        for bad in ["", "x", "-1", "1e99"] {
+            assert!(parse_cor(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// An open network for AI inference: contracts, router, miners and oracle in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "assay",
+    version,
+    about,
+    after_help = "Start with:\n  assay up\n  assay ask \"What is a session?\""
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Folder of the network: its description (network.json), keystores, content, databases.
+    #[arg(long, env = "ASSAY_DATA", global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print one JSON value instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log filter, e.g. `info` or `assay_miner=debug`; logs go to standard error.
+    #[arg(long, env = "ASSAY_LOG", global = true, default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// Log lines as JSON.
+    #[arg(long, env = "ASSAY_LOG_JSON", global = true)]
+    pub log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole network on this machine: chain, contracts, content store, oracle, router, miners.
+    #[command(
+        after_help = "Examples:\n  assay up\n  assay up --miners 2 --http 127.0.0.1:9000\n  assay up --model ~/models/Qwen3-0.6B\n  assay up --rpc-url http://127.0.0.1:8545   # an anvil that runs already"
+    )]
+    Up(UpArgs),
+    /// Ask a running router one question and print the answer as it comes.
+    #[command(
+        after_help = "Examples:\n  assay ask \"What is a session?\"\n  assay ask --max-tokens 40 --temperature 0 \"hello\""
+    )]
+    Ask(AskArgs),
+    /// Deploy the contracts to a chain and describe the network in network.json.
+    #[command(
+        after_help = "Example:\n  ASSAY_PASSWORD=... assay deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --data ./mynet"
+    )]
+    Deploy(DeployArgs),
+    /// Open, show and close sessions.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Submit a task without a router, or show one.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Register a node, list nodes, show one.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Measure the engine alone and through a whole network, side by side.
+    #[command(after_help = "Example:\n  assay bench --runs 10")]
+    Bench(BenchArgs),
+    /// Run an oracle: captures beacon rounds and pushes deadlines. Anyone may.
+    #[command(
+        after_help = "Example:\n  ASSAY_PASSWORD=... assay oracle --data ./mynet --keystore oracle.json"
+    )]
+    Oracle(AgentArgs),
+    /// Run a router for the sessions in which its key holds a lane.
+    #[command(
+        after_help = "Example:\n  ASSAY_PASSWORD=... assay router --data ./mynet --keystore router.json --http 127.0.0.1:8080"
+    )]
+    Router(RouterArgs),
+    /// Run a miner: registers its node, connects to routers, serves tasks.
+    #[command(
+        after_help = "Example:\n  ASSAY_PASSWORD=... assay miner --data ./mynet --keystore miner.json --router ws://127.0.0.1:8080/link --model assay-demo"
+    )]
+    Miner(MinerArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Where the router listens.
+    #[arg(long, env = "ASSAY_HTTP", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub http: SocketAddr,
+    /// Where the embedded chain listens (HTTP and WebSocket).
+    #[arg(long, env = "ASSAY_RPC", default_value = "127.0.0.1:8545", value_name = "ADDR")]
+    pub rpc: SocketAddr,
+    /// Where the embedded content store listens.
+    #[arg(long, env = "ASSAY_IPFS", default_value = "127.0.0.1:5001", value_name = "ADDR")]
+    pub ipfs: SocketAddr,
+    /// Use this development chain (anvil) instead of the embedded one.
+    #[arg(long, value_name = "URL")]
+    pub rpc_url: Option<String>,
+    /// Use this Kubo RPC instead of the embedded content store.
+    #[arg(long, value_name = "URL")]
+    pub ipfs_url: Option<String>,
+    /// Miners to run, each of its own owner.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub miners: u8,
+    /// Model to serve: assay-demo, a folder, a .gguf file, or an id of the Hugging Face hub.
+    #[arg(long, env = "ASSAY_MODEL", default_value = "assay-demo")]
+    pub model: String,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Pairs of answers to time.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub runs: u32,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 128)]
+    pub max_tokens: u32,
+    /// The question.
+    #[arg(long, default_value = "Explain how Assay works.")]
+    pub prompt: String,
+    /// Miners of the network.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub miners: u8,
+    /// Model to run.
+    #[arg(long, default_value = "assay-demo")]
+    pub model: String,
+}
+
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// The question.
+    pub prompt: String,
+    /// Base URL of the router; default: the network's.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Model to ask; default: the first that the router serves.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Most tokens of the answer.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+    /// 0 (greedy) to 2.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f64,
+}
+
+/// A key on disk. The password comes from ASSAY_PASSWORD or a file, never from a flag.
+#[derive(Clone, Debug, Args)]
+pub struct KeyArgs {
+    /// Encrypted JSON keystore to sign with.
+    #[arg(long, env = "ASSAY_KEYSTORE", value_name = "FILE", conflicts_with = "account")]
+    pub keystore: Option<PathBuf>,
+    /// Name of one of the keystores that `assay up` made (client, deployer, miner-1, ...).
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// File whose first line is the keystore's password; otherwise ASSAY_PASSWORD is read.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// JSON-RPC of the chain.
+    #[arg(long, env = "ASSAY_RPC_URL", value_name = "URL")]
+    pub rpc_url: String,
+    /// Kubo RPC that the network's commands shall use.
+    #[arg(
+        long,
+        env = "ASSAY_IPFS_URL",
+        default_value = "http://127.0.0.1:5001",
+        value_name = "URL"
+    )]
+    pub ipfs_url: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// Open a session: deposit COR, reserve nodes, give lanes to routers.
+    #[command(after_help = "Example:\n  assay session open --deposit 5 --max-nodes 2")]
+    Open(SessionOpenArgs),
+    /// Show a session.
+    Show(SessionId),
+    /// Close a session: it drains, and what is left returns to its owner.
+    Close(SessionClose),
+}
+
+#[derive(Debug, Args)]
+pub struct SessionOpenArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Model id; default: the network's model.
+    #[arg(long)]
+    pub model_id: Option<assay_types::ModelId>,
+    /// Deposit in COR, e.g. 5 or 2.5.
+    #[arg(long)]
+    pub deposit: String,
+    /// Opens only with at least this many nodes.
+    #[arg(long, default_value_t = 1)]
+    pub min_nodes: u8,
+    /// Reserves at most this many.
+    #[arg(long, default_value_t = 4)]
+    pub max_nodes: u8,
+    /// A lane: ADDRESS:COR, the router's key and the most that it may spend. May be repeated.
+    #[arg(long = "lane", value_name = "ADDRESS:COR")]
+    pub lanes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionId {
+    /// Number of the session.
+    pub session: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionClose {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Number of the session.
+    pub session: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Submit a task by transaction and wait for its answer.
+    #[command(after_help = "Example:\n  assay task submit --session 2 \"What is a miner?\"")]
+    Submit(TaskSubmitArgs),
+    /// Show a task as the chain has it, with its answer.
+    Show(TaskShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TaskSubmitArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// The question.
+    pub prompt: String,
+    /// Session of the key's owner.
+    #[arg(long)]
+    pub session: u64,
+    /// Most tokens of the answer.
+    #[arg(long, default_value_t = 128)]
+    pub max_tokens: u32,
+    /// Node that shall serve it; default: chosen by the session's seed.
+    #[arg(long, default_value_t = 0)]
+    pub node: u32,
+    /// Seconds until the task is refunded if nobody answers.
+    #[arg(long, default_value_t = 60)]
+    pub deadline_s: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct TaskShowArgs {
+    /// Id of the task, 0x and 64 hex digits.
+    pub task: assay_types::TaskId,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Register a node for the network's model and stake for it.
+    #[command(
+        after_help = "Example:\n  ASSAY_PASSWORD=... assay node register --keystore miner.json --class cpu-f32"
+    )]
+    Register(NodeRegisterArgs),
+    /// List all nodes.
+    List,
+    /// Show one node: state, stake, sessions, what it earned and can claim.
+    Status(NodeStatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct NodeRegisterArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Model id; default: the network's model.
+    #[arg(long)]
+    pub model_id: Option<assay_types::ModelId>,
+    /// Numeric class of the engine.
+    #[arg(long, default_value = "cpu-f32")]
+    pub class: assay_types::NumericClass,
+    /// Sessions served at once, slots in the draw, and units of collateral: 1 to 8.
+    #[arg(long, default_value_t = 1)]
+    pub capacity: u8,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeStatusArgs {
+    /// Number of the node.
+    pub node: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// JSON-RPC of the chain; default: the network's.
+    #[arg(long, env = "ASSAY_RPC_URL", value_name = "URL")]
+    pub rpc_url: Option<String>,
+    /// Where /metrics, /health and /ready are served.
+    #[arg(long, env = "ASSAY_OBSERVE", value_name = "ADDR")]
+    pub observe: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RouterArgs {
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Where the router listens.
+    #[arg(long, env = "ASSAY_HTTP", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub http: SocketAddr,
+    /// Kubo RPC; default: the network's.
+    #[arg(long, env = "ASSAY_IPFS_URL", value_name = "URL")]
+    pub ipfs_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct MinerArgs {
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Link of a router, ws://host:port/link. May be repeated.
+    #[arg(long = "router", env = "ASSAY_ROUTERS", value_delimiter = ',', value_name = "URL")]
+    pub routers: Vec<String>,
+    /// Kubo RPC; default: the network's.
+    #[arg(long, env = "ASSAY_IPFS_URL", value_name = "URL")]
+    pub ipfs_url: Option<String>,
+    /// Model to run: assay-demo, a folder, a .gguf file, or an id of the Hugging Face hub.
+    #[arg(long, env = "ASSAY_MODEL", default_value = "assay-demo")]
+    pub model: String,
+    /// Sessions served at once, slots in the draw, and units of collateral: 1 to 8.
+    #[arg(long, default_value_t = 8)]
+    pub capacity: u8,
+}

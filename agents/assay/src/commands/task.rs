@@ -1,0 +1,224 @@
+//! `assay task submit|show`: tasks without a router.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alloy::{primitives::B256, providers::Provider, rpc::types::Filter, sol_types::SolEvent};
+use anyhow::{Context, Result, bail, ensure};
+use assay_bindings::{Session, SessionQueue};
+use assay_chain::Chain;
+use assay_store::{ContentStore, KuboStore, cid_of};
+use assay_types::{
+    BLOCK_VERSION, Lane, Message, Nonce, Prompt, RequestBlock, ResultBlock, Sampling, SessionId,
+    TaskId, task_id,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    amount::cor,
+    args::{Global, TaskCommand, TaskSubmitArgs},
+    keys,
+    network::{Network, data_folder},
+    ui,
+    wallet::Wallet,
+};
+
+/// Tokens that a chat template adds around a message, at most. Every token is at least a byte of text.
+const TEMPLATE_TOKENS: usize = 64;
+/// The owner's own lane.
+const OWN_LANE: Lane = Lane(0);
+/// Pause between two looks at the chain while a task is under way.
+const POLL: Duration = Duration::from_millis(200);
+/// Looks past the deadline: the refund may still be on its way.
+const GRACE: Duration = Duration::from_secs(30);
+
+pub async fn run(global: &Global, command: TaskCommand) -> Result<()> {
+    let network = Network::load(&data_folder(global.data.as_deref())?)?;
+    let store = KuboStore::new(&network.ipfs_url)?;
+    let start_block = network.start_block;
+    match command {
+        TaskCommand::Submit(args) => submit(global, network, &store, args).await,
+        TaskCommand::Show(args) => {
+            let chain = Chain::connect(&network.rpc_url, network.deployment).await?;
+            show(global, (&chain, start_block), &store, args.task).await
+        }
+    }
+}
+
+async fn submit(
+    global: &Global,
+    network: Network,
+    store: &KuboStore,
+    args: TaskSubmitArgs,
+) -> Result<()> {
+    let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
+    let start_block = network.start_block;
+    let max_context = network.model.as_ref().map(|model| model.max_context);
+    let wallet = Wallet::connect(&network.rpc_url, network.deployment, signer).await?;
+    let chain = &wallet.chain;
+    let sessions = Session::new(chain.deployment.sessions, &chain.provider);
+    let lane = sessions
+        .laneOf(args.session, OWN_LANE.0)
+        .call()
+        .await
+        .with_context(|| format!("session {} cannot be read: does it exist?", args.session))?;
+    ensure!(
+        lane.holder == wallet.address(),
+        "session {} belongs to {}, not to {}: open one of your own with `assay session open`",
+        args.session,
+        lane.holder,
+        wallet.address()
+    );
+    let block = request_block(&args, max_context)?;
+    let (bytes, digest) = block.encode()?;
+    let stored = store.put(bytes.into()).await?;
+    ensure!(stored == digest, "the content store returned another digest");
+    let nonce = Nonce(lane.nextNonce);
+    let task = task_id(chain.deployment.queue, SessionId(args.session), OWN_LANE, nonce);
+    let now = chain_time(chain).await?;
+    let request = SessionQueue::TaskRequest {
+        sessionId: args.session,
+        lane: OWN_LANE.0,
+        nonce: nonce.0,
+        requestDigest: digest,
+        maxPrompt: block.max_prompt,
+        maxOutput: block.max_output,
+        feeCap: u128::MAX,
+        deadline: now + args.deadline_s,
+        nodeId: args.node,
+    };
+    let receipt = wallet.send(chain.deployment.queue, SessionQueue::submitCall { request }).await?;
+    if !global.json {
+        ui::note(format!(
+            "task {task} submitted in {}; waiting for its answer",
+            receipt.transaction_hash
+        ));
+    }
+    wait_for_answer(chain, task, Duration::from_secs(args.deadline_s) + GRACE).await?;
+    show(global, (chain, start_block), store, task).await
+}
+
+fn request_block(args: &TaskSubmitArgs, max_context: Option<u32>) -> Result<RequestBlock> {
+    let bound =
+        u32::try_from(args.prompt.len() + TEMPLATE_TOKENS).context("the prompt is too long")?;
+    let room = max_context.map_or(u32::MAX, |context| context.saturating_sub(args.max_tokens));
+    ensure!(
+        room > 0,
+        "--max-tokens {} leaves no room for a prompt in the model's context",
+        args.max_tokens
+    );
+    Ok(RequestBlock {
+        max_output: args.max_tokens,
+        max_prompt: bound.min(room),
+        prompt: Prompt::Messages(vec![Message {
+            content: args.prompt.clone(),
+            role: "user".into(),
+        }]),
+        salt: B256::from(rand::random::<[u8; 32]>()),
+        sampling: Sampling { temperature_milli: 0, ..Sampling::default() },
+        stop: Vec::new(),
+        version: BLOCK_VERSION,
+    })
+}
+
+/// The chain's own clock decides about deadlines; it may not run behind ours by more than a block.
+async fn chain_time(chain: &Chain) -> Result<u64> {
+    let ours =
+        SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default();
+    let head = chain
+        .provider
+        .get_block(alloy::eips::BlockId::latest())
+        .await?
+        .context("the chain has no latest block")?;
+    Ok(head.header.timestamp.max(ours.min(head.header.timestamp + 60)))
+}
+
+fn state_name(state: u8) -> &'static str {
+    ["none", "assigned", "committed", "settled", "refunded"]
+        .get(usize::from(state))
+        .unwrap_or(&"unknown")
+}
+
+async fn wait_for_answer(chain: &Chain, task: TaskId, longest: Duration) -> Result<()> {
+    let queue = SessionQueue::new(chain.deployment.queue, &chain.provider);
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < longest {
+        let state = queue.taskOf(task.0).call().await?.state as u8;
+        match state_name(state) {
+            "committed" | "settled" => return Ok(()),
+            "refunded" => bail!(
+                "task {task} was refunded: its node did not answer before the deadline. Submit it again"
+            ),
+            _ => tokio::time::sleep(POLL).await,
+        }
+    }
+    bail!(
+        "task {task} is past its deadline and nobody has refunded it: is an oracle running? Anyone may call \
+         SessionQueue.advance"
+    )
+}
+
+/// The digest that the commit's event carries; the contract itself keeps only the hash that binds it.
+async fn output_digest(chain: &Chain, start_block: u64, task: TaskId) -> Result<B256> {
+    let filter = Filter::new()
+        .from_block(start_block)
+        .address(chain.deployment.queue)
+        .event_signature(SessionQueue::TaskCommitted::SIGNATURE_HASH)
+        .topic1(task.0);
+    let logs = chain.provider.get_logs(&filter).await?;
+    let log = logs
+        .first()
+        .with_context(|| format!("the commit of task {task} is not among the events"))?;
+    Ok(log.log_decode::<SessionQueue::TaskCommitted>()?.inner.outputDigest)
+}
+
+async fn show(
+    global: &Global,
+    (chain, start_block): (&Chain, u64),
+    store: &KuboStore,
+    task: TaskId,
+) -> Result<()> {
+    let queue = SessionQueue::new(chain.deployment.queue, &chain.provider);
+    let info = queue.taskOf(task.0).call().await?;
+    let state = state_name(info.state as u8);
+    ensure!(state != "none", "there is no task {task} on this chain");
+    let answer = if matches!(state, "committed" | "settled") {
+        let digest = output_digest(chain, start_block, task).await?;
+        let bytes = store.get(digest).await?;
+        Some((
+            digest,
+            ResultBlock::decode(&bytes).context("the pinned result is not a result block")?,
+        ))
+    } else {
+        None
+    };
+    let (digest, block) = answer.unzip();
+    let value = json!({
+        "task": task,
+        "state": state,
+        "session": info.sessionId,
+        "lane": info.lane,
+        "node": info.nodeId,
+        "amount": info.amount.to_string(),
+        "result_cid": digest.map(|digest| cid_of(digest).to_string()),
+        "text": block.as_ref().map(|block| &block.text),
+        "output_tokens": block.as_ref().map(|block| block.ids.len()),
+        "end_reason": block.as_ref().map(|block| block.end_reason),
+    });
+    ui::show(global.json, &value, |value| describe(value, info.amount))
+}
+
+fn describe(value: &Value, amount: u128) -> String {
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
+    if value["text"].is_string() {
+        lines.push(format!("{}\n", text("text")));
+    }
+    lines.push(format!("task {}: {}", text("task"), text("state")));
+    lines.push(format!("  session {}, node {}", value["session"], value["node"]));
+    let kind = if value["state"] == "assigned" { "held" } else { "fee " };
+    lines.push(format!("  {kind}    {}", cor(alloy::primitives::U256::from(amount))));
+    if value["result_cid"].is_string() {
+        lines.push(format!("  result  {}", text("result_cid")));
+    }
+    lines.join("\n")
+}

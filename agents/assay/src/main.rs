@@ -1,0 +1,49 @@
+//! `assay`: the whole network, each agent, and the command line.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod amount;
+mod args;
+mod commands;
+mod keys;
+mod network;
+mod ui;
+mod up;
+mod wallet;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use assay_runtime::{LogFormat, LogOptions, init_logging};
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui::note(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let format = if cli.global.log_json { LogFormat::Json } else { LogFormat::Text };
+    init_logging(&LogOptions { filter: cli.global.log.clone(), format })?;
+    let global = &cli.global;
+    match cli.command {
+        Command::Up(args) => up::run(global, args).await,
+        Command::Ask(args) => commands::ask::run(global, args).await,
+        Command::Deploy(args) => commands::deploy::run(global, args).await,
+        Command::Session(command) => commands::session::run(global, command).await,
+        Command::Task(command) => commands::task::run(global, command).await,
+        Command::Node(command) => commands::node::run(global, command).await,
+        Command::Bench(args) => commands::bench::run(global, args).await,
+        Command::Oracle(args) => commands::agents::oracle(global, args).await,
+        Command::Router(args) => commands::agents::router(global, args).await,
+        Command::Miner(args) => commands::agents::miner(global, args).await,
+    }
+}

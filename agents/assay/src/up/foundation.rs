@@ -1,0 +1,194 @@
+//! What the agents stand on: accounts, content store, chain, contracts.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use alloy::{
+    network::EthereumWallet,
+    primitives::{Address, U256, utils::Unit},
+    providers::{DynProvider, Provider, ProviderBuilder, ext::AnvilApi},
+};
+use anyhow::{Context, Result};
+use assay_bindings::{CorToken, DeployConfig, Deployment, deploy};
+use assay_devnet::{Devnet, DevnetConfig, DevnetError};
+use assay_store::{ContentStore, KuboStore, StoreError, StoreServer, StoreServerConfig};
+
+use super::Steps;
+use crate::{
+    args::UpArgs,
+    keys::{self, Account},
+};
+
+/// Ether for gas of each account: more than a development network can spend.
+const GAS_MONEY_ETHER: u64 = 1000;
+/// COR of the client: its session's deposit, and as much again for sessions of its own.
+const CLIENT_COR: u64 = 10_000;
+/// COR of each miner: collateral of eight slots, and some to spare.
+const MINER_COR: u64 = 1_000;
+
+/// The accounts of a development network.
+pub struct Accounts {
+    pub deployer: Account,
+    pub client: Account,
+    pub router: Account,
+    pub oracle: Account,
+    pub miners: Vec<Account>,
+}
+
+impl Accounts {
+    async fn open(data: &Path, miners: u8) -> Result<Self> {
+        let mut names: Vec<String> =
+            ["deployer", "client", "router", "oracle"].map(str::to_owned).into();
+        names.extend((1..=miners).map(|n| format!("miner-{n}")));
+        let mut all = keys::development_accounts(data, names).await?.into_iter();
+        let mut next = || all.next().context("an account is missing");
+        Ok(Self {
+            deployer: next()?,
+            client: next()?,
+            router: next()?,
+            oracle: next()?,
+            miners: all.collect(),
+        })
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Account> {
+        [&self.deployer, &self.client, &self.router, &self.oracle].into_iter().chain(&self.miners)
+    }
+}
+
+/// Everything below the agents.
+pub struct Foundation {
+    pub accounts: Accounts,
+    pub store: Arc<dyn ContentStore>,
+    pub store_server: Option<StoreServer>,
+    pub ipfs_url: String,
+    pub devnet: Option<Devnet>,
+    /// HTTP, for people and commands.
+    pub rpc_url: String,
+    /// What the agents connect to: WebSocket where there is one.
+    pub agent_rpc_url: String,
+    pub start_block: u64,
+    pub deployment: Deployment,
+}
+
+/// Starts store and chain, makes and funds the accounts, deploys the contracts.
+pub async fn lay(data: &Path, args: &UpArgs, steps: &Arc<Steps>) -> Result<Foundation> {
+    let (store_server, ipfs_url) = start_store(data, args).await?;
+    let store = KuboStore::new(&ipfs_url)?;
+    let version = store.health().await?;
+    steps.say(format!("content store: {ipfs_url} ({version})"));
+    let accounts = Accounts::open(data, args.miners).await?;
+    steps.say(format!(
+        "accounts: {} keystores in {}",
+        accounts.all().count(),
+        keys::folder(data).display()
+    ));
+    let (devnet, rpc_url, agent_rpc_url) = start_chain(args, &accounts).await?;
+    let provider = ProviderBuilder::new()
+        .wallet(EthereumWallet::from(accounts.deployer.signer.clone()))
+        .connect(&rpc_url)
+        .await
+        .with_context(|| chain_hint(&rpc_url))?
+        .erased();
+    let chain_id = provider.get_chain_id().await.with_context(|| chain_hint(&rpc_url))?;
+    steps.say(format!("chain {chain_id}: {rpc_url}"));
+    if devnet.is_none() {
+        fund_gas(&provider, &accounts).await?;
+    }
+    let start_block = provider.get_block_number().await?;
+    let deployer = accounts.deployer.address();
+    let deployment = deploy(&provider, deployer, &DeployConfig::development())
+        .await
+        .context("the contracts cannot be deployed")?;
+    steps.say(format!("contracts: deployed, SessionQueue at {}", deployment.queue));
+    fund_cor(&provider, &deployment, &accounts).await?;
+    steps.say("accounts: funded");
+    Ok(Foundation {
+        accounts,
+        store: Arc::new(store),
+        store_server,
+        ipfs_url,
+        devnet,
+        rpc_url,
+        agent_rpc_url,
+        start_block,
+        deployment,
+    })
+}
+
+fn chain_hint(url: &str) -> String {
+    format!(
+        "no chain answers at {url}: start anvil there, or leave --rpc-url away for the embedded chain"
+    )
+}
+
+async fn start_store(data: &Path, args: &UpArgs) -> Result<(Option<StoreServer>, String)> {
+    if let Some(url) = &args.ipfs_url {
+        return Ok((None, url.clone()));
+    }
+    let config = StoreServerConfig { listen: args.ipfs, folder: data.join("ipfs") };
+    let server = StoreServer::start(config).await.map_err(|error| match error {
+        StoreError::Bind { addr, source } => anyhow::Error::new(source).context(format!(
+            "the content store cannot listen on {addr}: choose another address with --ipfs"
+        )),
+        other => other.into(),
+    })?;
+    let url = server.url();
+    Ok((Some(server), url))
+}
+
+async fn start_chain(
+    args: &UpArgs,
+    accounts: &Accounts,
+) -> Result<(Option<Devnet>, String, String)> {
+    if let Some(url) = &args.rpc_url {
+        let agents = match url.split_once("://") {
+            // anvil and the embedded chain serve both on one port.
+            Some(("http", rest)) => format!("ws://{rest}"),
+            Some(("https", rest)) => format!("wss://{rest}"),
+            _ => url.clone(),
+        };
+        return Ok((None, url.clone(), agents));
+    }
+    let gas_money = U256::from(GAS_MONEY_ETHER) * Unit::ETHER.wei();
+    let config = DevnetConfig {
+        listen: args.rpc,
+        accounts: accounts.all().map(|account| (account.address(), gas_money)).collect(),
+        block_time: Some(Duration::from_secs(1)),
+        ..DevnetConfig::default()
+    };
+    let devnet = Devnet::start(config).await.map_err(|error| match error {
+        DevnetError::Bind { addr, source } => anyhow::Error::new(source).context(format!(
+            "the chain cannot listen on {addr}: choose another address with --rpc"
+        )),
+        other => other.into(),
+    })?;
+    let (http, ws) = (devnet.http_url(), devnet.ws_url());
+    Ok((Some(devnet), http, ws))
+}
+
+async fn fund_gas(provider: &DynProvider, accounts: &Accounts) -> Result<()> {
+    let gas_money = U256::from(GAS_MONEY_ETHER) * Unit::ETHER.wei();
+    for account in accounts.all() {
+        provider.anvil_set_balance(account.address(), gas_money).await.context(
+            "the chain does not give accounts their gas money: `assay up` needs anvil or its embedded chain",
+        )?;
+    }
+    Ok(())
+}
+
+async fn fund_cor(
+    provider: &DynProvider,
+    deployment: &Deployment,
+    accounts: &Accounts,
+) -> Result<()> {
+    let token = CorToken::new(deployment.token, provider);
+    let miners = accounts.miners.iter().map(|miner| (miner.address(), MINER_COR));
+    let shares: Vec<(Address, u64)> =
+        [(accounts.client.address(), CLIENT_COR)].into_iter().chain(miners).collect();
+    for (to, amount) in shares {
+        let amount = U256::from(amount) * Unit::ETHER.wei();
+        let receipt = token.transfer(to, amount).send().await?.get_receipt().await?;
+        anyhow::ensure!(receipt.status(), "the transfer of COR to {to} failed");
+    }
+    Ok(())
+}

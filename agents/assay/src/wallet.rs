@@ -1,0 +1,98 @@
+//! Single transactions of the command line. Agents, which must survive a crash, use the outbox instead.
+
+use alloy::{
+    network::{EthereumWallet, TransactionBuilder},
+    primitives::{Address, U256},
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::types::{TransactionReceipt, TransactionRequest},
+    signers::local::PrivateKeySigner,
+    sol_types::SolCall,
+    transports::{RpcError, TransportErrorKind},
+};
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use assay_bindings::{CorToken, Deployment, decode_revert};
+use assay_chain::Chain;
+
+use crate::amount::cor;
+
+/// A key connected to the chain.
+pub struct Wallet {
+    pub chain: Chain,
+    provider: DynProvider,
+    address: Address,
+}
+
+impl Wallet {
+    /// Connects, and checks chain and contracts.
+    pub async fn connect(
+        rpc_url: &str,
+        deployment: Deployment,
+        signer: PrivateKeySigner,
+    ) -> Result<Self> {
+        let chain = Chain::connect(rpc_url, deployment).await?;
+        let address = signer.address();
+        let provider = ProviderBuilder::new()
+            .wallet(EthereumWallet::from(signer))
+            .connect(rpc_url)
+            .await
+            .with_context(|| format!("no chain answers at {rpc_url}"))?
+            .erased();
+        Ok(Self { chain, provider, address })
+    }
+
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Sends one call and waits for its receipt; a revert comes back in words.
+    pub async fn send<C: SolCall>(&self, to: Address, call: C) -> Result<TransactionReceipt> {
+        let transaction = TransactionRequest::default().with_to(to).with_input(call.abi_encode());
+        let pending = match self.provider.send_transaction(transaction).await {
+            Ok(pending) => pending,
+            Err(error) => return Err(self.explain(C::SIGNATURE, error).await),
+        };
+        let receipt = pending.get_receipt().await.context("the receipt cannot be had")?;
+        ensure!(
+            receipt.status(),
+            "transaction {} of {} was mined and failed",
+            receipt.transaction_hash,
+            C::SIGNATURE
+        );
+        Ok(receipt)
+    }
+
+    async fn explain(&self, signature: &str, error: RpcError<TransportErrorKind>) -> Error {
+        if let Some(data) = error.as_error_resp().and_then(|payload| payload.as_revert_data()) {
+            let reason = decode_revert(&data).unwrap_or_else(|| format!("with data {data}"));
+            return anyhow!("the contract refused {signature}: {reason}");
+        }
+        let balance = self.provider.get_balance(self.address).await.unwrap_or(U256::MAX);
+        if balance.is_zero() {
+            return anyhow!(
+                "account {} has no money for gas: send it some of the chain's coin",
+                self.address
+            );
+        }
+        Error::new(error).context(format!("{signature} could not be sent"))
+    }
+
+    /// Lets `SessionPayment` take `amount` COR, after checking that the account has it.
+    pub async fn allow_payment(&self, amount: U256) -> Result<()> {
+        let deployment = self.chain.deployment.clone();
+        let token = CorToken::new(deployment.token, &self.provider);
+        let balance = token.balanceOf(self.address).call().await?;
+        ensure!(
+            balance >= amount,
+            "account {} has {} and needs {}: send it {} more",
+            self.address,
+            cor(balance),
+            cor(amount),
+            cor(amount.saturating_sub(balance))
+        );
+        if token.allowance(self.address, deployment.payment).call().await? < amount {
+            let call = CorToken::approveCall { spender: deployment.payment, value: amount };
+            self.send(deployment.token, call).await?;
+        }
+        Ok(())
+    }
+}
