@@ -28,6 +28,10 @@ pub struct SessionView {
     pub price_in: u128,
     /// Minor units of COR for a generated token.
     pub price_out: u128,
+    /// A task whose largest fee is below this is refused: it could not pay the tip of its keeper.
+    pub min_fee: u128,
+    /// How far ahead a deadline may lie, seconds.
+    pub max_deadline_s: u64,
 }
 
 /// Where a task stands on chain.
@@ -192,12 +196,18 @@ impl Ledger for ChainLedger {
         let contract = Session::new(self.chain.deployment.sessions, &self.chain.provider);
         let call = "Session.sessionOf";
         let info = read(call, contract.sessionOf(session.0).call().into_future()).await?;
+        let queue = SessionQueue::new(self.chain.deployment.queue, &self.chain.provider);
+        let tip = read_value("SessionQueue.tip", queue.tip().call().into_future()).await?;
+        let call = "SessionQueue.maxDeadline";
+        let max_deadline = read_value(call, queue.maxDeadline().call().into_future()).await?;
         Ok(info.map(|info| SessionView {
             model_id: ModelId(info.modelId),
             nodes: info.nodes.into_iter().map(NodeId).collect(),
             takes_tasks: TAKES_TASKS.contains(&info.state),
             price_in: info.priceIn.to::<u128>(),
             price_out: info.priceOut.to::<u128>(),
+            min_fee: tip,
+            max_deadline_s: max_deadline.to::<u64>(),
         }))
     }
 

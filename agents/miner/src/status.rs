@@ -12,6 +12,9 @@ use alloy::primitives::U256;
 use assay_types::NodeId;
 use serde::Serialize;
 
+/// Label of every metric of a miner.
+const AGENT: &str = "miner";
+
 /// What a miner has done since it was started, and what it does now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MinerStatus {
@@ -99,53 +102,59 @@ impl Stats {
 
     pub(crate) fn link_up(&self) {
         let links = self.links.fetch_add(1, Ordering::Relaxed) + 1;
-        metrics::gauge!("assay_miner_links", "node" => self.label.clone()).set(links as f64);
+        metrics::gauge!("assay_miner_links", "agent" => AGENT, "node" => self.label.clone())
+            .set(links as f64);
     }
 
-    pub(crate) fn link_down(&self) {
+    /// Returns how many are left.
+    pub(crate) fn link_down(&self) -> u64 {
         let links = self.links.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
-        metrics::gauge!("assay_miner_links", "node" => self.label.clone()).set(links as f64);
+        metrics::gauge!("assay_miner_links", "agent" => AGENT, "node" => self.label.clone())
+            .set(links as f64);
+        links
     }
 
     pub(crate) fn set_running(&self, running: usize) {
         self.running.store(running as u64, Ordering::Relaxed);
-        metrics::gauge!("assay_miner_running", "node" => self.label.clone()).set(running as f64);
+        metrics::gauge!("assay_miner_running", "agent" => AGENT, "node" => self.label.clone())
+            .set(running as f64);
     }
 
     pub(crate) fn token(&self) {
         self.tokens.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("assay_miner_tokens_total", "node" => self.label.clone()).increment(1);
+        metrics::counter!("assay_miner_tokens_total", "agent" => AGENT, "node" => self.label.clone()).increment(1);
     }
 
     pub(crate) fn served(&self) {
         self.served.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("assay_miner_tasks_total", "node" => self.label.clone()).increment(1);
+        metrics::counter!("assay_miner_tasks_total", "agent" => AGENT, "node" => self.label.clone()).increment(1);
     }
 
     pub(crate) fn declined(&self, code: &'static str) {
         *self.rest().declined.entry(code).or_default() += 1;
-        metrics::counter!("assay_miner_declined_total", "node" => self.label.clone(), "code" => code)
+        metrics::counter!("assay_miner_declined_total", "agent" => AGENT, "node" => self.label.clone(), "code" => code)
             .increment(1);
     }
 
     pub(crate) fn failed(&self, code: &'static str) {
         *self.rest().failed.entry(code).or_default() += 1;
-        metrics::counter!("assay_miner_failed_total", "node" => self.label.clone(), "code" => code)
+        metrics::counter!("assay_miner_failed_total", "agent" => AGENT, "node" => self.label.clone(), "code" => code)
             .increment(1);
     }
 
     pub(crate) fn committed(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("assay_miner_commits_total", "node" => self.label.clone()).increment(1);
+        metrics::counter!("assay_miner_commits_total", "agent" => AGENT, "node" => self.label.clone()).increment(1);
     }
 
     pub(crate) fn set_earned(&self, earned: U256, settled: u64) {
         let mut rest = self.rest();
         rest.earned = earned;
         rest.settled = settled;
-        metrics::gauge!("assay_miner_earned_cor", "node" => self.label.clone())
+        metrics::gauge!("assay_miner_earned_cor", "agent" => AGENT, "node" => self.label.clone())
             .set(f64::from(earned) / 1e18);
-        metrics::gauge!("assay_miner_settled", "node" => self.label.clone()).set(settled as f64);
+        metrics::gauge!("assay_miner_settled", "agent" => AGENT, "node" => self.label.clone())
+            .set(settled as f64);
     }
 
     pub(crate) fn error(&self, error: impl ToString) {

@@ -18,7 +18,7 @@ use crate::{
     committer::Committer,
     intake::Intake,
     ledger::{ChainLedger, Ledger, head},
-    link::{Identity, Link, LinkParts},
+    link::{Identity, LINKS, Link, LinkParts},
     registration::Registration,
     status::Stats,
     worker::{Sessions, Tools, Worker},
@@ -182,7 +182,7 @@ pub fn start_node(config: &MinerConfig, parts: NodeParts) -> Result<MinerHandle,
 }
 
 fn runtime_of(operator: &PrivateKeySigner) -> Runtime {
-    Runtime::new(format!("miner {}", operator.address())).with_grace(Phase::Work, WORK_GRACE)
+    Runtime::new(format!("miner-{}", operator.address())).with_grace(Phase::Work, WORK_GRACE)
 }
 
 async fn boxed_result<E: Into<BoxError>>(
@@ -212,14 +212,7 @@ fn serve(
     let (committer, committer_inputs) = mpsc::unbounded_channel();
     let worker_done = CancellationToken::new();
     let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
-    let output = runtime.token(Phase::Output);
-
-    let identity = Identity {
-        chain_id: parts.ledger.chain_id(),
-        queue: parts.ledger.queue(),
-        node: parts.node,
-        capacity: config.capacity,
-    };
+    let identity = Identity::new(parts.ledger.as_ref(), parts.node, config.capacity);
     let tools = Tools {
         node: parts.node,
         operator: parts.operator.clone(),
@@ -242,7 +235,8 @@ fn serve(
         worker: worker.clone(),
         committer,
     };
-    runtime.spawn(Phase::Output, "intake", boxed(intake.run(output.clone())));
+    let output = runtime.token(Phase::Output);
+    runtime.spawn(Phase::Output, "intake", boxed(intake.run(output)));
     let worker_service = Worker {
         tools: Arc::new(tools),
         capacity: config.capacity,
@@ -261,18 +255,32 @@ fn serve(
         worker_done,
     };
     runtime.spawn(Phase::Work, "committer", boxed(committer_service.run(work)));
-    let shared =
-        LinkParts { identity, operator: parts.operator, stats: stats.clone(), worker, drain };
-    let shared = Arc::new(shared);
-    for url in &config.router_urls {
-        let link = Link { url: url.clone(), parts: shared.clone() };
-        let stop = output.clone();
+    let health = Health::new(format!("miner-{}", parts.node));
+    let shared = LinkParts {
+        identity,
+        operator: parts.operator,
+        stats: stats.clone(),
+        health: health.clone(),
+        worker,
+        drain,
+    };
+    start_links(&config.router_urls, shared, &mut runtime);
+    health.set_ready(true, "");
+    Ok(MinerHandle { node: parts.node, stats, health, running: runtime.start() })
+}
+
+/// One link for each router.
+fn start_links(urls: &[String], parts: LinkParts, runtime: &mut Runtime) {
+    let parts = Arc::new(parts);
+    if !urls.is_empty() {
+        parts.health.fail(LINKS, "no link to a router yet");
+    }
+    for url in urls {
+        let link = Link { url: url.clone(), parts: parts.clone() };
+        let stop = runtime.token(Phase::Output);
         runtime.spawn(Phase::Output, "link", async move {
             link.run(stop).await;
             Ok(())
         });
     }
-    let health = Health::new(format!("miner {}", parts.node));
-    health.set_ready(true, "");
-    Ok(MinerHandle { node: parts.node, stats, health, running: runtime.start() })
 }

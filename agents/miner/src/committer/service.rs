@@ -166,11 +166,12 @@ impl Committer {
         // The round is counted from each start, so the time makes it new in the next life.
         let key = format!("settle:{}:{}:{round}", keccak256(ids), self.clock.now_s());
         calls.spawn(async move {
-            if let Err(error) = ledger.settle(key, tasks.clone()).await {
+            let result = ledger.settle(key, tasks.clone()).await;
+            if let Err(error) = &result {
                 tracing::warn!(%error, count = tasks.len(), "a settlement did not get through");
                 stats.error(format!("settlement: {error}"));
             }
-            Input::SettleSent { tasks }
+            Input::SettleSent { tasks, ok: result.is_ok() }
         });
     }
 }

@@ -3,5 +3,5 @@
 mod service;
 mod state;
 
-pub(crate) use service::{Link, LinkParts};
+pub(crate) use service::{LINKS, Link, LinkParts};
 pub(crate) use state::Identity;

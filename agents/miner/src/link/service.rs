@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::signers::local::PrivateKeySigner;
+use assay_runtime::Health;
 use assay_types::{
     B256,
     link::{FromMiner, MAX_FRAME_BYTES, PING_INTERVAL_S},
@@ -37,6 +38,9 @@ const MISSED_PINGS: u32 = 3;
 /// disconnected; the tasks go on.
 const FRAME_BUFFER: usize = 8192;
 
+/// Condition of readiness: linked to at least one router.
+pub(crate) const LINKS: &str = "links";
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What all links share.
@@ -44,6 +48,7 @@ pub(crate) struct LinkParts {
     pub identity: Identity,
     pub operator: PrivateKeySigner,
     pub stats: Arc<Stats>,
+    pub health: Health,
     pub worker: mpsc::Sender<worker::Input>,
     /// Cancelled when the node takes no more tasks.
     pub drain: CancellationToken,
@@ -111,8 +116,8 @@ impl Link {
         };
         let reason = connection.serve(socket, outgoing, stop).await;
         *opened = connection.link.is_some();
-        if *opened {
-            parts.stats.link_down();
+        if *opened && parts.stats.link_down() == 0 {
+            parts.health.fail(LINKS, format!("no link to a router: {reason}"));
         }
         reason
     }
@@ -215,6 +220,7 @@ impl Connection<'_> {
                 Action::Opened { router } => {
                     tracing::info!(url = %self.url, %router, "linked to the router");
                     self.parts.stats.link_up();
+                    self.parts.health.satisfy(LINKS);
                     let (frames, overrun) = (self.frames.clone(), self.overrun.clone());
                     self.link = Some(LinkRef::new(router, frames, overrun));
                 }

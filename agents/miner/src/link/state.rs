@@ -9,6 +9,8 @@ use assay_types::{
     },
 };
 
+use crate::ledger::Ledger;
+
 /// Frames that cannot be read before the connection is given up: a router that speaks another version
 /// must not be answered for ever.
 const MAX_BAD_FRAMES: u32 = 8;
@@ -20,6 +22,13 @@ pub(crate) struct Identity {
     pub queue: Address,
     pub node: NodeId,
     pub capacity: u8,
+}
+
+impl Identity {
+    /// A node of the ledger's deployment.
+    pub(crate) fn new(ledger: &dyn Ledger, node: NodeId, capacity: u8) -> Self {
+        Self { chain_id: ledger.chain_id(), queue: ledger.queue(), node, capacity }
+    }
 }
 
 /// What to do.

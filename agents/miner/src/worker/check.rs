@@ -153,17 +153,38 @@ async fn terms(tools: &Tools, terms: &Terms, fee_cap: Option<u128>) -> Result<B2
             ),
         ));
     }
-    let now = tools.clock.now_s();
-    if terms.deadline_s < now.saturating_add(COMMIT_MARGIN_S + MIN_WORK_S) {
+    if fee < view.min_fee {
         return Err(refuse(
-            "expired",
+            "bad_request",
             format!(
-                "the deadline {} is too near, it is {now} now: sign a later one",
-                terms.deadline_s
+                "the request may cost {fee} at most, below the smallest fee of {}: allow more tokens",
+                view.min_fee
             ),
         ));
     }
+    deadline(tools, terms.deadline_s, view.max_deadline_s)?;
     Ok(seed)
+}
+
+/// Near enough to be taken, far enough to be met.
+fn deadline(tools: &Tools, deadline_s: u64, max_ahead_s: u64) -> Result<(), Refusal> {
+    let now = tools.clock.now_s();
+    if deadline_s > now.saturating_add(max_ahead_s) {
+        return Err(refuse(
+            "bad_request",
+            format!(
+                "the deadline {} is more than {} s ahead, it is {now} now: sign an earlier one",
+                deadline_s, max_ahead_s
+            ),
+        ));
+    }
+    if deadline_s < now.saturating_add(COMMIT_MARGIN_S + MIN_WORK_S) {
+        return Err(refuse(
+            "expired",
+            format!("the deadline {} is too near, it is {now} now: sign a later one", deadline_s),
+        ));
+    }
+    Ok(())
 }
 
 /// Digest, form and bounds of the request block.

@@ -79,7 +79,7 @@ pub(crate) async fn serve(tools: &Tools, terms: Terms, source: Source, outlet: O
     let late = || {
         let deadline_s = terms.deadline_s;
         refuse(
-            "deadline",
+            "expired",
             format!("the deadline {deadline_s} came before the answer: sign a later one"),
         )
     };

@@ -51,6 +51,8 @@ pub(crate) struct Outlet {
 struct Inner {
     block: Option<Bytes>,
     link: Option<LinkRef>,
+    /// Whose task it is, also while its connection is down.
+    router: Option<Address>,
     prompt_tokens: Option<u32>,
     ids: Vec<u32>,
     text: String,
@@ -60,7 +62,11 @@ struct Inner {
 
 impl Outlet {
     pub(crate) fn new(task: TaskId, request_digest: B256, link: Option<LinkRef>) -> Self {
-        let inner = Arc::new(Mutex::new(Inner { link, ..Inner::default() }));
+        let inner = Arc::new(Mutex::new(Inner {
+            router: link.as_ref().map(|link| link.router),
+            link,
+            ..Inner::default()
+        }));
         Self { task, request_digest, inner, block_came: Arc::default() }
     }
 
@@ -98,12 +104,13 @@ impl Outlet {
         for frame in [&inner.receipt, &inner.end].into_iter().flatten() {
             link.send(frame.clone());
         }
+        inner.router = Some(link.router);
         inner.link = Some(link);
     }
 
-    /// Whether the frames go to a connection of this router.
+    /// Whether this router offered the task, or the same one later.
     pub(crate) fn belongs_to(&self, router: Address) -> bool {
-        self.lock().link.as_ref().is_some_and(|link| link.router == router)
+        self.lock().router == Some(router)
     }
 
     pub(crate) fn accept(&self, prompt_tokens: u32) {

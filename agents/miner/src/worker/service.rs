@@ -29,6 +29,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// time left for their commits.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
+/// Offers that are checked beside the jobs; each may hold a block of 1 MiB.
+const MAX_ASIDE: usize = 64;
+
 struct Job {
     id: JobId,
     task: TaskId,
@@ -129,14 +132,20 @@ impl Worker {
                 self.start(job, terms, Source::Chain, None, jobs);
             }
             Action::Attach { job, task, link, offer } => {
-                if let Some(running) = jobs.by_tokio.values().find(|running| running.id == job) {
+                if jobs.aside.len() >= MAX_ASIDE {
+                    self.decline(task, &link, ("busy", "too many offers at once: offer it later"));
+                } else if let Some(running) =
+                    jobs.by_tokio.values().find(|running| running.id == job)
+                {
                     let outlet = running.outlet.clone();
                     self.attach(task, link, offer, outlet, &mut jobs.aside);
                 }
             }
             Action::Decline { task, link, offer, code, message } => {
                 self.decline(task, &link, (code, message));
-                self.drop_if_genuine(task, offer, &mut jobs.aside);
+                if jobs.aside.len() < MAX_ASIDE {
+                    self.drop_if_genuine(task, offer, &mut jobs.aside);
+                }
             }
             Action::Cancel { job, task, link } => {
                 let running = jobs.by_tokio.values_mut().find(|running| running.id == job);

@@ -12,12 +12,15 @@ use crate::world::*;
 async fn a_miner_proves_its_operator_key_and_tells_its_capacity() {
     let world = World::new().await;
     let miner = world.start();
+    assert!(miner.health().readiness().reasons.contains_key("links"));
     let link = world.link().await;
     assert_eq!(link.capacity, 2);
     until("the link is counted", || miner.status().links == 1).await;
+    assert!(miner.health().is_ready());
     assert_eq!(miner.node_id(), NODE);
     drop(link);
-    until("the loss is counted", || miner.status().links == 0).await;
+    until("the loss is told", || !miner.health().is_ready()).await;
+    assert_eq!(miner.status().links, 0);
     miner.stop().await.unwrap();
 }
 

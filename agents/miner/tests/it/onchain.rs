@@ -24,8 +24,8 @@ use assay_types::{
 use crate::world::{MemStore, until};
 
 const ETHER: u128 = 1_000_000_000_000_000_000;
-const PRICE_IN: u64 = 1_000_000;
-const PRICE_OUT: u64 = 2_000_000;
+const PRICE_IN: u64 = 10_000_000_000_000;
+const PRICE_OUT: u64 = 20_000_000_000_000;
 
 struct Net {
     devnet: Devnet,

@@ -102,8 +102,15 @@ async fn every_bad_offer_is_declined_with_its_code() {
         ("wrong_model", world.offer_with(8, "x", |r, _| r.sessionId = 3)),
         ("expired", world.offer_with(9, "x", |r, _| r.deadline = NOW_S + 2)),
         ("expired", world.offer_with(10, "x", |r, _| r.deadline = 0)),
+        ("bad_request", world.offer_with(16, "x", |r, _| r.deadline = u64::MAX)),
         ("bad_request", world.offer_with(11, "x", |r, _| r.maxOutput = 513)),
         ("bad_request", world.offer_with(12, "x", |r, _| r.feeCap = 1)),
+        (
+            "bad_request",
+            world.offer_with(15, "x", |r, b| {
+                (r.maxPrompt, b.max_prompt, r.maxOutput, b.max_output) = (0, 1, 1, 1);
+            }),
+        ),
         (
             "prompt_too_long",
             world.offer_with(13, "a long prompt", |r, b| (r.maxPrompt, b.max_prompt) = (4, 4)),

@@ -91,6 +91,8 @@ impl FakeChain {
             takes_tasks: true,
             price_in: 1,
             price_out: 2,
+            min_fee: 3,
+            max_deadline_s: 3600,
         };
         let state = ChainState {
             time_s: NOW_S,
