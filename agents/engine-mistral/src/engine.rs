@@ -1,27 +1,29 @@
 //! The engine: prompts to ids, ids to tokens, one loaded model for everyone who shares it.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use assay_engine::{
-    B256, EndReason, Engine, EngineError, EngineInfo, GenerateEvent, GenerateRequest,
-    GenerateStream, Manifest, Message, Prompt, Sampling, TextAssembler,
+    B256, Engine, EngineError, EngineInfo, GenerateRequest, GenerateStream, Manifest, Message,
+    Prompt, Sampling, TextAssembler,
 };
 use assay_proof::{Sampler, SamplingError};
 use async_trait::async_trait;
-use futures::stream;
+use futures::{StreamExt, stream};
 use mistralrs::{
-    Constraint, MistralRs, NormalRequest, Request, RequestMessage, Response, SamplingParams,
-    core::Pipeline,
+    Constraint, CustomLogitsProcessor, NormalRequest, Request, RequestMessage, Response,
+    SamplingParams, core::Pipeline,
 };
 use tokio::sync::{
     Mutex,
-    mpsc::{self, UnboundedReceiver, unbounded_channel},
+    mpsc::{self, unbounded_channel},
 };
 
 use crate::{
-    load::{self, Loaded, Shape, blocking, guarded},
+    generation::{BoxedDecode, Channels, Run},
+    lanes::{LaneGuard, Lanes},
+    load::{self, Lane, Loaded, Shape, blocking, guarded},
     source::{LoadOptions, LoadStep},
-    tap::{Cancel, Choice, Tap},
+    tap::{Cancel, Tap},
 };
 
 /// Responses that mistral.rs may send beyond one per token. Its channel must never be full: it waits
@@ -29,17 +31,17 @@ use crate::{
 const SPARE_RESPONSES: usize = 16;
 /// Context of a model that names a larger one; also the bound of the protocol's prompts.
 const MAX_CONTEXT: usize = 1 << 20;
+/// Tokens of a block of mistral.rs's cache (`NormalCache::CACHE_GROW_SIZE`).
+const CACHE_BLOCK: usize = 512;
 
 type Decode = dyn Fn(&[u32]) -> Result<String, EngineError> + Send + Sync;
 type Encode = dyn Fn(&str, bool) -> Result<Vec<u32>, EngineError> + Send + Sync;
-type BoxedDecode = Box<Decode>;
 
 /// A model run by mistral.rs. Share it in an `Arc`: any number of generations may run at once.
 pub struct MistralEngine {
     info: EngineInfo,
     manifest: Manifest,
-    runner: Arc<MistralRs>,
-    pipeline: Arc<Mutex<dyn Pipeline>>,
+    shared: Arc<Shared>,
     has_template: bool,
     end_tokens: Arc<[u32]>,
     decode: Arc<Decode>,
@@ -52,75 +54,100 @@ impl std::fmt::Debug for MistralEngine {
     }
 }
 
+/// mistral.rs grows its cache in blocks and refuses a block that would go beyond the model's context.
+fn usable_context(own: usize) -> u32 {
+    let own = own.min(MAX_CONTEXT);
+    let whole = if own > CACHE_BLOCK { own - own % CACHE_BLOCK } else { own };
+    u32::try_from(whole).unwrap_or(u32::MAX)
+}
+
+/// What is read from a loaded pipeline once.
+struct Parts {
+    shape: Shape,
+    decode: Arc<Decode>,
+    encode: Arc<Encode>,
+}
+
+async fn parts(
+    pipeline: &Mutex<dyn Pipeline>,
+    options: &LoadOptions,
+    name: &str,
+) -> Result<Parts, EngineError> {
+    let bad = |reason: &str, remedy: &str| EngineError::BadModel {
+        model: name.into(),
+        reason: reason.into(),
+        remedy: remedy.into(),
+    };
+    let (tokenizer, metadata) = {
+        let guard = pipeline.lock().await;
+        (guard.tokenizer(), guard.get_metadata())
+    };
+    let tokenizer = tokenizer.ok_or_else(|| bad("it has no tokenizer", "use a text model"))?;
+    let mut end_tokens = metadata.eos_tok.clone();
+    end_tokens.sort_unstable();
+    end_tokens.dedup();
+    if end_tokens.is_empty() {
+        let remedy = "name an eos_token in its tokenizer_config.json";
+        return Err(bad("no token ends its answers", remedy));
+    }
+    let own_context = usable_context(metadata.max_seq_len);
+    let shape = Shape {
+        end_tokens,
+        max_context: own_context.min(options.max_context.unwrap_or(u32::MAX)),
+        vocab_size: tokenizer.get_vocab(true).values().max().map_or(0, |id| id + 1),
+        numeric_class: load::numeric_class(options.dtype)?,
+    };
+    let decoder = tokenizer.clone();
+    let decode = move |ids: &[u32]| {
+        decoder.decode(ids, true).map_err(|error| EngineError::Tokenizer(error.to_string()))
+    };
+    let encode = move |text: &str, special: bool| {
+        let encoding = tokenizer.encode_fast(text, special);
+        let encoding = encoding.map_err(|error| EngineError::Tokenizer(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    };
+    Ok(Parts { shape, decode: Arc::new(decode), encode: Arc::new(encode) })
+}
+
 impl MistralEngine {
     /// Loads a model and generates a first token with it.
     ///
     /// # Errors
     /// [`EngineError::BadModel`] says which file is wrong and what to do.
     pub async fn load(options: LoadOptions) -> Result<Self, EngineError> {
-        let Loaded { runner, pipeline, facts } = load::load(&options).await?;
+        let Loaded { lanes, facts } = load::load(&options).await?;
         let name = options.name.clone().unwrap_or_else(|| options.source.served_name());
-        let bad = |reason: &str, remedy: &str| EngineError::BadModel {
-            model: name.clone(),
-            reason: reason.into(),
-            remedy: remedy.into(),
-        };
-
-        let (tokenizer, metadata) = {
-            let guard = pipeline.lock().await;
-            (guard.tokenizer(), guard.get_metadata())
-        };
-        let tokenizer = tokenizer.ok_or_else(|| bad("it has no tokenizer", "use a text model"))?;
-        let mut end_tokens = metadata.eos_tok.clone();
-        end_tokens.sort_unstable();
-        end_tokens.dedup();
-        if end_tokens.is_empty() {
-            let remedy = "name an eos_token in its tokenizer_config.json";
-            return Err(bad("no token ends its answers", remedy));
-        }
-        let vocabulary = tokenizer.get_vocab(true).values().max().map_or(0, |id| id + 1);
-        let own_context = u32::try_from(metadata.max_seq_len.min(MAX_CONTEXT)).unwrap_or(u32::MAX);
-        let max_context = own_context.min(options.max_context.unwrap_or(u32::MAX));
-
-        let decoder = tokenizer.clone();
-        let decode: Arc<Decode> = Arc::new(move |ids: &[u32]| {
-            decoder.decode(ids, true).map_err(|error| EngineError::Tokenizer(error.to_string()))
-        });
-        let encode: Arc<Encode> = Arc::new(move |text: &str, special: bool| {
-            let encoding = tokenizer.encode_fast(text, special);
-            let encoding = encoding.map_err(|error| EngineError::Tokenizer(error.to_string()))?;
-            Ok(encoding.get_ids().to_vec())
-        });
-
-        let numeric_class = load::numeric_class(options.dtype)?;
+        let first = lanes.first().ok_or_else(|| EngineError::Internal("no lane".into()))?;
+        let Parts { shape, decode, encode } = parts(&first.pipeline, &options, &name).await?;
         let info = EngineInfo {
             model: name.clone(),
+            // Known once the model has shown how wide its output is.
             model_id: Default::default(),
-            vocab_size: vocabulary,
-            max_context,
-            numeric_class,
+            vocab_size: shape.vocab_size,
+            max_context: shape.max_context,
+            numeric_class: shape.numeric_class,
             engine_version: load::ENGINE_VERSION.into(),
         };
         let has_template = facts.chat_template.is_some();
-        let end_tokens: Arc<[u32]> = end_tokens.into();
-        let shape = Shape {
-            end_tokens: end_tokens.to_vec(),
-            max_context,
-            vocab_size: vocabulary,
-            numeric_class,
-        };
+        let end_tokens: Arc<[u32]> = shape.end_tokens.clone().into();
         let hashing = options.clone();
         let internal = |text: String| EngineError::Internal(format!("hashing: {text}"));
         let manifest = blocking(move || load::manifest(&facts, shape, &hashing), internal).await?;
+        let free = Lanes::new(lanes.len());
+        let shared = Arc::new(Shared { lanes, free, end_tokens: end_tokens.clone() });
+        let mut engine = Self { info, manifest, shared, has_template, end_tokens, decode, encode };
 
-        let mut engine =
-            Self { info, manifest, runner, pipeline, has_template, end_tokens, decode, encode };
         options.report(LoadStep::WarmingUp);
-        engine.warm_up().await.map_err(|error| {
-            bad(&format!("it does not generate: {error}"), "check the model's files")
-        })?;
-        engine.info.model_id =
-            engine.manifest.model_id().map_err(|error| EngineError::Internal(error.to_string()))?;
+        // Lanes are given out in turn, so each generates once.
+        for _ in 0..engine.lanes() {
+            engine.warm_up().await.map_err(|error| EngineError::BadModel {
+                model: name.clone(),
+                reason: format!("it does not generate: {error}"),
+                remedy: "check the model's files".into(),
+            })?;
+        }
+        let model_id = engine.manifest.model_id();
+        engine.info.model_id = model_id.map_err(|e| EngineError::Internal(e.to_string()))?;
         options.report(LoadStep::Ready);
         Ok(engine)
     }
@@ -128,6 +155,11 @@ impl MistralEngine {
     /// What the model is, byte for byte; `modelId` is the hash of its bytes.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Generations that run at once; more wait for their turn.
+    pub fn lanes(&self) -> usize {
+        self.shared.lanes.len()
     }
 
     /// Ids that end an answer, ascending.
@@ -171,7 +203,9 @@ impl MistralEngine {
                 instead: format!("{} has no chat template; send plain text", self.info.model),
             });
         }
-        let pipeline = self.pipeline.lock().await;
+        let lane = self.shared.lanes.first();
+        let lane = lane.ok_or_else(|| EngineError::Internal("no lane".into()))?;
+        let pipeline = lane.pipeline.lock().await;
         // mistral.rs's map types are built by inference: they are not ours to name.
         let messages = messages
             .iter()
@@ -188,39 +222,6 @@ impl MistralEngine {
         })?;
         let (ids, _) = rendered.map_err(|error| EngineError::Template(format!("{error:#}")))?;
         Ok(ids)
-    }
-
-    fn submission(
-        &self,
-        request: &GenerateRequest,
-        tap: Tap,
-    ) -> (Request, mpsc::Receiver<Response>) {
-        let capacity = request.max_output as usize + SPARE_RESPONSES;
-        let (response, responses) = mpsc::channel(capacity);
-        let request = NormalRequest {
-            messages: RequestMessage::CompletionTokens(request.prompt_ids.clone()),
-            // The tap leaves one id per row; these settings only pick it.
-            sampling_params: SamplingParams {
-                temperature: Some(0.0),
-                top_k: None,
-                max_len: Some(request.max_output as usize),
-                ..SamplingParams::deterministic()
-            },
-            response,
-            return_logprobs: false,
-            is_streaming: true,
-            id: self.runner.next_request_id(),
-            constraint: Constraint::None,
-            suffix: None,
-            tools: None,
-            tool_choice: None,
-            logits_processors: Some(vec![Arc::new(tap)]),
-            return_raw_logits: false,
-            web_search_options: None,
-            model_id: None,
-            truncate_sequence: false,
-        };
-        (Request::Normal(Box::new(request)), responses)
     }
 }
 
@@ -254,145 +255,166 @@ impl Engine for MistralEngine {
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
         request.check(&self.info)?;
         let sampler = Sampler::new(request.sampling, request.seed, self.info.vocab_size)?;
+        let text = TextAssembler::new(self.decoder(), request.stop.clone());
+        let shared = self.shared.clone();
+        // A lane is taken when the stream is first looked at.
+        let start = async move {
+            let lane = shared.free.take().await?;
+            let channels = shared.submit(&request, sampler, lane).await?;
+            let end_tokens = shared.end_tokens.clone();
+            Ok(Run::new(channels, text, end_tokens, request.max_output))
+        };
+        Ok(GenerateStream::new(stream::once(start).flat_map(|run| {
+            match run {
+                Ok(run) => stream::unfold(run, |mut run| async move {
+                    run.next().await.map(|event| (event, run))
+                })
+                .left_stream(),
+                Err(error) => stream::once(ready(Err(error))).right_stream(),
+            }
+        })))
+    }
+}
+
+/// What running generations need of the engine.
+struct Shared {
+    lanes: Vec<Lane>,
+    free: Arc<Lanes>,
+    end_tokens: Arc<[u32]>,
+}
+
+impl Shared {
+    async fn submit(
+        &self,
+        request: &GenerateRequest,
+        sampler: Sampler,
+        lane: LaneGuard,
+    ) -> Result<Channels, EngineError> {
+        let runner = self.lanes.get(lane.index()).map(|lane| lane.runner.clone());
+        let runner =
+            runner.ok_or_else(|| EngineError::Internal("a lane that is not there".into()))?;
         let (choices_in, choices) = unbounded_channel();
         let cancel = Cancel::default();
         let end_token = self.end_tokens.first().copied().unwrap_or_default();
-        let tap =
-            Tap::new(sampler, request.prompt_ids.len(), end_token, choices_in, cancel.clone());
-        let (submission, responses) = self.submission(&request, tap);
+        let prompt_tokens = request.prompt_ids.len();
+        let tap = Tap::new(sampler, prompt_tokens, end_token, choices_in, cancel.clone());
+        let processor = Arc::new(tap.in_lane(lane));
+        let (submission, responses) = submission(runner.next_request_id(), request, processor);
         // An engine that has died is started again here, with the weights that are still loaded.
-        let sender = guarded(|| self.runner.get_sender(None))?
+        let sender = guarded(|| runner.get_sender(None))?
             .map_err(|error| EngineError::Stopped(error.to_string()))?;
         sender
             .send(submission)
             .await
             .map_err(|_| EngineError::Stopped("it takes no requests".into()))?;
-        let run = Run {
-            choices,
-            responses,
-            cancel,
-            text: TextAssembler::new(self.decoder(), request.stop),
-            end_tokens: self.end_tokens.clone(),
-            made: 0,
-            max_output: request.max_output,
-            ended: None,
-            over: false,
+        Ok(Channels { choices, responses, cancel })
+    }
+}
+
+fn submission(
+    id: usize,
+    request: &GenerateRequest,
+    processor: Arc<dyn CustomLogitsProcessor>,
+) -> (Request, mpsc::Receiver<Response>) {
+    let capacity = request.max_output as usize + SPARE_RESPONSES;
+    let (response, responses) = mpsc::channel(capacity);
+    let request = NormalRequest {
+        messages: RequestMessage::CompletionTokens(request.prompt_ids.clone()),
+        // The tap leaves one id per row; these settings only pick it.
+        sampling_params: SamplingParams {
+            temperature: Some(0.0),
+            top_k: None,
+            max_len: Some(request.max_output as usize),
+            ..SamplingParams::deterministic()
+        },
+        response,
+        return_logprobs: false,
+        is_streaming: true,
+        id,
+        constraint: Constraint::None,
+        suffix: None,
+        tools: None,
+        tool_choice: None,
+        logits_processors: Some(vec![processor]),
+        return_raw_logits: false,
+        web_search_options: None,
+        model_id: None,
+        truncate_sequence: false,
+    };
+    (Request::Normal(Box::new(request)), responses)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use mistralrs::Tensor;
+
+    use super::*;
+    use crate::ModelSource;
+
+    /// A tap in an engine whose thread panics at the third token.
+    struct Bomb {
+        tap: Tap,
+        calls: AtomicU32,
+    }
+
+    impl CustomLogitsProcessor for Bomb {
+        fn apply(&self, logits: &Tensor, context: &[u32]) -> mistralrs::Result<Tensor> {
+            assert!(self.calls.fetch_add(1, Ordering::Relaxed) < 2, "a bug in the engine's thread");
+            self.tap.apply(logits, context)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_death_of_the_engine_is_an_error_and_it_starts_again() {
+        let data = std::env::temp_dir().join(format!("assay-engine-death-{}", std::process::id()));
+        let options = LoadOptions { lanes: 1, ..LoadOptions::new(ModelSource::Demo, &data) };
+        let engine = MistralEngine::load(options).await.unwrap();
+        let prompt_ids = engine.tokenize(&Prompt::Text("Hello".into())).await.unwrap();
+        let request = GenerateRequest {
+            prompt_ids,
+            sampling: Sampling { temperature_milli: 2000, ..Sampling::default() },
+            seed: B256::ZERO,
+            max_output: 900,
+            stop: Vec::new(),
         };
-        Ok(GenerateStream::new(stream::unfold(run, |mut run| async move {
-            run.next().await.map(|event| (event, run))
-        })))
-    }
-}
+        let shared = engine.shared.clone();
+        let lane = shared.free.take().await.unwrap();
+        let (choices_in, choices) = unbounded_channel();
+        let cancel = Cancel::default();
+        let sampler = Sampler::new(request.sampling, request.seed, engine.info.vocab_size).unwrap();
+        let prompt_tokens = request.prompt_ids.len();
+        let tap = Tap::new(sampler, prompt_tokens, 0, choices_in, cancel.clone()).in_lane(lane);
+        let bomb = Arc::new(Bomb { tap, calls: AtomicU32::new(0) });
+        let (submission, responses) = submission(7, &request, bomb);
+        let runner = &shared.lanes[0].runner;
+        runner.get_sender(None).unwrap().send(submission).await.unwrap();
+        let text = TextAssembler::new(engine.decoder(), Vec::new());
+        let channels = Channels { choices, responses, cancel };
+        let mut run = Run::new(channels, text, shared.end_tokens.clone(), request.max_output);
+        assert!(run.next().await.unwrap().is_ok());
+        assert!(run.next().await.unwrap().is_ok());
+        let error = run.next().await.unwrap().unwrap_err();
+        assert!(matches!(error, EngineError::Stopped(_)) && error.is_retryable(), "{error:?}");
+        assert!(run.next().await.is_none());
 
-/// A generation in progress. Dropping it cancels: the tap chooses the end token, and mistral.rs finds
-/// its response channel closed.
-struct Run {
-    choices: UnboundedReceiver<Choice>,
-    responses: mpsc::Receiver<Response>,
-    cancel: Cancel,
-    text: TextAssembler<BoxedDecode>,
-    end_tokens: Arc<[u32]>,
-    made: u32,
-    max_output: u32,
-    ended: Option<EndReason>,
-    over: bool,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-    }
-}
-
-impl Run {
-    async fn next(&mut self) -> Option<Result<GenerateEvent, EngineError>> {
-        if self.over {
-            return None;
-        }
-        if let Some(end_reason) = self.ended {
-            self.over = true;
-            return Some(Ok(GenerateEvent::Done { end_reason }));
-        }
-        let event = match self.choice().await {
-            Ok(id) => self.token(id),
-            Err(error) => Err(error),
-        };
-        if event.is_err() {
-            self.over = true;
-            self.cancel.cancel();
-        }
-        Some(event)
-    }
-
-    /// The next chosen id. Choices come before the responses that follow from them.
-    async fn choice(&mut self) -> Choice {
-        loop {
-            tokio::select! {
-                biased;
-                choice = self.choices.recv() => match choice {
-                    Some(choice) => return choice,
-                    None => return Err(self.last_words().await),
-                },
-                response = self.responses.recv() => match response {
-                    Some(response) => if let Some(error) = failure(response) {
-                        // The tap may have chosen in the meantime.
-                        return self.choices.try_recv().unwrap_or(Err(error));
-                    },
-                    None => return self.choices.try_recv().unwrap_or(Err(died())),
-                },
+        let short = GenerateRequest { max_output: 3, ..request };
+        let mut tries = 0;
+        let done = loop {
+            // Between the panic and the end of its thread the engine still takes requests.
+            let attempt = match engine.generate(short.clone()).await {
+                Ok(stream) => stream.finish().await,
+                Err(error) => Err(error),
+            };
+            match attempt {
+                Ok(done) => break done,
+                Err(error) => assert!(error.is_retryable() && tries < 100, "{error}"),
             }
-        }
-    }
-
-    /// Why there are no more choices.
-    async fn last_words(&mut self) -> EngineError {
-        while let Some(response) = self.responses.recv().await {
-            if let Some(error) = failure(response) {
-                return error;
-            }
-        }
-        died()
-    }
-
-    fn token(&mut self, id: u32) -> Result<GenerateEvent, EngineError> {
-        self.made += 1;
-        let is_end = self.end_tokens.contains(&id);
-        let (mut text, mut stopped) = (String::new(), false);
-        if !is_end {
-            let piece = self.text.push(id)?;
-            (text, stopped) = (piece.text, piece.stopped);
-        }
-        let over = is_end || self.made >= self.max_output;
-        if over && !stopped {
-            let rest = self.text.finish()?;
-            text.push_str(&rest.text);
-            stopped = rest.stopped;
-        }
-        self.ended = match () {
-            () if is_end => Some(EndReason::Eos),
-            () if stopped => Some(EndReason::Stop),
-            () if over => Some(EndReason::Max),
-            () => None,
+            tries += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         };
-        if self.ended.is_some() {
-            // A stop sequence is ours alone: mistral.rs would go on.
-            self.cancel.cancel();
-        }
-        Ok(GenerateEvent::Token { id, text })
-    }
-}
-
-fn died() -> EngineError {
-    EngineError::Stopped("it died in the middle of a generation".into())
-}
-
-fn failure(response: Response) -> Option<EngineError> {
-    match response {
-        Response::InternalError(error) => Some(EngineError::Internal(error.to_string())),
-        Response::ValidationError(error) => Some(EngineError::Internal(error.to_string())),
-        Response::CompletionModelError(error, _) | Response::ModelError(error, _) => {
-            Some(EngineError::Internal(error))
-        }
-        _ => None,
+        assert!(!done.ids.is_empty());
+        let _ = std::fs::remove_dir_all(data);
     }
 }

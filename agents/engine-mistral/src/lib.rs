@@ -8,6 +8,8 @@
 mod check;
 mod demo;
 mod engine;
+mod generation;
+mod lanes;
 mod load;
 mod source;
 mod tap;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    num::NonZeroUsize,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,10 +38,15 @@ const NO_CLOCK: &str = "{%- set strftime_now = the_clock_is_not_part_of_a_prompt
 
 type SharedPipeline = Arc<Mutex<dyn Pipeline>>;
 
-/// A loaded model, before its first token.
-pub(crate) struct Loaded {
+/// One copy of the model and the thread that runs it.
+pub(crate) struct Lane {
     pub runner: Arc<MistralRs>,
     pub pipeline: SharedPipeline,
+}
+
+/// A loaded model, before its first token.
+pub(crate) struct Loaded {
+    pub lanes: Vec<Lane>,
     pub facts: ModelFacts,
 }
 
@@ -77,32 +83,40 @@ pub(crate) async fn load(options: &LoadOptions) -> Result<Loaded, EngineError> {
     let prepared = blocking(move || prepare(&checking), internal).await?;
 
     options.report(LoadStep::Loading);
-    let loading = options.clone();
-    let source = options.source.clone();
-    let died = move |text: String| {
-        let reason = format!("mistral.rs gave up on it: {text}");
-        bad(
-            &source,
-            reason,
-            "check that this model's architecture is supported and its files belong together",
-        )
-    };
-    let (pipeline, facts) = blocking(move || read_weights(&loading, prepared), died).await?;
+    let mut facts = prepared.facts.clone();
+    let mut lanes = Vec::new();
+    for _ in 0..options.lanes.max(1) {
+        let (loading, prepared) = (options.clone(), prepared.clone());
+        let source = options.source.clone();
+        let died = move |text: String| {
+            let reason = format!("mistral.rs gave up on it: {text}");
+            bad(&source, reason, BELONG_TOGETHER)
+        };
+        let (pipeline, known) = blocking(move || read_weights(&loading, prepared), died).await?;
+        facts = Some(known);
+        lanes.push(start(pipeline).await);
+    }
+    let facts = facts.ok_or_else(|| EngineError::Internal("a model without facts".into()))?;
+    Ok(Loaded { lanes, facts })
+}
 
-    let sequences = options.max_sequences.max(1);
-    let method = DefaultSchedulerMethod::Fixed(
-        sequences.try_into().map_err(|_| EngineError::Internal("no sequences".into()))?,
-    );
+async fn start(pipeline: SharedPipeline) -> Lane {
+    // The scheduler ignores its own limit; lanes keep it to one sequence.
+    let method = DefaultSchedulerMethod::Fixed(NonZeroUsize::MIN);
     let scheduler = SchedulerConfig::DefaultScheduler { method };
     let runner = MistralRsBuilder::new(pipeline.clone(), scheduler, false, None)
         .with_no_kv_cache(false)
         .with_no_prefix_cache(true)
         .build()
         .await;
-    Ok(Loaded { runner, pipeline, facts })
+    Lane { runner, pipeline }
 }
 
+const BELONG_TOGETHER: &str =
+    "check that this model's architecture is supported and its files belong together";
+
 /// A checked source. A hub model's files are checked once they are here.
+#[derive(Clone)]
 struct Prepared {
     source: ModelSource,
     facts: Option<ModelFacts>,
@@ -152,7 +166,7 @@ fn read_weights(
             let remedy = if is_hub {
                 "if this is meant as a path, no such folder exists; for a hub model check its id and the network, or download it elsewhere and give its folder"
             } else {
-                "check that this model's architecture is supported and its files belong together"
+                BELONG_TOGETHER
             };
             bad(&options.source, format!("{error:#}"), remedy)
         })?;

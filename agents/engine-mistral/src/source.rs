@@ -8,8 +8,8 @@ use std::{
 
 use crate::demo::DEMO_MODEL;
 
-/// Generations that run at once unless told otherwise. mistral.rs batches those of equal length.
-const DEFAULT_MAX_SEQUENCES: usize = 32;
+/// Copies of the demo model: it is small, and several miners share it.
+const DEMO_LANES: usize = 4;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,8 +134,9 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Data type of the arithmetic.
     pub dtype: Dtype,
-    /// Generations that run at once; more wait.
-    pub max_sequences: usize,
+    /// Generations that run at once; more wait. Each holds a copy of the weights in memory, because
+    /// mistral.rs mixes up sequences that it batches on a CPU.
+    pub lanes: usize,
     /// Most tokens of prompt and answer, if fewer than the model's own.
     pub max_context: Option<u32>,
     /// Is told about progress.
@@ -143,14 +144,15 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Defaults: f32, 32 generations at once, the model's own context.
+    /// Defaults: f32, the model's own context, one generation at once, or four of the demo model.
     pub fn new(source: ModelSource, data_dir: impl Into<PathBuf>) -> Self {
+        let lanes = if source == ModelSource::Demo { DEMO_LANES } else { 1 };
         Self {
             source,
             data_dir: data_dir.into(),
             name: None,
             dtype: Dtype::F32,
-            max_sequences: DEFAULT_MAX_SEQUENCES,
+            lanes,
             max_context: None,
             progress: None,
         }
@@ -171,7 +173,7 @@ impl fmt::Debug for LoadOptions {
             .field("data_dir", &self.data_dir)
             .field("name", &self.name)
             .field("dtype", &self.dtype)
-            .field("max_sequences", &self.max_sequences)
+            .field("lanes", &self.lanes)
             .field("max_context", &self.max_context)
             .finish_non_exhaustive()
     }

@@ -15,6 +15,8 @@ use assay_proof::Sampler;
 use mistralrs::{CustomLogitsProcessor, Tensor};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::lanes::LaneGuard;
+
 /// What the tap reports for a step. At most one per token of `max_output`, so an unbounded channel is
 /// bounded by the request.
 pub(crate) type Choice = Result<u32, EngineError>;
@@ -47,6 +49,8 @@ pub(crate) struct Tap {
     end_token: u32,
     choices: UnboundedSender<Choice>,
     cancel: Cancel,
+    /// mistral.rs drops the tap with its sequence; only then is the lane free.
+    _lane: Option<LaneGuard>,
 }
 
 impl Tap {
@@ -58,7 +62,13 @@ impl Tap {
         cancel: Cancel,
     ) -> Self {
         let state = State { sampler, made: 0, last: end_token, over: false };
-        Self { state: Mutex::new(state), prompt_tokens, end_token, choices, cancel }
+        let state = Mutex::new(state);
+        Self { state, prompt_tokens, end_token, choices, cancel, _lane: None }
+    }
+
+    /// Keeps `lane` for as long as the tap lives.
+    pub(crate) fn in_lane(self, lane: LaneGuard) -> Self {
+        Self { _lane: Some(lane), ..self }
     }
 
     fn choose(&self, logits: &Tensor, context: &[u32]) -> u32 {

@@ -31,7 +31,8 @@ async fn the_seed_decides() {
     let one = run(engine, base.clone()).await;
     assert_eq!(run(engine, base.clone()).await, one);
     let seeds = 2..8_u8;
-    let others = seeds.map(|byte| GenerateRequest { seed: B256::repeat_byte(byte), ..base.clone() });
+    let others =
+        seeds.map(|byte| GenerateRequest { seed: B256::repeat_byte(byte), ..base.clone() });
     let others = join_all(others.map(|request| run(engine, request))).await;
     assert!(others.iter().any(|other| other.ids != one.ids));
 }
@@ -80,7 +81,7 @@ async fn it_ends_at_max_output() {
 async fn a_dropped_stream_frees_the_engine() {
     let folder = Folder::new();
     // One at a time: a generation that was not cancelled would block the next.
-    let options = LoadOptions { max_sequences: 1, ..LoadOptions::new(ModelSource::Demo, folder.path()) };
+    let options = LoadOptions { lanes: 1, ..LoadOptions::new(ModelSource::Demo, folder.path()) };
     let engine = MistralEngine::load(options).await.unwrap();
     let space = engine.info().max_context - 40;
     for _ in 0..4 {
@@ -104,8 +105,11 @@ async fn impossible_requests_are_refused_at_once() {
     let context = engine.info().max_context;
     let long = GenerateRequest { max_output: context, ..base.clone() };
     let error = engine.generate(long).await.unwrap_err();
-    assert!(matches!(error, EngineError::ContextExceeded { max_context, .. } if max_context == context));
-    let fits = GenerateRequest { prompt_ids: vec![5; context as usize], max_output: 1, ..base.clone() };
+    assert!(
+        matches!(error, EngineError::ContextExceeded { max_context, .. } if max_context == context)
+    );
+    let fits =
+        GenerateRequest { prompt_ids: vec![5; context as usize], max_output: 1, ..base.clone() };
     assert_eq!(engine.generate(fits).await.unwrap_err().code(), "context_exceeded");
     let unknown = GenerateRequest { prompt_ids: vec![engine.info().vocab_size], ..base.clone() };
     assert_eq!(engine.generate(unknown).await.unwrap_err().code(), "unknown_token");
@@ -143,13 +147,10 @@ async fn eight_generations_run_at_once() {
         requests.push(one);
     }
     let together = join_all(requests.into_iter().map(|one| run(engine, one))).await;
-    for (alone, together) in alone.iter().zip(&together) {
-        assert_eq!(engine.detokenize(&together.ids).await.unwrap(), together.text);
-        // Batches change the arithmetic in its last bits, which seldom changes a token.
-        assert_eq!(alone.ids.first(), together.ids.first());
+    assert_eq!(alone, together);
+    for done in together {
+        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
     }
-    let same = alone.iter().zip(&together).filter(|(a, b)| a == b).count();
-    assert!(same >= 6, "{same} of 8 answers are those of a quiet engine");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +191,9 @@ async fn the_manifest_names_the_model() {
     assert_eq!(manifest.architecture, "LlamaForCausalLM");
     assert_eq!(manifest.vocab_size, engine.info().vocab_size);
     assert_eq!(manifest.end_tokens, engine.end_tokens());
-    assert!(manifest.files.iter().any(|file| file.name == "model.safetensors" && file.bytes > 1 << 20));
+    assert!(
+        manifest.files.iter().any(|file| file.name == "model.safetensors" && file.bytes > 1 << 20)
+    );
     assert!(manifest.chat_template_sha256.is_some());
     // The same files elsewhere are the same model.
     let folder = Folder::new();

@@ -73,7 +73,10 @@ async fn missing_files_are_named() {
 async fn damaged_safetensors() {
     let weights = |copy: &Path| copy.join("model.safetensors");
     for (what, change) in [
-        ("download", Box::new(|b: &mut Vec<u8>| b.truncate(b.len() - 1)) as Box<dyn FnOnce(&mut Vec<u8>)>),
+        (
+            "download",
+            Box::new(|b: &mut Vec<u8>| b.truncate(b.len() - 1)) as Box<dyn FnOnce(&mut Vec<u8>)>,
+        ),
         ("download", Box::new(|b: &mut Vec<u8>| b.truncate(100))),
         ("download", Box::new(|b: &mut Vec<u8>| b.truncate(3))),
         ("header", Box::new(|b: &mut Vec<u8>| b[7] = 0x7F)),
@@ -87,7 +90,8 @@ async fn damaged_safetensors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_json() {
-    let files = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
+    let files =
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
     for name in files {
         let message = damaged(|copy| edit(copy.join(name), |b| b.truncate(b.len() / 2))).await;
         assert!(message.contains("not JSON") && message.contains(name), "{message}");
@@ -102,7 +106,8 @@ async fn damaged_json() {
     })
     .await;
     assert!(message.contains("NoSuch") || message.contains("architecture"), "{message}");
-    damaged(|copy| edit_json(copy.join("tokenizer.json"), |v| v["model"] = serde_json::json!({}))).await;
+    damaged(|copy| edit_json(copy.join("tokenizer.json"), |v| v["model"] = serde_json::json!({})))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
