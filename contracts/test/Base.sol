@@ -26,7 +26,8 @@ abstract contract Base {
     uint16 internal constant ROYALTY_BPS = 200;
     uint16 internal constant MINER_BPS = 9000;
     uint16 internal constant ROUTER_BPS = 500;
-    uint128 internal constant TIP = 1e15;
+    /// Small enough for something to be left to burn of an ordinary fee.
+    uint128 internal constant TIP = 1e14;
     uint128 internal constant DEPOSIT = 100e18;
     uint96 internal constant ALLOTMENT = 50e18;
     uint256 internal constant COLLATERAL = 100e18;

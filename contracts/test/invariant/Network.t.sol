@@ -14,17 +14,13 @@ contract Network is Base {
 
     SessionId[] public sessions;
     TaskId[] public tasks;
-    uint256 public burnt;
-    uint256 public paidIn;
-    uint256 public paidOut;
+    /// How much happened, for whoever tunes the handlers.
     uint256 public settledTasks;
     uint256 public refundedTasks;
-    uint256 internal supplyAtStart;
 
     function setUp() public override {
         super.setUp();
         newNodes(NODES, 4);
-        supplyAtStart = token.totalSupply();
         SessionId id = activeSession(1, 2);
         sessions.push(id);
     }
@@ -41,6 +37,18 @@ contract Network is Base {
         if (ok) sessions.push(abi.decode(result, (SessionId)));
     }
 
+    /// The same with everything that leads to its first task, unless the nodes are all busy.
+    function openActive(uint8 minNodes, uint8 maxNodes) external {
+        OpenTerms memory wanted = terms(minNodes % 2 + 1, maxNodes % 3 + 2);
+        (bool ok, bytes memory result) = tryCall(client, address(session), abi.encodeCall(session.open, (wanted)));
+        if (!ok) return;
+        SessionId id = abi.decode(result, (SessionId));
+        sessions.push(id);
+        reveal(session.sessionOf(id).drawRound);
+        (ok,) = tryCall(keeper, address(session), abi.encodeCall(session.activate, (id)));
+        if (ok) reveal(session.sessionOf(id).seedRound);
+    }
+
     function capture(uint256 i) external {
         SessionInfo memory info = session.sessionOf(pick(i));
         (bool ok,) = address(beacon).call(
@@ -53,31 +61,67 @@ contract Network is Base {
         tryCall(keeper, address(session), abi.encodeCall(session.activate, (pick(i))));
     }
 
-    function submit(uint256 i, uint8 lane, uint8 nonce, uint8 node, uint8 seconds_) external {
-        (SessionId id, Lane lane_) = (pick(i), Lane.wrap(lane % 2));
-        TaskRequest memory task = request(id, lane_, nonce, NodeId.wrap(uint32(node % (NODES + 1))));
+    function submit(uint256 i, uint8 lane, uint8 ahead, uint8 node, uint8 seconds_) external {
+        (SessionId id, Lane lane_) = (living(i), Lane.wrap(lane % 2));
+        TaskRequest memory task = request(id, lane_, nonceFrom(id, lane_, ahead), nodeFrom(id, node));
         task.deadline = uint64(block.timestamp) + seconds_;
         address from = lane % 2 == 0 ? client : router;
         (bool ok, bytes memory result) = tryCall(from, address(queue), abi.encodeCall(queue.submit, (task)));
         if (ok) tasks.push(abi.decode(result, (TaskId)));
     }
 
-    function submitAndCommit(uint256 i, uint8 nonce, uint8 node, uint32 prompt, uint32 output) external {
-        NodeId nodeId = NodeId.wrap(uint32(node % NODES + 1));
-        TaskRequest memory task = request(pick(i), ROUTER_LANE, nonce, nodeId);
+    function submitAndCommit(uint256 i, uint8 ahead, uint8 node, uint32 prompt, uint32 output) external {
+        SessionId id = living(i);
+        NodeId nodeId = nodeFrom(id, node);
+        TaskRequest memory task = request(id, ROUTER_LANE, nonceFrom(id, ROUTER_LANE, ahead), nodeId);
         bytes memory data = abi.encodeCall(
             queue.submitAndCommit, (task, sign(ROUTER_KEY, task), answer(prompt % 102, output % 202))
         );
-        (bool ok, bytes memory result) = tryCall(operatorOf(nodeId), address(queue), data);
+        address from = NodeId.unwrap(nodeId) == 0 ? keeper : operatorOf(nodeId);
+        (bool ok, bytes memory result) = tryCall(from, address(queue), data);
         if (ok) tasks.push(abi.decode(result, (TaskId)));
+    }
+
+    /// The first session from number `i` on that takes requests, or session `i`.
+    function living(uint256 i) internal view returns (SessionId) {
+        i = i % sessions.length;
+        for (uint256 k; k < sessions.length; ++k) {
+            SessionId id = sessions[(i + k) % sessions.length];
+            SessionState state = session.sessionOf(id).state;
+            if (state == SessionState.Active || state == SessionState.Draining) return id;
+        }
+        return sessions[i];
+    }
+
+    /// A nonce not far from the largest used: new, skipping some, or used before.
+    function nonceFrom(SessionId id, Lane lane, uint8 ahead) internal view returns (uint64) {
+        uint64 next = session.laneOf(id, lane).nextNonce;
+        return ahead > 200 && next > 0 ? next - 1 : next + ahead % 5;
+    }
+
+    /// A node of the session, now and then another or none.
+    function nodeFrom(SessionId id, uint8 node) internal view returns (NodeId) {
+        NodeId[] memory nodes = session.sessionOf(id).nodes;
+        if (node % 8 == 0 || nodes.length == 0) return NodeId.wrap(uint32(node / 8 % (NODES + 1)));
+        return nodes[node % nodes.length];
     }
 
     function commit(uint256 i, uint32 prompt, uint32 output) external {
         if (tasks.length == 0) return;
-        TaskId taskId = tasks[i % tasks.length];
+        TaskId taskId = openTask(i);
         Commit memory given = answer(prompt % 102, output % 202);
         address operator = operatorOf(queue.taskOf(taskId).nodeId);
         tryCall(operator, address(queue), abi.encodeCall(queue.commit, (taskId, given)));
+    }
+
+    /// The first assigned task from number `i` on, or task `i`.
+    function openTask(uint256 i) internal view returns (TaskId) {
+        i = i % tasks.length;
+        for (uint256 k; k < tasks.length; ++k) {
+            TaskId taskId = tasks[(i + k) % tasks.length];
+            if (queue.taskOf(taskId).state == TaskState.Assigned) return taskId;
+        }
+        return tasks[i];
     }
 
     function settle(uint256 from, uint256 count) external {
@@ -93,12 +137,14 @@ contract Network is Base {
 
     function advance(uint256 i) external {
         if (tasks.length == 0) return;
-        TaskId taskId = tasks[i % tasks.length];
+        TaskId taskId = openTask(i);
         (bool ok,) = tryCall(keeper, address(queue), abi.encodeCall(queue.advance, (taskId)));
         if (ok) ++refundedTasks;
     }
 
     function close(uint256 i) external {
+        if (i % 4 != 0) return;
+        i /= 4;
         tryCall(client, address(session), abi.encodeCall(session.close, (pick(i))));
     }
 
@@ -115,6 +161,8 @@ contract Network is Base {
     }
 
     function exit(uint8 node) external {
+        if (node % 8 != 0) return;
+        node /= 8;
         // One node stays, so that sessions go on.
         NodeId nodeId = NodeId.wrap(uint32(node % (NODES - 1) + 1));
         tryCall(pool.nodeOf(nodeId).owner, address(pool), abi.encodeCall(pool.exit, (nodeId)));
@@ -232,10 +280,6 @@ contract Network is Base {
         }
         vm.stopPrank();
     }
-
-    function counts() external view returns (uint256, uint256, uint256, uint256) {
-        return (sessions.length, tasks.length, settledTasks, refundedTasks);
-    }
 }
 
 contract NetworkInvariantTest {
@@ -259,13 +303,14 @@ contract NetworkInvariantTest {
     /// Only what actors do, not what checks.
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
         targets = new FuzzSelector[](1);
-        bytes4[] memory s = new bytes4[](18);
+        bytes4[] memory s = new bytes4[](20);
         (s[0], s[1], s[2]) = (Network.open.selector, Network.capture.selector, Network.activate.selector);
         (s[3], s[4], s[5]) = (Network.submit.selector, Network.submitAndCommit.selector, Network.commit.selector);
         (s[6], s[7], s[8]) = (Network.settle.selector, Network.advance.selector, Network.close.selector);
         (s[9], s[10], s[11]) = (Network.finish.selector, Network.expire.selector, Network.topUp.selector);
         (s[12], s[13], s[14]) = (Network.exit.selector, Network.releaseStake.selector, Network.withdraw.selector);
-        (s[15], s[16], s[17]) = (Network.pass.selector, Network.passLong.selector, Network.submitAndCommit.selector);
+        (s[15], s[16], s[17]) = (Network.pass.selector, Network.passLong.selector, Network.openActive.selector);
+        (s[18], s[19]) = (Network.submit.selector, Network.submitAndCommit.selector);
         targets[0] = FuzzSelector(address(network), s);
     }
 
@@ -290,5 +335,6 @@ contract NetworkInvariantTest {
         network.checkNothingIsStuck();
         network.checkConservation();
         network.checkHeld();
+        network.checkReservations();
     }
 }

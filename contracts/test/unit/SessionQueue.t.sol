@@ -204,9 +204,9 @@ contract SessionQueueTest is Base {
             task, abi.encodeWithSelector(ISessionQueue.SessionQueue_FeeAboveCap.selector, fee(100, 200), task.feeCap)
         );
         task = wanted(0);
-        (task.maxPrompt, task.maxOutput) = (9, 30);
-        refused(task, abi.encodeWithSelector(ISessionQueue.SessionQueue_FeeBelowTip.selector, fee(9, 30), TIP));
-        (task.maxPrompt, task.maxOutput) = (10, 30);
+        (task.maxPrompt, task.maxOutput) = (1, 2);
+        refused(task, abi.encodeWithSelector(ISessionQueue.SessionQueue_FeeBelowTip.selector, fee(1, 2), TIP));
+        (task.maxPrompt, task.maxOutput) = (1, 3);
         vm.prank(router);
         queue.submit(task);
     }
@@ -454,7 +454,8 @@ contract SessionQueueTest is Base {
         uint128 whole = fee(90, 150);
         (uint128 miner, uint128 toRouter, uint128 royalty) = (whole * 9 / 10, whole / 20, whole / 50);
         uint128 rest = whole - miner - toRouter - royalty;
-        uint128 tip = rest < TIP ? rest : TIP;
+        uint128 tip = TIP;
+        assertTrue(rest > tip, "something is burnt");
         address node = payoutOf(NodeId.unwrap(nodeId));
         vm.expectEmit();
         emit ISessionQueue.TaskSettled(first, id, nodeId, whole, miner, toRouter, royalty, tip, rest - tip);

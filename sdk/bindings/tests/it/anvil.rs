@@ -43,7 +43,9 @@ impl Anvil {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let url = lines
-            .find_map(|line| line.unwrap().strip_prefix("Listening on ").map(|at| format!("http://{at}")))
+            .find_map(|line| {
+                line.unwrap().strip_prefix("Listening on ").map(|at| format!("http://{at}"))
+            })
             .expect("anvil ended before it listened");
         // Anvil logs every call: its output must be read, or it would block.
         std::thread::spawn(move || lines.for_each(drop));

@@ -41,7 +41,10 @@ async fn contracts_are_deployed_and_know_one_another() {
     // A session closes before the longest request could end: the constructor's words come through.
     let broken = DeployConfig { notice_period_s: 300, ..config };
     let error = deploy(&provider, deployer, &broken).await.unwrap_err().to_string();
-    assert!(error.contains("SessionQueue_DeadlineTooLong(maxDeadline: 300, noticePeriod: 300)"), "{error}");
+    assert!(
+        error.contains("SessionQueue_DeadlineTooLong(maxDeadline: 300, noticePeriod: 300)"),
+        "{error}"
+    );
 
     let sessions = Session::new(first.sessions, &provider);
     assert_eq!(sessions.sessionCount().call().await.unwrap(), 0);

@@ -109,7 +109,8 @@ fn check(case: &Case) {
 
 #[test]
 fn hashes_of_assay_types_are_those_of_the_vectors() {
-    let text = std::fs::read_to_string(repository("contracts/test/vectors/commitments.json")).unwrap();
+    let text =
+        std::fs::read_to_string(repository("contracts/test/vectors/commitments.json")).unwrap();
     let vectors: Vectors = serde_json::from_str(&text).unwrap();
     assert!(vectors.cases.len() >= 4);
     vectors.cases.iter().for_each(check);
