@@ -30,7 +30,7 @@ pub fn unpack(data_dir: &Path) -> Result<PathBuf, EngineError> {
             "run agents/engine-mistral/demo-model/make.py and build again, or choose another model";
         return Err(wrong("this program was built without its files".into(), remedy));
     }
-    let folder = data_dir.join("models").join(DEMO_MODEL);
+    let folder = data_dir.join(DEMO_MODEL);
     let unpack_all = || -> io::Result<()> {
         fs::create_dir_all(&folder)?;
         remove_strangers(&folder)?;

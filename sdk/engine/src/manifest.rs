@@ -42,7 +42,7 @@ pub struct Manifest {
     pub end_tokens: Vec<u32>,
     /// Inference engine and its version.
     pub engine: String,
-    /// Weight files, by name.
+    /// Every file that the model is loaded from, by name: weights, configuration, tokenizer.
     pub files: Vec<ManifestFile>,
     /// Most tokens of prompt and answer together.
     pub max_context: u32,
