@@ -4,13 +4,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder, WsConnect};
 use alloy::transports::http::reqwest;
 use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 use assay_bindings::Deployment;
 
-use crate::DatabaseError;
+use crate::cursor::bind_genesis;
+use crate::{Database, DatabaseError};
 
 /// Longest time that one call may take. Connections over WebSocket hold calls back while they reconnect.
 pub(crate) const RPC_TIMEOUT: Duration = Duration::from_secs(10);
@@ -190,6 +192,25 @@ impl Chain {
                 let chain_id = self.chain_id;
                 return Err(ChainError::NoContracts { contract, address, chain_id });
             }
+        }
+        Ok(())
+    }
+
+    /// Binds a database to this chain at the first call, and refuses one that belongs to another chain,
+    /// such as a development chain that was started anew: its cursor and nonces would do harm here.
+    ///
+    /// # Errors
+    /// [`ChainError::OtherGenesis`]; from the chain or the database.
+    pub async fn bind(&self, db: &Database) -> Result<(), ChainError> {
+        let genesis = self.provider.get_block_by_number(BlockNumberOrTag::Earliest).into_future();
+        let Some(genesis) = self.call("eth_getBlockByNumber", genesis).await? else {
+            let url = self.endpoint.to_string();
+            return Err(ChainError::BadAnswer { url, reason: "there is no block 0".into() });
+        };
+        let got = genesis.header.hash;
+        let stored = db.transaction(|tx| bind_genesis(tx, got))?;
+        if stored != got {
+            return Err(ChainError::OtherGenesis { stored, got });
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cursor::{KEPT_BLOCKS, bind_genesis, load_blocks};
+use crate::cursor::{KEPT_BLOCKS, load_blocks};
 use crate::event::{Block, BlockRef, ChainEvent, Event, ProtocolEvent};
 use crate::{Chain, ChainError, Database};
 
@@ -116,7 +116,7 @@ impl EventSource {
         heads: &mut Option<Subscription<Header>>,
     ) -> Result<Step, ChainError> {
         if !*bound {
-            self.check_genesis().await?;
+            self.chain.bind(&self.db).await?;
             *bound = true;
         }
         // Subscribed before we look, so that no head falls between.
@@ -196,6 +196,8 @@ impl EventSource {
             let number = oldest.at.number;
             return Err(ChainError::ReorgTooDeep { kept: KEPT_BLOCKS, number });
         }
+        // A chain that was started anew is no reorganisation.
+        self.chain.bind(&self.db).await?;
         let Some(block) = self.recent.pop_back() else { return Ok(Step::More) };
         tracing::info!(number = block.at.number, hash = %block.at.hash, "block was reverted");
         match out.send(ChainEvent::Reverted(block)).await {
@@ -254,18 +256,6 @@ impl EventSource {
         let block = self.chain.provider.get_block_by_number(at).into_future();
         let block = self.chain.call("eth_getBlockByNumber", block).await?;
         Ok(block.map(|block| block.header))
-    }
-
-    async fn check_genesis(&self) -> Result<(), ChainError> {
-        let Some(genesis) = self.header(BlockNumberOrTag::Number(0)).await? else {
-            return Err(self.bad_answer("there is no block 0"));
-        };
-        let got = genesis.hash;
-        let stored = self.db.transaction(|tx| bind_genesis(tx, got))?;
-        if stored != got {
-            return Err(ChainError::OtherGenesis { stored, got });
-        }
-        Ok(())
     }
 
     fn bad_answer(&self, reason: &str) -> ChainError {

@@ -103,15 +103,16 @@ impl Drop for Claim<'_> {
 }
 
 impl Outbox {
-    /// An outbox for the account of `signer`; asks the chain once, so that trouble shows at the start.
+    /// An outbox for the account of `signer`; binds the database to the chain, see [`Chain::bind`].
     ///
     /// # Errors
-    /// If the chain does not answer.
+    /// If the chain does not answer, or the database belongs to another one.
     pub async fn new(
         chain: Chain,
         signer: PrivateKeySigner,
         db: Arc<Database>,
     ) -> Result<Self, OutboxError> {
+        chain.bind(&db).await?;
         let store = Store::new(db, signer.address());
         let inner = Inner {
             chain,
@@ -120,9 +121,7 @@ impl Outbox {
             signing: tokio::sync::Mutex::new(()),
             watched: Mutex::new(HashSet::new()),
         };
-        let outbox = Self { inner: Arc::new(inner) };
-        outbox.inner.count().await?;
-        Ok(outbox)
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The account.

@@ -6,7 +6,7 @@ use crate::world::World;
 #[tokio::test]
 async fn both_kinds_of_url_connect() {
     let world = World::new(true).await;
-    for url in [world.devnet.http_url(), world.devnet.ws_url()] {
+    for url in [world.node.http_url(), world.node.ws_url()] {
         let chain = Chain::connect(&url, world.deployment.clone()).await.unwrap();
         assert_eq!(chain.chain_id, 31337);
     }
@@ -37,7 +37,7 @@ async fn a_chain_that_is_down_is_named_with_the_remedy() {
 async fn another_chain_is_refused() {
     let world = World::new(true).await;
     let deployment = assay_bindings::Deployment { chain_id: 42161, ..world.deployment.clone() };
-    let error = Chain::connect(&world.devnet.http_url(), deployment).await.unwrap_err();
+    let error = Chain::connect(&world.node.http_url(), deployment).await.unwrap_err();
     assert!(matches!(error, ChainError::WrongChain { expected: 42161, got: 31337, .. }), "{error}");
 }
 
@@ -46,7 +46,7 @@ async fn an_address_without_code_is_refused_by_name() {
     let world = World::new(true).await;
     let deployment =
         assay_bindings::Deployment { queue: Address::repeat_byte(9), ..world.deployment.clone() };
-    let error = Chain::connect(&world.devnet.http_url(), deployment).await.unwrap_err();
+    let error = Chain::connect(&world.node.http_url(), deployment).await.unwrap_err();
     assert!(matches!(error, ChainError::NoContracts { contract: "SessionQueue", .. }), "{error}");
     assert!(error.to_string().contains("assay deploy"));
 }

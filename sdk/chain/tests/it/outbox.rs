@@ -1,9 +1,13 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy::eips::eip2718::Encodable2718;
+use alloy::network::TxSignerSync;
 use alloy::primitives::{Address, B256, U256};
 use alloy::providers::Provider;
 use alloy::signers::local::PrivateKeySigner;
-use assay_chain::{Chain, Intent, Outbox, OutboxError, OutboxStatus};
+use assay_chain::{Chain, Database, Intent, Outbox, OutboxError, OutboxStatus};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -143,7 +147,7 @@ async fn what_was_signed_and_never_sent_is_sent_after_a_restart() {
     }
     sends.abort_all();
     while sends.join_next().await.is_some() {}
-    let _: bool = world.rpc("evm_revert", (snapshot,)).await;
+    world.go_back(snapshot).await;
     db.transaction(|tx| tx.execute("UPDATE outbox SET state = 'signed'", [])).unwrap();
     drop(outbox);
     world.mine().await;
@@ -163,6 +167,95 @@ async fn what_was_signed_and_never_sent_is_sent_after_a_restart() {
     assert_eq!(count(&world, signer.address()).await, 2);
     stop.cancel();
     service.join_next().await.unwrap().unwrap().unwrap();
+}
+
+/// Leaves a stored transaction behind whose signed version has this gas limit and this fee.
+async fn leave_behind(
+    world: &World,
+    signer: &PrivateKeySigner,
+    gas_limit: u64,
+    fee: u128,
+) -> Arc<Database> {
+    let db = world.database("a");
+    let outbox = Outbox::new(world.chain().await, signer.clone(), db.clone()).await.unwrap();
+    let snapshot: String = world.rpc("evm_snapshot", ()).await;
+    let mut send = JoinSet::new();
+    let (sender, intent) = (outbox.clone(), world.emit(1));
+    send.spawn(async move { sender.send(intent).await });
+    while outbox.status().unwrap().sent < 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    send.shutdown().await;
+    world.go_back(snapshot).await;
+    let intent = world.emit(1);
+    let mut tx = TxEip1559 {
+        chain_id: 31337,
+        nonce: 0,
+        gas_limit,
+        max_fee_per_gas: fee,
+        max_priority_fee_per_gas: fee,
+        to: intent.to.into(),
+        input: intent.data,
+        ..Default::default()
+    };
+    let signature = signer.sign_transaction_sync(&mut tx).unwrap();
+    let tx: TxEnvelope = tx.into_signed(signature).into();
+    let (hash, raw, fee) = (tx.tx_hash().to_vec(), tx.encoded_2718(), fee.to_string());
+    db.transaction(|sql| {
+        sql.execute("UPDATE outbox SET state = 'signed'", [])?;
+        sql.execute(
+            "UPDATE outbox_attempts SET hash = ?, raw = ?, max_fee = ?, max_tip = ?",
+            (hash, raw, &fee, &fee),
+        )
+    })
+    .unwrap();
+    db
+}
+
+#[tokio::test]
+async fn what_pays_too_little_is_signed_again_with_higher_fees() {
+    let world = World::new(false).await;
+    let signer = PrivateKeySigner::random();
+    world.fund(signer.address()).await;
+    let db = leave_behind(&world, &signer, 200_000, 1).await;
+    let _: serde_json::Value = world.rpc("evm_setAutomine", (true,)).await;
+    let outbox = Outbox::new(world.chain().await, signer, db.clone()).await.unwrap();
+    let sent = tokio::time::timeout(PATIENCE, outbox.send(world.emit(1))).await.unwrap().unwrap();
+    assert!(succeeded(&sent));
+    let attempts: i64 = db
+        .transaction(|tx| {
+            tx.query_row("SELECT COUNT(*) FROM outbox_attempts", [], |row| row.get(0))
+        })
+        .unwrap();
+    assert_eq!(attempts, 2);
+    assert_eq!(count(&world, outbox.address()).await, 1);
+}
+
+#[tokio::test]
+async fn what_the_node_never_takes_is_given_up_and_its_nonce_used() {
+    let world = World::new(false).await;
+    let signer = PrivateKeySigner::random();
+    world.fund(signer.address()).await;
+    let db = leave_behind(&world, &signer, 20_000, 10_000_000_000).await;
+    let _: serde_json::Value = world.rpc("evm_setAutomine", (true,)).await;
+    let outbox = Outbox::new(world.chain().await, signer, db).await.unwrap();
+    let send = outbox.send(world.emit(1));
+    let error = tokio::time::timeout(PATIENCE, send).await.unwrap().unwrap_err();
+    let OutboxError::Refused { key, reason } = &error else { panic!("{error}") };
+    assert!(key == "emit:1" && reason.contains("intrinsic gas too low"), "{error}");
+    assert_eq!(count(&world, outbox.address()).await, 1);
+    // Those behind it go on.
+    assert!(succeeded(&outbox.send(world.emit(2)).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_database_of_another_chain_is_refused() {
+    let (world, other) = (World::new(true).await, World::new(true).await);
+    let signer = PrivateKeySigner::random();
+    let db = world.database("a");
+    drop(Outbox::new(world.chain().await, signer.clone(), db.clone()).await.unwrap());
+    let error = Outbox::new(other.chain().await, signer, db).await.unwrap_err();
+    assert!(error.to_string().contains("data folder") && !error.is_retryable(), "{error}");
 }
 
 #[tokio::test]
@@ -202,7 +295,7 @@ async fn what_a_reorganisation_took_back_is_sent_again() {
     let snapshot: String = world.rpc("evm_snapshot", ()).await;
     outbox.send(world.emit(1)).await.unwrap();
     outbox.send(world.emit(2)).await.unwrap();
-    let _: bool = world.rpc("evm_revert", (snapshot,)).await;
+    world.go_back(snapshot).await;
     assert_eq!(count(&world, outbox.address()).await, 0);
     // The next one finds the gap.
     assert!(succeeded(&outbox.send(world.emit(3)).await.unwrap()));
@@ -217,11 +310,11 @@ async fn a_chain_that_is_down_stores_nothing() {
     let world = World::new(true).await;
     let signer = PrivateKeySigner::random();
     world.fund(signer.address()).await;
-    let url = world.devnet.http_url();
+    let url = world.node.http_url();
     let chain = Chain::connect(&url, world.deployment.clone()).await.unwrap();
     let outbox = Outbox::new(chain, signer, world.database("a")).await.unwrap();
     let intent = world.emit(1);
-    world.devnet.stop().await;
+    world.node.stop().await;
     let error = outbox.send(intent).await.unwrap_err();
     assert!(matches!(&error, OutboxError::Rpc { .. }) && error.is_retryable(), "{error}");
     assert_eq!(outbox.status().unwrap(), OutboxStatus::default());

@@ -36,7 +36,7 @@ async fn every_block_comes_in_order_with_its_events() {
 #[tokio::test]
 async fn polling_over_http_sees_the_same() {
     let world = World::new(true).await;
-    let chain = Chain::connect(&world.devnet.http_url(), world.deployment.clone()).await.unwrap();
+    let chain = Chain::connect(&world.node.http_url(), world.deployment.clone()).await.unwrap();
     let start = head(&world).await + 1;
     let mut follower = Follower::start(chain, world.database("a"), start);
     world.emit_by_faucet(5).await;
@@ -74,8 +74,7 @@ async fn a_reorganisation_is_undone_newest_first() {
     world.emit_by_faucet(1).await;
     world.emit_by_faucet(2).await;
     let (one, two) = (follower.committed().await, follower.committed().await);
-    let back: bool = world.rpc("evm_revert", (snapshot,)).await;
-    assert!(back);
+    world.go_back(snapshot).await;
     world.emit_by_faucet(3).await;
     world.emit_by_faucet(4).await;
     world.emit_by_faucet(5).await;
@@ -97,7 +96,7 @@ async fn a_reorganisation_while_down_is_undone_with_its_events() {
     world.emit_by_faucet(2).await;
     let (one, two) = (follower.committed().await, follower.committed().await);
     let db = follower.stop().await;
-    let _: bool = world.rpc("evm_revert", (snapshot,)).await;
+    world.go_back(snapshot).await;
     // The new chain is longer, so that only hashes tell.
     for nonce in 3..7 {
         world.emit_by_faucet(nonce).await;

@@ -1,4 +1,6 @@
 //! A chain, contracts that emit and refuse what a test wants, and an agent's folder.
+//!
+//! The chain is the embedded one, or, if `ASSAY_TEST_ANVIL` names its program, anvil.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use alloy::sol_types::{SolError, SolEvent};
 use assay_bindings::{Deployment, SessionQueue};
 use assay_chain::{Block, Chain, ChainEvent, Database, EventSource, Intent, Outbox, save_cursor};
 use assay_devnet::{Devnet, DevnetConfig};
+use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +51,61 @@ fn init_code() -> Bytes {
     init.into()
 }
 
+pub enum Node {
+    Devnet(Devnet),
+    Anvil { process: Child, port: u16 },
+}
+
+impl Node {
+    async fn start(faucet: Address) -> Self {
+        let balance = U256::from(10).pow(U256::from(24));
+        let Ok(program) = std::env::var("ASSAY_TEST_ANVIL") else {
+            let config = DevnetConfig {
+                block_time: None,
+                accounts: vec![(faucet, balance)],
+                ..DevnetConfig::default()
+            };
+            return Self::Devnet(Devnet::start(config).await.unwrap());
+        };
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = tokio::process::Command::new(program)
+            .args(["--silent", "--hardfork", "prague", "--port", &port.to_string()])
+            // Two chains that start in the same second would have the same block 0.
+            .args(["--timestamp", &(1_700_000_000 + u64::from(port)).to_string()])
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let node = Self::Anvil { process, port };
+        let provider = ProviderBuilder::new().connect_http(node.http_url().parse().unwrap());
+        while provider.get_chain_id().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let set = provider.raw_request("anvil_setBalance".into(), (faucet, balance));
+        let _: serde_json::Value = set.await.unwrap();
+        node
+    }
+
+    pub fn http_url(&self) -> String {
+        match self {
+            Self::Devnet(devnet) => devnet.http_url(),
+            Self::Anvil { port, .. } => format!("http://127.0.0.1:{port}"),
+        }
+    }
+
+    pub fn ws_url(&self) -> String {
+        self.http_url().replace("http", "ws")
+    }
+
+    pub async fn stop(self) {
+        match self {
+            Self::Devnet(devnet) => devnet.stop().await,
+            Self::Anvil { mut process, .. } => process.kill().await.unwrap(),
+        }
+    }
+}
+
 pub struct World {
-    pub devnet: Devnet,
+    pub node: Node,
     pub deployment: Deployment,
     /// Signs for a funded account that no outbox has.
     pub provider: DynProvider,
@@ -60,13 +116,7 @@ impl World {
     /// A chain that mines on a transaction, or only on demand.
     pub async fn new(mine_on_transaction: bool) -> Self {
         let faucet = PrivateKeySigner::random();
-        let config = DevnetConfig {
-            block_time: None,
-            mine_on_transaction: true,
-            accounts: vec![(faucet.address(), U256::from(10).pow(U256::from(24)))],
-            ..DevnetConfig::default()
-        };
-        let devnet = Devnet::start(config).await.unwrap();
+        let node = Node::start(faucet.address()).await;
         // The usual nonces are remembered, and wrong after a reorganisation.
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
@@ -74,7 +124,7 @@ impl World {
             .with_simple_nonce_management()
             .fetch_chain_id()
             .wallet(EthereumWallet::from(faucet.clone()))
-            .connect_http(devnet.http_url().parse().unwrap())
+            .connect_http(node.http_url().parse().unwrap())
             .erased();
         let mut at = Vec::new();
         for _ in 0..7 {
@@ -93,7 +143,7 @@ impl World {
             payment: at[5],
             beacon: at[6],
         };
-        let world = Self { devnet, deployment, provider, folder: tempfile::tempdir().unwrap() };
+        let world = Self { node, deployment, provider, folder: tempfile::tempdir().unwrap() };
         if !mine_on_transaction {
             let _: serde_json::Value = world.rpc("evm_setAutomine", (false,)).await;
         }
@@ -108,12 +158,21 @@ impl World {
         self.provider.raw_request(method.into(), params).await.unwrap()
     }
 
+    /// Goes back to a snapshot; the node forgets the transactions that wait, too.
+    pub async fn go_back(&self, snapshot: String) {
+        let back: bool = self.rpc("evm_revert", (snapshot,)).await;
+        assert!(back);
+        if let Node::Anvil { .. } = self.node {
+            let _: serde_json::Value = self.rpc("anvil_dropAllTransactions", ()).await;
+        }
+    }
+
     pub async fn mine(&self) {
         let _: serde_json::Value = self.rpc("evm_mine", ()).await;
     }
 
     pub async fn chain(&self) -> Chain {
-        Chain::connect(&self.devnet.ws_url(), self.deployment.clone()).await.unwrap()
+        Chain::connect(&self.node.ws_url(), self.deployment.clone()).await.unwrap()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
