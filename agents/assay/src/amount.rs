@@ -12,7 +12,8 @@ const DECIMALS: u8 = 18;
 /// `2.5` is 2.5 COR in minor units.
 pub fn parse_cor(text: &str) -> Result<u128> {
     let hint = || format!("{text:?} is not an amount of COR: write it like 5 or 2.5");
-    ensure!(!text.trim_start().starts_with('-'), hint());
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    ensure!(text.chars().any(|c| c.is_ascii_digit()) && text.trim().chars().all(digits), hint());
     let amount: U256 = parse_units(text.trim(), DECIMALS).with_context(hint)?.into();
     u128::try_from(amount).ok().with_context(|| format!("{text} COR is more than there can be"))
 }

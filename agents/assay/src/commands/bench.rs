@@ -200,7 +200,14 @@ async fn transactions(url: &str, task: &str) -> Result<Value> {
     loop {
         let record: Value = reqwest::get(format!("{url}/v1/tasks/{task}")).await?.json().await?;
         if record["state"] == "settled" {
-            return Ok(record["transactions"].clone());
+            let sent = |entry: &&Value| entry["transaction_hash"].is_string();
+            return Ok(record["timeline"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(sent)
+                .cloned()
+                .collect());
         }
         if begun.elapsed() > SETTLE {
             bail!("task {task} is not settled within {SETTLE:?}: {record}");
@@ -266,7 +273,12 @@ fn describe(value: &Value) -> String {
         "transactions of the last task:".into(),
     ];
     for transaction in value["transactions"].as_array().into_iter().flatten() {
-        lines.push(format!("  {transaction}"));
+        lines.push(format!(
+            "  {:<12} {:>8} gas  {}",
+            transaction["event"].as_str().unwrap_or_default(),
+            transaction["gas_used"],
+            transaction["transaction_hash"].as_str().unwrap_or_default()
+        ));
     }
     lines.join("\n")
 }

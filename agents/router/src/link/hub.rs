@@ -40,6 +40,8 @@ struct Link {
     commands: mpsc::Sender<Command>,
     capacity: u32,
     load: u32,
+    /// Tasks given to it on this connection.
+    served: u64,
     draining: bool,
     replaced: CancellationToken,
 }
@@ -107,6 +109,7 @@ impl Hub {
             commands: sender,
             capacity: capacity.clamp(1, MAX_CAPACITY),
             load: 0,
+            served: 0,
             draining: false,
             replaced: replaced.clone(),
         };
@@ -157,21 +160,23 @@ impl Hub {
         self.links().by_node.keys().copied().collect()
     }
 
-    /// Room on the least loaded of `nodes`, without those that were tried.
+    /// Room on the least loaded of `nodes`, without those that were tried; of equals, on the one that had the
+    /// fewest tasks so far, so that idle miners take turns.
     ///
     /// # Errors
     /// Why there is none.
     pub fn reserve(&self, nodes: &[NodeId], tried: &[NodeId]) -> Result<Slot, NoNode> {
         let mut links = self.links();
-        let mut best: Option<(u32, NodeId)> = None;
+        let mut best: Option<((u32, u64), NodeId)> = None;
         let mut connected = false;
         for node in nodes.iter().filter(|n| !tried.contains(n)) {
             let Some(link) = links.by_node.get(node).filter(|l| !l.draining) else { continue };
             connected = true;
             // Share of the capacity in use, in thousandths.
             let load = link.load.saturating_mul(1000) / link.capacity;
-            if link.load < link.capacity && best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, *node));
+            let rank = (load, link.served);
+            if link.load < link.capacity && best.is_none_or(|(least, _)| rank < least) {
+                best = Some((rank, *node));
             }
         }
         let Some((_, node)) = best else {
@@ -179,6 +184,7 @@ impl Hub {
         };
         let Some(link) = links.by_node.get_mut(&node) else { return Err(NoNode::Disconnected) };
         link.load += 1;
+        link.served += 1;
         let (connection, commands) = (link.connection, link.commands.clone());
         Ok(Slot { hub: self.clone(), node, connection, commands, used: false })
     }

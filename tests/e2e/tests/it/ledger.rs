@@ -17,6 +17,8 @@ use assay_types::{ResultBlock, StreamHash, TaskId};
 use crate::{SETTLED_WITHIN, chat, question, settled};
 
 const ROUTER_SESSION: u64 = 1;
+/// `TaskState.Settled` of `ISessionQueue`.
+const SETTLED: u8 = 3;
 
 struct View {
     provider: DynProvider,
@@ -86,6 +88,17 @@ impl View {
         assert_eq!(sum, balance, "the accounts do not add up to the token balance");
     }
 
+    async fn commit(&self, task: TaskId) -> SessionQueue::TaskCommitted {
+        let filter = Filter::new()
+            .from_block(0)
+            .address(self.queue)
+            .event_signature(SessionQueue::TaskCommitted::SIGNATURE_HASH)
+            .topic1(task.0);
+        let logs = self.provider.get_logs(&filter).await.unwrap();
+        assert_eq!(logs.len(), 1, "committed {} times", logs.len());
+        logs[0].log_decode::<SessionQueue::TaskCommitted>().unwrap().inner.data
+    }
+
     /// The split of the fee, from the settlement's own event.
     async fn settlement(&self, task: TaskId) -> SessionQueue::TaskSettled {
         let filter = Filter::new()
@@ -118,11 +131,7 @@ async fn one_task_is_paid(network: Network) {
     let settlement = view.settlement(task).await;
     let onchain =
         SessionQueue::new(view.queue, &view.provider).taskOf(task.0).call().await.unwrap();
-    assert!(
-        matches!(onchain.state, SessionQueue::TaskState::Settled),
-        "state {}",
-        onchain.state as u8
-    );
+    assert_eq!(onchain.state, SETTLED);
 
     // The fee is exactly what the tokens cost, and all of it came out of the client's session.
     let session =
@@ -154,13 +163,14 @@ async fn one_task_is_paid(network: Network) {
 
     // The digest on chain is the CID of the pinned result, and the result is what the client got.
     let store = KuboStore::new(network.described("/ipfs_url").unwrap()).unwrap();
-    assert!(store.is_pinned(onchain.outputDigest).await.unwrap());
-    let bytes = store.get(onchain.outputDigest).await.unwrap();
+    let commit = view.commit(task).await;
+    assert!(store.is_pinned(commit.outputDigest).await.unwrap());
+    let bytes = store.get(commit.outputDigest).await.unwrap();
     let block = ResultBlock::decode(&bytes).unwrap();
     assert_eq!(block.text, answer["choices"][0]["message"]["content"].as_str().unwrap());
     assert_eq!(block.ids.len() as u64, answer["usage"]["completion_tokens"].as_u64().unwrap());
     assert_eq!(block.stream_hash, StreamHash::of(task, &block.ids));
-    let cid = cid_of(onchain.outputDigest).to_string();
+    let cid = cid_of(commit.outputDigest).to_string();
     assert!(record.to_string().contains(&cid), "the record does not name {cid}: {record:#}");
     let gateway = format!("{}/ipfs/{cid}", network.described("/ipfs_url").unwrap());
     assert_eq!(reqwest::get(gateway).await.unwrap().bytes().await.unwrap(), bytes);
