@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -28,6 +29,19 @@ impl Drop for Reaped {
     }
 }
 
+/// The program itself: npm's launcher around it would leave it running when it is killed.
+fn anvil_program() -> Result<PathBuf> {
+    let packages = root().join("node_modules/@foundry-rs");
+    let hint = "anvil is not installed: run `npm ci` in the repository's root";
+    for entry in std::fs::read_dir(packages).context(hint)? {
+        let program = entry?.path().join("bin/anvil");
+        if program.is_file() {
+            return Ok(program);
+        }
+    }
+    bail!(hint)
+}
+
 /// Foundry's development chain, as npm installed it.
 pub struct Anvil {
     _child: Reaped,
@@ -37,17 +51,13 @@ pub struct Anvil {
 impl Anvil {
     /// Starts anvil with the hardfork of this project, mining on transactions and every second.
     pub async fn start() -> Result<Self> {
-        let program = root().join("node_modules/@foundry-rs/anvil/bin.mjs");
-        if !program.exists() {
-            bail!("anvil is not installed: run `npm ci` in the repository's root");
-        }
         let port = free_port()?;
-        let child = Command::new("node")
-            .arg(program)
+        let child = Command::new(anvil_program()?)
             .args(["--port", &port.to_string(), "--hardfork", "prague", "--quiet"])
             .args(["--block-time", "1", "--mixed-mining"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .context("anvil cannot be started")?;
         let anvil = Self { _child: Reaped(child), url: format!("http://127.0.0.1:{port}") };
