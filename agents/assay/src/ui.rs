@@ -23,7 +23,11 @@ pub fn note(text: impl AsRef<str>) {
 }
 
 /// Prints `value` as JSON, or the text that `text` makes of it.
-pub fn show<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+pub fn show<T: Serialize + ?Sized>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<()> {
     if json {
         line(serde_json::to_string_pretty(value)?);
     } else {

@@ -33,7 +33,7 @@ pub async fn run(global: &Global, command: NodeCommand) -> Result<()> {
             let count =
                 NodePool::new(chain.deployment.nodes, &chain.provider).nodeCount().call().await?;
             let rows = rows(&chain, start, 1..=count).await?;
-            ui::show(global.json, &rows, |rows| table(rows))
+            ui::show(global.json, rows.as_slice(), table)
         }
         NodeCommand::Status(args) => {
             let chain = Chain::connect(&network.rpc_url, network.deployment).await?;
@@ -140,7 +140,7 @@ fn in_cor(minor: &str) -> String {
     cor(minor.parse::<U256>().unwrap_or_default())
 }
 
-fn table(rows: &Vec<Row>) -> String {
+fn table(rows: &[Row]) -> String {
     if rows.is_empty() {
         return "no node is registered: `assay node register` or `assay miner` registers one"
             .into();

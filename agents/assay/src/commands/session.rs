@@ -86,7 +86,7 @@ async fn open(global: &Global, network: Network, args: SessionOpenArgs) -> Resul
         deposit: parse_cor(&args.deposit)?,
         min_nodes: args.min_nodes,
         max_nodes: args.max_nodes,
-        lanes: args.lanes.iter().map(|lane| parse_lane(lane)).collect::<Result<_>>()?,
+        lanes: args.lanes.iter().map(String::as_str).map(parse_lane).collect::<Result<_>>()?,
     };
     let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
     let wallet = Wallet::connect(&network.rpc_url, network.deployment, signer).await?;

@@ -69,8 +69,7 @@ impl Running {
         let router = start_router(&agents, args, &base, &chain, &model).await?;
         let http_url = format!("http://{}", router.local_addr());
         steps.say(format!("router: {http_url}"));
-        let link = format!("ws://{}/link", router.local_addr());
-        let miners = start_miners(&agents, &base, &chain, engine, &model, &link, steps).await?;
+        let miners = start_miners(&agents, &base, &chain, engine, steps, &router).await?;
         wait_for_slots(&chain).await?;
         let session = open_and_wait(&base, &chain, &model, steps).await?;
         wait_for_router(&router).await?;
@@ -198,13 +197,14 @@ async fn start_miners(
     base: &Foundation,
     chain: &Chain,
     engine: Arc<MistralEngine>,
-    model: &network::ServedModel,
-    link: &str,
     steps: &Steps,
+    router: &RouterHandle,
 ) -> Result<Vec<MinerHandle>> {
+    let link = format!("ws://{}/link", router.local_addr());
+    let model_id = engine.info().model_id;
     let starts = base.accounts.miners.iter().map(|account| {
         let config = MinerConfig {
-            router_urls: vec![link.to_owned()],
+            router_urls: vec![link.clone()],
             capacity: MINER_CAPACITY,
             data: agents.join(&account.name),
             ..MinerConfig::default()
@@ -215,7 +215,7 @@ async fn start_miners(
             operator: account.signer.clone(),
             store: base.store.clone(),
             engine: engine.clone(),
-            model_id: model.model_id,
+            model_id,
         };
         async move {
             let miner = assay_miner::start(config, deps)
