@@ -125,17 +125,15 @@ impl Running {
         }
     }
 
-    /// Intake first, then the work that is owed, then what carries it.
+    /// Router and miners together, since an answer under way needs both; then what carries them.
     pub async fn stop(self, steps: &Steps) {
-        if let Err(error) = self.router.stop().await {
+        let miners = futures::future::join_all(self.miners.into_iter().map(MinerHandle::stop));
+        let (router, miners) = tokio::join!(self.router.stop(), miners);
+        if let Err(error) = router {
             steps.say(format!("router: {error:#}"));
         }
-        for result in
-            futures::future::join_all(self.miners.into_iter().map(MinerHandle::stop)).await
-        {
-            if let Err(error) = result {
-                steps.say(format!("miner: {error:#}"));
-            }
+        for error in miners.into_iter().filter_map(Result::err) {
+            steps.say(format!("miner: {error:#}"));
         }
         if let Err(error) = self.oracle.stop().await {
             steps.say(format!("oracle: {error:#}"));
