@@ -77,7 +77,11 @@ impl Link {
             let pause = backoff.mul_f64(rand::random_range(0.5..=1.0));
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
             let retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(url = %self.url, reason, retry_in_ms, "no link to the router");
+            if self.parts.drain.is_cancelled() {
+                tracing::info!(url = %self.url, reason, "the link ended while the miner stops");
+            } else {
+                tracing::warn!(url = %self.url, reason, retry_in_ms, "no link to the router");
+            }
             self.parts.stats.error(format!("{}: {reason}", self.url));
             tokio::select! {
                 () = stop.cancelled() => return,
