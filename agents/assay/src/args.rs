@@ -24,6 +24,9 @@ pub struct Global {
     /// Folder of the network: its description (network.json), keystores, content, databases.
     #[arg(long, env = "ASSAY_DATA", global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// TOML file with a section for each command; its settings have the names of the flags.
+    #[arg(long, env = "ASSAY_CONFIG", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON value instead of text.
     #[arg(long, global = true)]
     pub json: bool,

@@ -4,6 +4,7 @@
 mod amount;
 mod args;
 mod commands;
+mod config;
 mod keys;
 mod network;
 mod ui;
@@ -20,8 +21,7 @@ use crate::args::{Cli, Command};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli).await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             ui::note(format!("error: {error:#}"));
@@ -30,7 +30,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<()> {
+async fn run() -> Result<()> {
+    let cli = Cli::parse_from(config::complete(std::env::args_os().collect())?);
     let format = if cli.global.log_json { LogFormat::Json } else { LogFormat::Text };
     init_logging(&LogOptions { filter: cli.global.log.clone(), format })?;
     let global = &cli.global;
