@@ -63,6 +63,9 @@ pub fn run_assay<S: AsRef<OsStr>>(data: &std::path::Path, args: &[S]) -> Result<
         .context("assay cannot be started")
 }
 
+/// An agent in a process of its own. It ends by force, as in a crash, when it is dropped.
+pub struct Agent(#[expect(dead_code, reason = "held to be killed")] Reaped);
+
 /// How to start a network.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkOptions {
@@ -110,6 +113,20 @@ impl Network {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("assay up was not ready within {NETWORK_START:?}:\n{}", self.log())
+    }
+
+    /// Starts `assay <args>` beside it, e.g. a miner of its own.
+    pub fn spawn(&self, args: &[&str]) -> Result<Agent> {
+        let log = File::create(self.data.path().join("agent.log"))?;
+        let child = Command::new(assay_binary()?)
+            .args(args)
+            .env("ASSAY_DATA", self.data.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("the agent cannot be started")?;
+        Ok(Agent(Reaped(child)))
     }
 
     /// What it printed and logged.

@@ -6,7 +6,7 @@ mod binary;
 mod contracts;
 mod process;
 
-pub use binary::{Network, NetworkOptions, assay_binary, run_assay};
+pub use binary::{Agent, Network, NetworkOptions, assay_binary, run_assay};
 pub use contracts::{CompiledContract, compile_contracts};
 pub use process::{Anvil, free_port};
 

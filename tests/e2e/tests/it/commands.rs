@@ -1,14 +1,7 @@
 //! The command line, as a person and as a script use it.
 
+use crate::json;
 use assay_harness::{Network, run_assay};
-use serde_json::Value;
-
-fn json(network: &Network, args: &[&str]) -> Value {
-    let output = run_assay(network.data(), &[args, &["--json"]].concat()).unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "assay {args:?}: {complaint}\n{}", network.log());
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ask_sessions_tasks_and_nodes() {

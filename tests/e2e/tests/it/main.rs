@@ -3,16 +3,25 @@
 
 mod bad_input;
 mod commands;
+mod crash;
 mod ledger;
 mod openai;
 
 use std::time::{Duration, Instant};
 
-use assay_harness::Network;
+use assay_harness::{Network, run_assay};
 use serde_json::{Value, json};
 
 /// Development windows let a task settle within 10 seconds; a busy machine gets more.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What `assay <args> --json` prints.
+fn json(network: &Network, args: &[&str]) -> Value {
+    let output = run_assay(network.data(), &[args, &["--json"]].concat()).unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "assay {args:?}: {complaint}\n{}", network.log());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
 
 /// One plain chat completion; returns status, task id and body.
 async fn chat(network: &Network, body: Value) -> (u16, Option<String>, Value) {
