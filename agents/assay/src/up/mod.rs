@@ -65,7 +65,7 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<()> {
         ui::line(serde_json::to_string(&started.description)?);
     } else {
         steps.say(format!("ready; described in {}", path.display()));
-        ui::line(started.banner());
+        ui::line(started.banner(&own_command(global)));
     }
     let failed = tokio::select! {
         failed = started.agents_end() => Some(failed),
@@ -78,6 +78,15 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<()> {
     match failed {
         Some(error) => Err(error),
         None => Ok(()),
+    }
+}
+
+/// This program as a person would call it again for the same network.
+fn own_command(global: &Global) -> String {
+    let program = std::env::args().next().unwrap_or_else(|| "assay".into());
+    match &global.data {
+        Some(data) => format!("{program} --data {}", data.display()),
+        None => program,
     }
 }
 

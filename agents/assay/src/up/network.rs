@@ -84,8 +84,8 @@ impl Running {
         Ok(Self { description, base, oracle, router, miners, session })
     }
 
-    /// What a person needs to go on.
-    pub fn banner(&self) -> String {
+    /// What a person needs to go on; `command` is how this program was called.
+    pub fn banner(&self, command: &str) -> String {
         let network = &self.description;
         let http = network.http_url.as_deref().unwrap_or_default();
         let model = network.model.as_ref().map_or("", |model| model.name.as_str());
@@ -97,7 +97,7 @@ impl Running {
             .collect();
         format!(
             "\n  API       {http}/v1   (OpenAI-compatible, model {model})\n  chain     {}\n  IPFS      {}   gateway {}/ipfs/<cid>\n  \
-             session   {} with {} miners\n  accounts\n{}\n\n  Ask in another terminal:\n    assay ask \"What is a session?\"\n    \
+             session   {} with {} miners\n  accounts\n{}\n\n  Ask in another terminal:\n    {command} ask \"What is a session?\"\n    \
              curl {http}/v1/chat/completions -H 'content-type: application/json' \\\n      \
              -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is a session?\"}}],\"stream\":true}}'\n\n  \
              Ctrl-C ends the network.\n",
