@@ -1,9 +1,6 @@
 //! Keystores: the accounts of a development network, and keys that a user names.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::{Context, Result, bail};
@@ -62,10 +59,10 @@ pub fn open(
 }
 
 fn password(args: &KeyArgs) -> Result<Option<SecretString>> {
-    let Some(path) = &args.password_file else { return Ok(environment_password()) };
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("the password file {} cannot be read", path.display()))?;
-    Ok(Some(SecretString::from(text.lines().next().unwrap_or_default().to_owned())))
+    match &args.password_file {
+        Some(path) => Ok(Some(keystore::password_from_file(path)?)),
+        None => Ok(environment_password()),
+    }
 }
 
 /// An account of a development network.
@@ -83,7 +80,6 @@ impl Account {
 /// Opens or makes the keystores `names` side by side: each costs a deliberately slow key derivation.
 pub async fn development_accounts(data: &Path, names: Vec<String>) -> Result<Vec<Account>> {
     let folder = folder(data);
-    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     let work = names.into_iter().map(|name| {
         let path = folder.join(format!("{name}.json"));
         tokio::task::spawn_blocking(move || -> Result<Account> {
