@@ -1,50 +1,92 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {ModelId} from "../types/Ids.sol";
+import {AssetId, ModelId, ModelIndex} from "../types/Ids.sol";
 
-/// A version of a model; nothing of it changes once it is registered.
+/// A version of a model. Nothing of it changes once it is registered, except that it may be deprecated.
 struct Model {
     address publisher;
     uint16 royaltyBps;
+    /// Unix seconds.
     uint40 registeredAt;
-    /// Smallest price of a prompt token, in minor units of COR.
-    uint96 floorIn;
-    /// Smallest price of a generated token, in minor units of COR.
-    uint96 floorOut;
+    /// Unix seconds; 0 while it takes new sessions.
+    uint40 deprecatedAt;
+    ModelIndex index;
+    /// Counted from 1 along the chain of predecessors.
+    uint32 version;
+    ModelId modelId;
+    /// The version before this one; zero for a first version.
+    ModelId predecessor;
     /// sha-256 of the manifest's bytes: the digest of its CID.
     bytes32 manifestDigest;
 }
 
-/// Registered models.
+/// Smallest prices in one asset, minor units per million tokens.
+struct Floor {
+    AssetId asset;
+    uint80 priceIn;
+    uint80 priceOut;
+}
+
+struct ModelRegistration {
+    ModelId modelId;
+    bytes32 manifestDigest;
+    /// Zero, or an earlier version by the same publisher.
+    ModelId predecessor;
+    uint16 royaltyBps;
+    /// One for each asset that sessions of the model may be paid in.
+    Floor[] floors;
+}
+
+/// Registered models and their versions.
 interface IModelRegistry {
     event ModelRegistered(
         ModelId indexed modelId,
         address indexed publisher,
+        ModelIndex indexed index,
         bytes32 manifestDigest,
-        uint96 floorIn,
-        uint96 floorOut,
-        uint16 royaltyBps
+        ModelId predecessor,
+        uint32 version,
+        uint16 royaltyBps,
+        Floor[] floors
     );
+    event ModelDeprecated(ModelId indexed modelId, ModelIndex indexed index);
 
     error ModelRegistry_AlreadyRegistered(ModelId modelId);
     error ModelRegistry_UnknownModel(ModelId modelId);
+    error ModelRegistry_UnknownIndex(ModelIndex index);
+    error ModelRegistry_NotPublisher(ModelId modelId, address caller);
+    error ModelRegistry_Deprecated(ModelId modelId);
     error ModelRegistry_RoyaltyTooHigh(uint16 royaltyBps, uint16 maxBps);
-    error ModelRegistry_FloorOutOfBounds(uint96 floor, uint96 min, uint96 max);
+    error ModelRegistry_FloorOutOfBounds(AssetId asset, uint80 floor, uint80 min, uint80 max);
+    error ModelRegistry_FloorCount(uint256 floors, uint256 max);
+    error ModelRegistry_UnknownAsset(AssetId asset);
+    error ModelRegistry_AssetTwice(AssetId asset);
+    error ModelRegistry_AssetNotAccepted(ModelIndex index, AssetId asset);
     error ModelRegistry_EmptyDigest();
 
-    /// Registers a model; the caller becomes its publisher and earns its royalty.
-    function register(ModelId modelId, bytes32 manifestDigest, uint96 floorIn, uint96 floorOut, uint16 royaltyBps)
-        external;
+    /// Registers a model or a new version of one; the caller becomes its publisher and earns its royalty.
+    function register(ModelRegistration calldata registration) external returns (ModelIndex index);
+
+    /// Publisher: no new sessions and no new nodes; what is open goes on.
+    function deprecate(ModelId modelId) external;
 
     /// The model, or a revert with `ModelRegistry_UnknownModel`.
     function modelOf(ModelId modelId) external view returns (Model memory);
 
-    /// Smallest prices of a model, or a revert with `ModelRegistry_UnknownModel`.
-    function floorsOf(ModelId modelId) external view returns (uint96 floorIn, uint96 floorOut);
+    /// The model, or a revert with `ModelRegistry_UnknownIndex`.
+    function modelAt(ModelIndex index) external view returns (Model memory);
+
+    /// The index of a model that takes new sessions and nodes; reverts if it is unknown or deprecated.
+    function openIndexOf(ModelId modelId) external view returns (ModelIndex);
+
+    /// Smallest prices per million tokens; reverts with `ModelRegistry_AssetNotAccepted` if there are none.
+    function floorsOf(ModelIndex index, AssetId asset) external view returns (uint80 priceIn, uint80 priceOut);
 
     /// Who earns the royalty of a model and how much of each fee; zeros if there is no such model.
-    function royaltyOf(ModelId modelId) external view returns (address publisher, uint16 royaltyBps);
+    function royaltyOf(ModelIndex index) external view returns (address publisher, uint16 royaltyBps);
+
+    function modelCount() external view returns (uint32);
 
     /// Largest royalty that a model may take.
     function maxRoyaltyBps() external view returns (uint16);

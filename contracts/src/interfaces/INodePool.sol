@@ -1,142 +1,221 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {ModelId, NodeId, NumericClass} from "../types/Ids.sol";
+import {ModelId, ModelIndex, NodeId, NumericClass, SessionId} from "../types/Ids.sol";
 
-/// Where a node stands.
+/// Where a node stands. Whether it is reserved is told by its places, see `INodePool.reservationsOf`.
 enum NodeState {
     None,
-    /// In the pool, in no session.
+    /// Takes part in draws.
     Ephemeral,
-    /// In at least one session.
-    Reserved,
-    /// Takes nothing new; its stake is still slashable until `exitAt`.
+    /// Serves one client, who names it; in no draw.
+    Dedicated,
+    /// Takes nothing new; serves what has reserved it.
+    Draining,
+    /// In no session; its stake is still slashable until `exitAt`.
     Exiting,
     /// Stake returned.
-    Exited
+    Exited,
+    /// Proven to have lied: takes nothing new, may only exit with what is left of its stake.
+    Jailed
 }
 
 struct Node {
-    /// Whose stake it is; may exit.
+    /// Whose stake it is; may drain and exit.
     address owner;
-    /// Sessions that it is reserved for at most at once, and its number of slots in the draw: 1 to 8.
-    uint8 capacity;
-    /// Sessions that it is reserved for now.
-    uint8 reservations;
     NodeState state;
     /// Unix seconds; when the stake of an exiting node is free.
     uint40 exitAt;
-    /// Hot key: signs and sends commits.
+    /// Version of `Parameters` that it registered under.
+    uint16 termsVersion;
+    /// Hot key: signs and sends precommits and commits.
     address operator;
+    /// Unix seconds; when the operator was last changed.
+    uint40 operatorSince;
+    /// The operator before; what it signed stays evidence for `keyGrace()` after the change.
+    address previousOperator;
     /// Receives what the node earns.
     address payout;
-    ModelId modelId;
+    /// The client whom a dedicated node serves; zero for one that takes part in draws.
+    address dedicatedTo;
     NumericClass numericClass;
+}
+
+/// A model that a node serves, for so many sessions at once.
+struct Offer {
+    ModelId modelId;
+    /// Places: 1 to 8 for all offers of a node together.
+    uint8 capacity;
 }
 
 struct NodeRegistration {
     address operator;
     address payout;
-    ModelId modelId;
+    /// Zero: takes part in draws.
+    address dedicatedTo;
     NumericClass numericClass;
-    uint8 capacity;
+    Offer[] offers;
 }
 
-/// A draw of nodes. What it can find is fixed before its seed is known.
+/// A draw of nodes. What it can find is fixed when its ticket is given, before its seed is known.
 struct Draw {
-    ModelId modelId;
+    SessionId sessionId;
+    ModelIndex model;
     bytes32 seed;
-    /// Unix seconds; only slots that were active then count.
-    uint40 asOf;
-    /// `slotCount` of the model at that time: slots added later do not move the others.
+    /// From `enterDraw`. Draws of a model happen in the order of their tickets.
+    uint40 ticket;
+    /// Places of the pool at that time: places added later do not move the others.
     uint32 slots;
+    /// Unix seconds of that time: only places that were active and free then count.
+    uint40 asOf;
     uint8 min;
     uint8 count;
+    /// Nodes that the session has already: their owners are not drawn.
+    NodeId[] taken;
 }
 
-/// Nodes, their stake and their places in the draw.
+/// Nodes, their stake and their places.
 interface INodePool {
     event NodeRegistered(
         NodeId indexed nodeId,
         address indexed owner,
-        ModelId indexed modelId,
-        address operator,
+        address indexed operator,
         address payout,
+        address dedicatedTo,
         NumericClass numericClass,
-        uint8 capacity,
-        uint256 stake,
-        uint40 activeFrom
+        uint16 termsVersion
     );
+    /// The node serves the model in `capacity` places, which count in draws from `activeFrom` (unix seconds) on.
+    event Offered(NodeId indexed nodeId, ModelIndex indexed model, uint8 capacity, uint40 activeFrom);
     event OperatorChanged(NodeId indexed nodeId, address oldOperator, address newOperator);
     event PayoutChanged(NodeId indexed nodeId, address oldPayout, address newPayout);
     event NodeStateChanged(NodeId indexed nodeId, NodeState oldState, NodeState newState);
+    event DrawEntered(ModelIndex indexed model, uint40 indexed ticket, uint32 slots);
+    /// Every ticket up to and including this one is through.
+    event DrawPassed(ModelIndex indexed model, uint40 indexed ticket);
+    event NodeReserved(NodeId indexed nodeId, SessionId indexed sessionId, ModelIndex indexed model);
+    event NodeReleased(NodeId indexed nodeId, SessionId indexed sessionId, ModelIndex indexed model);
 
     error NodePool_NotOwner(NodeId nodeId, address caller);
     error NodePool_NotSession(address caller);
+    error NodePool_NotQueue(address caller);
     error NodePool_UnknownNode(NodeId nodeId);
     error NodePool_EmptyClass();
-    error NodePool_CapacityOutOfBounds(uint8 capacity, uint8 min, uint8 max);
+    error NodePool_OfferCount(uint256 offers, uint256 min, uint256 max);
+    error NodePool_CapacityOutOfBounds(uint256 capacity, uint256 min, uint256 max);
+    error NodePool_ModelTwice(ModelId modelId);
     error NodePool_ZeroAddress();
     error NodePool_OperatorInUse(address operator, NodeId nodeId);
+    error NodePool_KeyChangedLately(NodeId nodeId, uint40 next);
     error NodePool_WrongState(NodeId nodeId, NodeState state);
+    error NodePool_StillReserved(NodeId nodeId, uint256 reservations);
+    error NodePool_StillDrawn(NodeId nodeId, uint40 until);
     error NodePool_StillBonded(NodeId nodeId, uint40 exitAt);
-    error NodePool_NoEligible(ModelId modelId, uint256 found, uint256 wanted);
+    error NodePool_DrawNotNext(ModelIndex model, uint40 ticket, uint40 next);
+    error NodePool_NotDedicated(NodeId nodeId, address client);
+    error NodePool_NoPlace(NodeId nodeId, ModelIndex model);
+    error NodePool_DelaysTooShort(uint40 epochLength, uint40 drawWindow);
 
-    /// Registers a node for one model. Pulls `capacity * collateralPerSlot()` COR from the caller, who must
-    /// have approved `SessionPayment` for it. Its slots count in draws after `activationDelay()`.
+    /// Registers a node. Pulls `collateralPerSlot` COR for each place from the caller, who must have approved
+    /// `SessionPayment` for it. Its places count in draws after the activation delay.
     function register(NodeRegistration calldata registration) external returns (NodeId nodeId);
 
+    /// Owner: at most once in `keyGrace()`. The old key's signatures stay evidence for that long.
     function setOperator(NodeId nodeId, address operator) external;
 
     function setPayout(NodeId nodeId, address payout) external;
 
-    /// Leaves every draw at once (after the pool's delay) and starts unbonding; sessions keep the node until they end.
+    /// Owner: takes part in no draw that is entered from now on. Draws that wait already may still reserve it.
+    function drain(NodeId nodeId) external;
+
+    /// Owner: a draining node takes part again, with new places after the activation delay.
+    function resume(NodeId nodeId) external;
+
+    /// Owner of a draining or jailed node that is in no session and that no waiting draw can find: starts unbonding.
     function exit(NodeId nodeId) external;
 
-    /// After unbonding, and with no session left: credits the stake to the owner's balance in `SessionPayment`.
+    /// After unbonding: credits the stake to the owner's balance in `SessionPayment`. Anyone may.
     function releaseStake(NodeId nodeId) external;
 
-    /// Only `Session`: reserves up to `draw.count` nodes of different owners. Reverts with `NodePool_NoEligible` when
-    /// fewer than `draw.min` are found.
+    /// Only `Session`: a place in the order of the model's draws, the number of its places now, and how much of the
+    /// pool is in use, in hundredths of a percent.
+    function enterDraw(ModelIndex model) external returns (uint40 ticket, uint32 slots, uint16 utilisationBps);
+
+    /// Only `Session`: reserves up to `draw.count` nodes of different owners, or none if fewer than `draw.min` are
+    /// found. The ticket is through in either case; `count` 0 just passes it.
     function reserve(Draw calldata draw) external returns (NodeId[] memory nodes);
 
+    /// Only `Session`: reserves nodes that are dedicated to `client`; reverts if one is not, or has no free place.
+    function reserveNamed(SessionId sessionId, ModelIndex model, address client, NodeId[] calldata nodes) external;
+
     /// Only `Session`: the session no longer needs these nodes.
-    function release(NodeId[] calldata nodes) external;
+    function release(SessionId sessionId, ModelIndex model, NodeId[] calldata nodes) external;
+
+    /// Only `SessionQueue`: the node was proven to have lied.
+    function jail(NodeId nodeId) external;
 
     /// The node, or a revert with `NodePool_UnknownNode`.
     function nodeOf(NodeId nodeId) external view returns (Node memory);
 
+    /// What a node serves.
+    function offersOf(NodeId nodeId) external view returns (ModelIndex[] memory models, uint8[] memory capacities);
+
+    /// Sessions that have reserved the node now, over all models.
+    function reservationsOf(NodeId nodeId) external view returns (uint256);
+
+    /// Whether a draw as of `asOf` can find the node for the model, and if not, why; with the node's own words for
+    /// "online but no tasks".
+    function eligibilityOf(NodeId nodeId, ModelIndex model, uint40 asOf) external view returns (Eligibility memory);
+
     /// The node whose operator key this is; 0 if none.
     function nodeByOperator(address operator) external view returns (NodeId);
-
-    function nodeCount() external view returns (uint32);
-
-    function collateralPerSlot() external view returns (uint256);
-
-    /// Places of a model's pool, used and free: the draw's modulus.
-    function slotCount(ModelId modelId) external view returns (uint32);
 
     /// Who commits for a node and in which class; zeros if there is no such node.
     function committerOf(NodeId nodeId) external view returns (address operator, NumericClass numericClass);
 
+    /// Whether a signature by `key` counts as the node's: its operator, or the one before within `keyGrace()`.
+    function answersFor(NodeId nodeId, address key) external view returns (bool);
+
     /// Who is paid for a node; zero if there is no such node.
     function payoutOf(NodeId nodeId) external view returns (address);
+
+    function nodeCount() external view returns (uint32);
+
+    /// Places of a model's draw, active or not: the draw's modulus; and how many of them are taken and in use.
+    function poolOf(ModelIndex model) external view returns (uint32 slots, uint32 taken, uint32 used);
+
+    /// The next ticket to be given, and the next to be drawn: equal if no draw waits.
+    function ticketsOf(ModelIndex model) external view returns (uint40 next, uint40 head);
 
     /// Seconds after which the place of a node that left may be given to another: longer than any draw waits.
     function slotReuseDelay() external view returns (uint40);
 
-    /// The `Session` that reserves nodes.
+    /// Seconds between two changes of an operator key.
+    function keyGrace() external view returns (uint40);
+
     function session() external view returns (address);
 
-    /// The `ModelRegistry` that knows what may be served.
+    function queue() external view returns (address);
+
     function models() external view returns (address);
 
-    /// The `SessionPayment` that holds the stakes.
     function payment() external view returns (address);
 
-    /// Seconds from registration until a slot counts in a draw.
-    function activationDelay() external view returns (uint40);
+    function stats() external view returns (address);
 
-    /// Seconds that the stake of an exiting node stays slashable.
-    function unbondingPeriod() external view returns (uint40);
+    function parameters() external view returns (address);
+}
+
+/// Why a node can, or cannot, be drawn for a model.
+struct Eligibility {
+    NodeState state;
+    /// Places for this model, all, active as of the time asked for, and free of those.
+    uint8 places;
+    uint8 active;
+    uint8 free;
+    /// Unix seconds from which on its first place counts.
+    uint40 activeFrom;
+    /// Chance, in hundredths of a percent, that a try which finds one of its free places takes it: 50 % at level 0,
+    /// 100 % at level 10.
+    uint16 acceptanceBps;
 }

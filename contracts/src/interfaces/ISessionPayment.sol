@@ -1,61 +1,117 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {NodeId, SessionId, TaskId} from "../types/Ids.sol";
+import {AssetId, Lane, NodeId, SessionId, TaskId} from "../types/Ids.sol";
 
-/// Who is paid for one settled task. Amounts in minor units of COR; shares, royalty, tip and `burnt` are the fee.
+/// Who is paid for one answer of a settled task. Shares, royalty, tip and `burnt` are its fee; the rest of `held` is
+/// free again. Amounts in minor units of `asset`.
 struct Payout {
+    AssetId asset;
     SessionId sessionId;
+    Lane lane;
     TaskId taskId;
+    /// What leaves the lane's held money.
+    uint96 held;
     address miner;
-    uint128 minerShare;
+    uint96 minerShare;
     address router;
-    uint128 routerShare;
+    uint96 routerShare;
     address publisher;
-    uint128 royalty;
-    uint128 tip;
-    uint128 burnt;
+    uint96 royalty;
+    uint96 tip;
+    uint96 burnt;
 }
 
-/// The only contract that holds or moves tokens. At all times: the sum of all accounts is its token balance.
-/// What tasks hold and free is told by `SessionQueue`: `TaskSubmitted.held`, `TaskCommitted.fee`, `TaskRefunded.refund`.
+/// Money of one lane of a session. One word.
+struct LaneFunds {
+    uint96 free;
+    uint96 held;
+    /// One more than the largest nonce used so far.
+    uint64 nextNonce;
+}
+
+/// What somebody was proven to have done.
+enum Rule {
+    None,
+    /// Two different commitments signed for one task.
+    Equivocation
+}
+
+/// Why stake is taken. `measured` against `bound` is what breaks the rule.
+struct Evidence {
+    TaskId taskId;
+    Rule rule;
+    uint256 measured;
+    uint256 bound;
+}
+
+/// The only contract that holds or moves tokens. At all times, for each asset: the sum of all accounts is its token
+/// balance. What tasks hold and free is told by `SessionQueue`.
 interface ISessionPayment {
-    event Deposited(SessionId indexed sessionId, address indexed from, uint128 amount);
-    event SessionReturned(SessionId indexed sessionId, address indexed owner, uint128 amount);
+    event Deposited(SessionId indexed sessionId, Lane indexed lane, address indexed from, uint256 amount);
+    event FundsMoved(SessionId indexed sessionId, Lane indexed from, Lane indexed to, uint256 amount);
+    event SessionReturned(SessionId indexed sessionId, Lane indexed lane, address indexed owner, uint256 amount);
     /// Shares, royalties or tips; one event for neighbouring tasks that pay the same account.
-    event Credited(address indexed account, uint256 amount);
+    event Credited(address indexed account, AssetId indexed asset, uint256 amount);
     event Staked(NodeId indexed nodeId, address indexed from, uint256 amount);
     event StakeReleased(NodeId indexed nodeId, address indexed owner, uint256 amount);
-    event Withdrawn(address indexed account, address indexed to, uint256 amount);
-    /// Of all tasks that one call settled.
-    event Burnt(uint256 amount);
+    /// `reward` went to `reporter`, the rest of `amount` was burnt.
+    event Slashed(
+        NodeId indexed nodeId,
+        TaskId indexed taskId,
+        Rule indexed rule,
+        uint256 measured,
+        uint256 bound,
+        uint256 amount,
+        address reporter,
+        uint256 reward
+    );
+    event Withdrawn(address indexed account, AssetId indexed asset, address indexed to, uint256 amount);
+    /// Of all tasks that one call settled. What cannot be burnt (`canBurn` of the asset) goes to the dead address.
+    event Burnt(AssetId indexed asset, uint256 amount);
 
     error SessionPayment_NotProtocol(address caller);
-    error SessionPayment_InsufficientDeposit(SessionId sessionId, uint128 wanted, uint128 free);
-    error SessionPayment_InsufficientBalance(address account, uint256 wanted, uint256 balance);
+    error SessionPayment_UnknownAsset(AssetId asset);
+    error SessionPayment_AssetCount(uint256 assets, uint256 max);
+    error SessionPayment_InsufficientDeposit(SessionId sessionId, Lane lane, uint96 wanted, uint96 free);
+    error SessionPayment_InsufficientBalance(address account, AssetId asset, uint256 wanted, uint256 balance);
+    error SessionPayment_InsufficientStake(NodeId nodeId, uint256 wanted, uint256 stake);
+    error SessionPayment_NonceTooFarAhead(SessionId sessionId, Lane lane, uint64 nonce, uint64 limit);
     error SessionPayment_TransferMismatch(uint256 expected, uint256 received);
     error SessionPayment_PayoutMismatch(TaskId taskId, uint256 parts, uint256 held);
+    error SessionPayment_AmountTooLarge(uint256 amount, uint256 max);
     error SessionPayment_ZeroAmount();
     error SessionPayment_ZeroAddress();
     error SessionPayment_OwnAddress();
 
-    /// Only `Session`.
-    function deposit(SessionId sessionId, address from, uint128 amount) external;
+    /// Only `Session`: pulls `amount` from `from` and gives `allotments[i]` of it to lane `i + 1`, the rest to lane 0.
+    function deposit(SessionId sessionId, AssetId asset, address from, uint96 amount, uint96[] calldata allotments)
+        external;
 
-    /// Only `Session`: everything free in the session becomes the owner's balance.
-    function returnRest(SessionId sessionId, address owner) external returns (uint128 amount);
+    /// Only `Session`: pulls `amount` for one lane.
+    function topUp(SessionId sessionId, Lane lane, AssetId asset, address from, uint96 amount) external;
 
-    /// Only `SessionQueue`.
-    function hold(SessionId sessionId, uint128 amount) external;
+    /// Only `Session`: moves free money between two lanes.
+    function move(SessionId sessionId, Lane from, Lane to, uint96 amount) external;
 
-    /// Only `SessionQueue`: frees a part of what a task holds.
-    function free(SessionId sessionId, TaskId taskId, uint128 amount) external;
+    /// Only `Session`: pays up to `amount` of lane 0's free money, or as much as there is, to whoever moved the session.
+    function payTip(SessionId sessionId, AssetId asset, address keeper, uint96 amount) external returns (uint96 paid);
+
+    /// Only `Session`: what is free in the first `lanes` lanes becomes the owner's balance.
+    function returnRest(SessionId sessionId, AssetId asset, uint256 lanes, address owner)
+        external
+        returns (uint256 amount);
+
+    /// Only `SessionQueue`: holds `amount` of a lane's free money for the request `nonce`, at most `nonceWindow()` ahead
+    /// of the largest nonce used.
+    function hold(SessionId sessionId, Lane lane, uint64 nonce, uint96 amount) external;
 
     /// Only `SessionQueue`: pays fees out of what is held, the tips to `keeper`, and burns what is to be burnt.
     function pay(Payout[] calldata payouts, address keeper) external;
 
-    /// Only `SessionQueue`.
-    function refund(SessionId sessionId, TaskId taskId, uint128 amount, address keeper, uint128 tip) external;
+    /// Only `SessionQueue`: frees what a task holds, less the tip of `keeper`.
+    function refund(SessionId sessionId, Lane lane, AssetId asset, TaskId taskId, uint96 held, address keeper, uint96 tip)
+        external;
 
     /// Only `NodePool`.
     function stake(NodeId nodeId, address from, uint256 amount) external;
@@ -63,20 +119,30 @@ interface ISessionPayment {
     /// Only `NodePool`.
     function releaseStake(NodeId nodeId, address owner) external returns (uint256 amount);
 
-    /// Moves the caller's own balance out.
-    function withdraw(address to, uint256 amount) external;
+    /// Only `SessionQueue`: takes `amount` of a node's stake, `reward` of it for `reporter`, and burns the rest.
+    function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward) external;
 
-    function balanceOf(address account) external view returns (uint256);
+    /// Moves the caller's own balance out.
+    function withdraw(AssetId asset, address to, uint256 amount) external;
+
+    function balanceOf(address account, AssetId asset) external view returns (uint256);
 
     function stakeOf(NodeId nodeId) external view returns (uint256);
 
-    /// Free and held money of a session.
-    function sessionFunds(SessionId sessionId) external view returns (uint128 free, uint128 held);
+    /// Money of a lane.
+    function fundsOf(SessionId sessionId, Lane lane) external view returns (LaneFunds memory);
 
-    /// Sum of all accounts: equals the token balance of this contract.
-    function totalAccounts() external view returns (uint256);
+    /// Sum of all accounts of an asset: its token balance of this contract.
+    function totalAccounts(AssetId asset) external view returns (uint256);
 
-    function token() external view returns (address);
+    /// The token of an asset; reverts with `SessionPayment_UnknownAsset`. Asset 0 is COR.
+    function tokenOf(AssetId asset) external view returns (address);
+
+    function assetCount() external view returns (uint8);
+
+    /// A nonce may be this far ahead of the largest used: tasks land out of order, and nobody picks the one whose id
+    /// suits him out of many.
+    function nonceWindow() external view returns (uint64);
 
     /// The three contracts that may move accounts.
     function session() external view returns (address);
