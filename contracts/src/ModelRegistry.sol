@@ -7,6 +7,10 @@ import {AssetId, ModelId, ModelIndex} from "./types/Ids.sol";
 
 /// Registered models; whoever registers one first is its publisher.
 contract ModelRegistry is IModelRegistry {
+    struct Wiring {
+        address parameters;
+    }
+
     struct Prices {
         uint80 priceIn;
         uint80 priceOut;
@@ -29,9 +33,10 @@ contract ModelRegistry is IModelRegistry {
     mapping(ModelIndex => mapping(AssetId => Prices)) internal _floors;
 
     /// The royalty's bound and the number of assets are those of `Parameters`, which checks its sets against them.
-    constructor(address parameters) {
-        maxRoyaltyBps = IParameters(parameters).maxRoyaltyBps();
-        _assetCount = IParameters(parameters).assetCount();
+    constructor(Wiring memory wiring) {
+        if (wiring.parameters == address(0)) revert ModelRegistry_ZeroAddress();
+        maxRoyaltyBps = IParameters(wiring.parameters).maxRoyaltyBps();
+        _assetCount = IParameters(wiring.parameters).assetCount();
     }
 
     /// @inheritdoc IModelRegistry

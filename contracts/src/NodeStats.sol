@@ -9,6 +9,15 @@ import {NodeId} from "./types/Ids.sol";
 contract NodeStats is INodeStats {
     using Levels for Record;
 
+    struct Wiring {
+        address queue;
+    }
+
+    struct Config {
+        uint40 epochLength;
+        uint40 levelPeriod;
+    }
+
     /// @inheritdoc INodeStats
     address public immutable queue;
     /// @inheritdoc INodeStats
@@ -18,10 +27,10 @@ contract NodeStats is INodeStats {
 
     mapping(NodeId => mapping(Series => Record)) internal _records;
 
-    constructor(address queue_, uint40 levelPeriod_, uint40 epochLength_) {
-        if (queue_ == address(0)) revert NodeStats_ZeroAddress();
-        if (levelPeriod_ == 0 || epochLength_ == 0) revert NodeStats_ZeroPeriod();
-        (queue, levelPeriod, epochLength) = (queue_, levelPeriod_, epochLength_);
+    constructor(Wiring memory wiring, Config memory config) {
+        if (wiring.queue == address(0)) revert NodeStats_ZeroAddress();
+        if (config.epochLength == 0 || config.levelPeriod == 0) revert NodeStats_ZeroPeriod();
+        (queue, epochLength, levelPeriod) = (wiring.queue, config.epochLength, config.levelPeriod);
     }
 
     /// @inheritdoc INodeStats

@@ -7,8 +7,9 @@ import {AssetId} from "./types/Ids.sol";
 
 /// Versions of the tunables, and who may propose the next.
 contract Parameters is IParameters {
-    /// What no proposal changes.
-    struct Fixed {
+    /// The governor can be changed, the rest cannot.
+    struct Config {
+        address governor;
         uint40 delay;
         uint40 drawWindow;
         uint16 maxRoyaltyBps;
@@ -50,24 +51,24 @@ contract Parameters is IParameters {
     address public successor;
     mapping(uint16 version => Version) internal _versions;
 
-    constructor(address governor_, Fixed memory fixed_, Terms memory first) {
-        if (governor_ == address(0)) revert Parameters_ZeroAddress();
-        TermsBounds.within("delay", fixed_.delay, 1, MAX_DELAY);
-        TermsBounds.within("drawWindow", fixed_.drawWindow, TermsBounds.MIN_RESERVATION_TIMEOUT, MAX_DRAW_WINDOW);
-        TermsBounds.within("maxRoyaltyBps", fixed_.maxRoyaltyBps, 0, MAX_ROYALTY_BPS);
+    constructor(Config memory config, Terms memory first) {
+        if (config.governor == address(0)) revert Parameters_ZeroAddress();
+        TermsBounds.within("delay", config.delay, 1, MAX_DELAY);
+        TermsBounds.within("drawWindow", config.drawWindow, TermsBounds.MIN_RESERVATION_TIMEOUT, MAX_DRAW_WINDOW);
+        TermsBounds.within("maxRoyaltyBps", config.maxRoyaltyBps, 0, MAX_ROYALTY_BPS);
         TermsBounds.within("assetCount", first.assets.length, 1, MAX_ASSETS);
-        delay = fixed_.delay;
-        drawWindow = fixed_.drawWindow;
-        maxRoyaltyBps = fixed_.maxRoyaltyBps;
+        delay = config.delay;
+        drawWindow = config.drawWindow;
+        maxRoyaltyBps = config.maxRoyaltyBps;
         assetCount = uint8(first.assets.length);
-        governor = governor_;
-        emit GovernorChanged(address(0), governor_);
+        governor = config.governor;
+        emit GovernorChanged(address(0), config.governor);
         _store(
             first,
             TermsBounds.Frame({
                 assetCount: first.assets.length,
-                maxRoyaltyBps: fixed_.maxRoyaltyBps,
-                drawWindow: fixed_.drawWindow,
+                maxRoyaltyBps: config.maxRoyaltyBps,
+                drawWindow: config.drawWindow,
                 longestLife: 0,
                 shortestUnbonding: TermsBounds.MAX_UNBONDING
             }),
