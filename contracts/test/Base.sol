@@ -76,7 +76,7 @@ abstract contract Base {
     uint32 internal constant ACTIVATION_DELAY = 1;
     uint32 internal constant UNBONDING = 2 days;
     uint40 internal constant REUSE_DELAY = 120;
-    uint40 internal constant KEY_GRACE = 1 days;
+    uint40 internal constant KEY_GRACE = 3 days;
     uint40 internal constant EPOCH = 1 hours;
     uint40 internal constant LEVEL_PERIOD = 7 days;
     uint40 internal constant PARAMETERS_DELAY = 7 days;
@@ -130,7 +130,7 @@ abstract contract Base {
         beacon = new BlockhashBeacon();
         Predicted memory at = predict(vm.getNonce(address(this)));
         parameters = new Parameters(parametersConfig(), firstTerms());
-        models = new ModelRegistry(ModelRegistry.Config({assetCount: 2, maxRoyaltyBps: MAX_ROYALTY_BPS}));
+        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters)}));
         payment =
             new SessionPayment(SessionPayment.Wiring({pool: at.pool, queue: at.queue, session: at.session}), assets());
         stats = new NodeStats(
@@ -144,8 +144,7 @@ abstract contract Base {
                 queue: at.queue,
                 session: at.session,
                 stats: at.stats
-            }),
-            NodePool.Config({keyGrace: KEY_GRACE, slotReuseDelay: REUSE_DELAY})
+            })
         );
         session = new Session(
             Session.Wiring({
@@ -189,11 +188,9 @@ abstract contract Base {
     function parametersConfig() internal view returns (Parameters.Config memory) {
         return Parameters.Config({
             governor: governor,
-            assetCount: 2,
             delay: PARAMETERS_DELAY,
-            epochLength: EPOCH,
-            maxRoyaltyBps: MAX_ROYALTY_BPS,
-            slotReuseDelay: REUSE_DELAY
+            drawWindow: REUSE_DELAY,
+            maxRoyaltyBps: MAX_ROYALTY_BPS
         });
     }
 
