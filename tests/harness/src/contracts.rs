@@ -15,7 +15,7 @@ use foundry_compilers::{
 use crate::root;
 
 /// As in foundry.toml.
-const OPTIMIZER_RUNS: usize = 20_000;
+const OPTIMIZER_RUNS: usize = 200;
 /// As in foundry.toml.
 const REMAPPED: [&str; 2] = ["@kevincharm/bls-bn254/", "@openzeppelin/contracts/"];
 
