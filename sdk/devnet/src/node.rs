@@ -208,9 +208,7 @@ impl Node {
         let mut inner = self.write();
         let head = inner.chain.head().number();
         let common = head.checked_sub(depth).ok_or_else(|| {
-            RpcError::params(format!(
-                "a reorg {depth} deep needs a longer chain than {head} blocks"
-            ))
+            RpcError::params(format!("Reorg depth must not exceed current chain height: current height {head}, depth {depth}"))
         })?;
         inner.chain.state_at(common)?;
         if let Some(store) = self.store() {

@@ -149,9 +149,10 @@ fn reorg(
     };
     let decode = |(data, block): (TransactionData, u64)| match data {
         TransactionData::Raw(raw) if block < depth => Ok((crate::node::decode(&raw)?, block)),
-        TransactionData::Raw(_) => {
-            Err(RpcError::params(format!("block {block} is none of the {depth} new ones")))
-        }
+        TransactionData::Raw(_) => Err(RpcError::params(format!(
+            "Block number for reorg tx will exceed the reorged chain height. Block number {block} must not exceed (depth-1) {}",
+            depth.saturating_sub(1)
+        ))),
         TransactionData::JSON(_) => Err(RpcError::params("a reorg takes signed transactions only")),
     };
     let replacements = pairs.into_iter().map(decode).collect::<Answer<Vec<_>>>()?;
