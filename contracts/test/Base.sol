@@ -128,22 +128,23 @@ abstract contract Base {
         token = new CorToken(address(this), 1_000_000_000e18);
         usd = new UsdToken(address(this), 1_000_000_000e6);
         beacon = new BlockhashBeacon();
-        Predicted memory at = predict(vm.getNonce(address(this)));
+        Predicted memory future = predict(vm.getNonce(address(this)));
         parameters = new Parameters(parametersConfig(), firstTerms());
         models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters)}));
-        payment =
-            new SessionPayment(SessionPayment.Wiring({pool: at.pool, queue: at.queue, session: at.session}), assets());
+        payment = new SessionPayment(
+            SessionPayment.Wiring({pool: future.pool, queue: future.queue, session: future.session}), assets()
+        );
         stats = new NodeStats(
-            NodeStats.Wiring({queue: at.queue}), NodeStats.Config({epochLength: EPOCH, levelPeriod: LEVEL_PERIOD})
+            NodeStats.Wiring({queue: future.queue}), NodeStats.Config({epochLength: EPOCH, levelPeriod: LEVEL_PERIOD})
         );
         pool = new NodePool(
             NodePool.Wiring({
                 models: address(models),
                 parameters: address(parameters),
-                payment: at.payment,
-                queue: at.queue,
-                session: at.session,
-                stats: at.stats
+                payment: future.payment,
+                queue: future.queue,
+                session: future.session,
+                stats: future.stats
             })
         );
         session = new Session(
@@ -151,8 +152,8 @@ abstract contract Base {
                 beacon: address(beacon),
                 models: address(models),
                 parameters: address(parameters),
-                payment: at.payment,
-                pool: at.pool
+                payment: future.payment,
+                pool: future.pool
             })
         );
         queue = new SessionQueue(
@@ -160,24 +161,24 @@ abstract contract Base {
                 beacon: address(beacon),
                 models: address(models),
                 parameters: address(parameters),
-                payment: at.payment,
-                pool: at.pool,
-                session: at.session,
-                stats: at.stats
+                payment: future.payment,
+                pool: future.pool,
+                session: future.session,
+                stats: future.stats
             })
         );
-        require(address(payment) == at.payment && address(stats) == at.stats, "wiring of money and counters");
-        require(address(pool) == at.pool && address(session) == at.session, "wiring of nodes and sessions");
-        require(address(queue) == at.queue, "wiring of tasks");
+        require(address(payment) == future.payment && address(stats) == future.stats, "wiring of money and counters");
+        require(address(pool) == future.pool && address(session) == future.session, "wiring of nodes and sessions");
+        require(address(queue) == future.queue, "wiring of tasks");
     }
 
     /// `nonce` is that of `Parameters`, the first of the contracts that are created in this order.
-    function predict(uint64 nonce) internal view returns (Predicted memory at) {
-        at.payment = vm.computeCreateAddress(address(this), nonce + 2);
-        at.stats = vm.computeCreateAddress(address(this), nonce + 3);
-        at.pool = vm.computeCreateAddress(address(this), nonce + 4);
-        at.session = vm.computeCreateAddress(address(this), nonce + 5);
-        at.queue = vm.computeCreateAddress(address(this), nonce + 6);
+    function predict(uint64 nonce) internal view returns (Predicted memory future) {
+        future.payment = vm.computeCreateAddress(address(this), nonce + 2);
+        future.stats = vm.computeCreateAddress(address(this), nonce + 3);
+        future.pool = vm.computeCreateAddress(address(this), nonce + 4);
+        future.session = vm.computeCreateAddress(address(this), nonce + 5);
+        future.queue = vm.computeCreateAddress(address(this), nonce + 6);
     }
 
     function assets() internal view returns (address[] memory list) {
@@ -187,10 +188,7 @@ abstract contract Base {
 
     function parametersConfig() internal view returns (Parameters.Config memory) {
         return Parameters.Config({
-            governor: governor,
-            delay: PARAMETERS_DELAY,
-            drawWindow: REUSE_DELAY,
-            maxRoyaltyBps: MAX_ROYALTY_BPS
+            governor: governor, delay: PARAMETERS_DELAY, drawWindow: REUSE_DELAY, maxRoyaltyBps: MAX_ROYALTY_BPS
         });
     }
 
