@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use alloy::rlp::Decodable;
 use assay_evm::{
@@ -197,6 +198,8 @@ fn insert(connection: &Connection, sealed: &SealedBlock, parent: &State) -> rusq
 /// Opens the file for this process alone, makes the tables in a new one, and says its version.
 fn prepare(path: &Path) -> rusqlite::Result<(Connection, u32)> {
     let mut connection = Connection::open(path)?;
+    // Whoever has the file keeps it: waiting would not help.
+    connection.busy_timeout(Duration::ZERO)?;
     // The lock lasts as long as the connection, and ends with the process, however that ends.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
