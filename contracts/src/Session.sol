@@ -103,7 +103,7 @@ contract Session is ISession {
         order.termsVersion = version;
         order.lanes = uint8(terms.lanes.length);
         if (terms.maxNodes == 0) order.utilisationBps = _utilisationOf(order.model);
-        else _enterDraw(order, taskTerms.reservationTimeout);
+        else order.utilisationBps = _enterDraw(order, taskTerms.reservationTimeout);
 
         words.storeOrder(order);
         words.deed = Deed(msg.sender, uint40(block.timestamp), 0, terms.minNodes, terms.maxNodes);
@@ -256,7 +256,7 @@ contract Session is ISession {
         words.order.drawRound = 0;
         if (state == SessionState.Active) _retire(sessionId, words, named);
         _begin(sessionId, words, NodeSet.joined(named, drawn), named.length);
-        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
+        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _termsOf(order).tip);
     }
 
     /// @inheritdoc ISession
@@ -275,7 +275,7 @@ contract Session is ISession {
             return;
         }
         NodeId[] memory named = _namedThatStay(words, state);
-        // Nobody would be left: as if the owner had closed it. The nodes stay until the end.
+        // Nobody would be left: as if the owner had closed it.
         if (named.length == 0) return _drain(sessionId, words);
         _retire(sessionId, words, named);
         _begin(sessionId, words, named, named.length);
@@ -306,35 +306,30 @@ contract Session is ISession {
         bytes32 seed,
         NodeId[] memory named
     ) internal returns (NodeId[] memory) {
-        return INodePool(pool)
-            .reserve(
-                Draw({
-                sessionId: sessionId,
-                model: order.model,
-                seed: seed,
-                ticket: order.ticket,
-                slots: order.slots,
-                asOf: order.asOf,
-                min: words.deed.minNodes,
-                count: words.deed.maxNodes,
-                taken: named
-            })
-            );
+        Draw memory draw = Draw({
+            sessionId: sessionId,
+            model: order.model,
+            seed: seed,
+            ticket: order.ticket,
+            slots: order.slots,
+            asOf: order.asOf,
+            min: words.deed.minNodes,
+            count: words.deed.maxNodes,
+            taken: named
+        });
+        return INodePool(pool).reserve(draw);
     }
 
     /// Too few nodes were found: the next draw, within the same time limit.
     function _drawAgain(SessionId sessionId, SessionWords storage words, Order memory order) internal {
-        uint16 utilisationBps = order.utilisationBps;
         _enterDraw(order, uint24(order.drawUntil() - block.timestamp));
-        // Prices are those of the opening.
-        order.utilisationBps = utilisationBps;
         words.storeOrder(order);
         emit SessionDrawing(sessionId, order.drawRound, order.ticket, order.drawUntil());
     }
 
-    /// Asks the pool for a ticket, and the beacon for a round that nobody knows.
-    function _enterDraw(Order memory order, uint24 window) internal {
-        (order.ticket, order.slots, order.utilisationBps) = INodePool(pool).enterDraw(order.model);
+    /// Asks the pool for a ticket, and the beacon for a round that nobody knows. Only the first changes the price.
+    function _enterDraw(Order memory order, uint24 window) internal returns (uint16 utilisationBps) {
+        (order.ticket, order.slots, utilisationBps) = INodePool(pool).enterDraw(order.model);
         order.drawRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
         order.asOf = uint40(block.timestamp);
         order.window = window;
@@ -388,7 +383,8 @@ contract Session is ISession {
             (serving.priceIn, serving.priceOut) = _pricesOf(order);
             serving.state = SessionState.Active;
         }
-        ++serving.reservations;
+        // A full counter only makes rotation by tasks rarer than it need be.
+        if (serving.reservations != type(uint16).max) ++serving.reservations;
         serving.dedicated = uint8(dedicated);
         serving.seedRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
         words.serving = serving;
@@ -457,7 +453,7 @@ contract Session is ISession {
         words.serving.state = SessionState.Closed;
         uint256 nodes = words.nodes;
         if (nodes != 0) INodePool(pool).release(sessionId, order.model, nodes.unpack());
-        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
+        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _termsOf(order).tip);
         uint256 returned =
             ISessionPayment(payment).returnRest(sessionId, order.asset, uint256(order.lanes) + 1, words.deed.owner);
         emit SessionClosed(sessionId, returned);
@@ -573,10 +569,6 @@ contract Session is ISession {
 
     function _sessionTerms(uint16 version) internal view returns (SessionTerms memory) {
         return IParameters(parameters).sessionTermsOf(version);
-    }
-
-    function _tipOf(Order memory order) internal view returns (uint96) {
-        return _taskTerms[order.termsVersion][order.asset].tip;
     }
 
     function _laneOf(SessionId sessionId, SessionWords storage words, Lane lane)
