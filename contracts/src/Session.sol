@@ -77,8 +77,6 @@ contract Session is ISession {
         (payment, pool) = (wiring.payment, wiring.pool);
     }
 
-    // ---------------------------------------------------------------- opening
-
     /// @inheritdoc ISession
     function open(OpenTerms calldata terms) external returns (SessionId sessionId) {
         return _open(terms);
@@ -186,8 +184,6 @@ contract Session is ISession {
         priceOut = uint80(Fees.priceDown(priceOut, order.utilisationBps));
     }
 
-    // ---------------------------------------------------------------- money and lanes
-
     /// @inheritdoc ISession
     function topUp(SessionId sessionId, Lane lane, uint96 amount) external {
         SessionWords storage words = _unclosed(sessionId);
@@ -232,8 +228,6 @@ contract Session is ISession {
         if (funds.free == 0) revert Session_ZeroAmount();
         ISessionPayment(payment).move(sessionId, lane, OWNER_LANE, funds.free);
     }
-
-    // ---------------------------------------------------------------- nodes
 
     /// @inheritdoc ISession
     function activate(SessionId sessionId) external {
@@ -292,7 +286,13 @@ contract Session is ISession {
         Draw memory pass;
         (pass.sessionId, pass.model, pass.ticket) = (sessionId, order.model, order.ticket);
         INodePool(pool).reserve(pass);
-        if (words.stateOf() != SessionState.Open) return _dropRotation(sessionId, words);
+        SessionState state = words.stateOf();
+        if (state != SessionState.Open) {
+            _dropRotation(sessionId, words);
+            // Nobody follows a node that wants to leave: the session lets it go by its end.
+            if (state == SessionState.Active && _someLeave(words.nodes)) _drain(sessionId, words);
+            return;
+        }
         words.order.drawRound = 0;
         words.past.endsAt = uint40(block.timestamp);
         _end(sessionId, words);
@@ -347,12 +347,25 @@ contract Session is ISession {
         uint256 kept;
         for (uint256 i; i < count; ++i) {
             NodeId nodeId = nodes.nodeAt(i);
-            if (state != SessionState.Open && INodePool(pool).nodeOf(nodeId).state != NodeState.Dedicated) continue;
+            if (state != SessionState.Open && _leaves(nodeId)) continue;
             stay[kept++] = nodeId;
         }
         assembly ("memory-safe") {
             mstore(stay, kept)
         }
+    }
+
+    function _someLeave(uint256 nodes) internal view returns (bool) {
+        for (; nodes != 0; nodes >>= 32) {
+            if (_leaves(nodes.nodeAt(0))) return true;
+        }
+        return false;
+    }
+
+    /// Whether a node that is reserved takes nothing new: it drains, or is jailed.
+    function _leaves(NodeId nodeId) internal view returns (bool) {
+        NodeState state = INodePool(pool).nodeOf(nodeId).state;
+        return state != NodeState.Dedicated && state != NodeState.Ephemeral;
     }
 
     /// The current reservation becomes the one before; who is not `staying` is released.
@@ -389,8 +402,7 @@ contract Session is ISession {
         serving.seedRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
         words.serving = serving;
         words.nodes = NodeSet.pack(nodes);
-        uint24 period = _sessionTerms(order.termsVersion).reservePeriod;
-        words.deed.rotatesAt = uint40(block.timestamp) + period;
+        words.deed.rotatesAt = uint40(block.timestamp) + _sessionTerms(order.termsVersion).reservePeriod;
         emit SessionActivated(sessionId, serving.seedRound, nodes, uint8(dedicated), words.past.until);
     }
 
@@ -404,16 +416,13 @@ contract Session is ISession {
     function _checkDue(SessionId sessionId, SessionWords storage words, Lane lane) internal view {
         Serving memory serving = words.servingOf();
         if (IRandomBeacon(beacon).isMissed(serving.seedRound)) return;
-        uint40 until = words.past.until;
-        uint40 rotatesAt = words.deed.rotatesAt;
+        (uint40 until, uint40 rotatesAt) = (words.past.until, words.deed.rotatesAt);
         uint64 nonce = ISessionPayment(payment).fundsOf(sessionId, lane).nextNonce;
         uint256 maxTasks = _sessionTerms(serving.termsVersion).maxTasks;
         bool due = block.timestamp >= rotatesAt || nonce >= maxTasks * serving.reservations;
         if (due && block.timestamp > until) return;
         revert Session_RotationNotDue(sessionId, rotatesAt > until ? rotatesAt : until + 1, nonce);
     }
-
-    // ---------------------------------------------------------------- the end
 
     /// @inheritdoc ISession
     function close(SessionId sessionId) external {
@@ -463,8 +472,6 @@ contract Session is ISession {
     function _noticeOf(SessionWords storage words) internal view returns (uint40) {
         return uint40(block.timestamp) + _sessionTerms(words.order.termsVersion).noticePeriod;
     }
-
-    // ---------------------------------------------------------------- views
 
     /// @inheritdoc ISession
     function sessionOf(SessionId sessionId) external view returns (SessionInfo memory info) {
@@ -529,17 +536,12 @@ contract Session is ISession {
     }
 
     /// @inheritdoc ISession
-    function progressOf(SessionId sessionId) external view returns (Progress memory) {
+    function progressOf(SessionId sessionId) external view returns (Progress memory progress) {
         Serving memory serving = _sessions[sessionId].servingOf();
         TaskTerms memory terms = _taskTermsOf(serving.termsVersion, serving.asset);
-        return Progress({
-            priceIn: serving.priceIn,
-            priceOut: serving.priceOut,
-            attemptTime: terms.attemptTime,
-            revealTime: terms.revealTime,
-            settleDelay: terms.settleDelay,
-            tip: terms.tip
-        });
+        (progress.priceIn, progress.priceOut) = (serving.priceIn, serving.priceOut);
+        (progress.attemptTime, progress.revealTime) = (terms.attemptTime, terms.revealTime);
+        (progress.settleDelay, progress.tip) = (terms.settleDelay, terms.tip);
     }
 
     /// @inheritdoc ISession
@@ -592,8 +594,7 @@ contract Session is ISession {
     }
 
     function _owned(SessionId sessionId) internal view returns (SessionWords storage words) {
-        words = _known(sessionId);
+        words = _unclosed(sessionId);
         if (words.deed.owner != msg.sender) revert Session_NotOwner(sessionId, msg.sender);
-        if (words.serving.state == SessionState.Closed) revert Session_WrongState(sessionId, SessionState.Closed);
     }
 }
