@@ -140,6 +140,11 @@ async fn answers_without_an_end_cut_off_or_of_another_kind_are_waited_out() {
 }
 
 #[tokio::test]
+async fn a_node_that_limits_the_rate_is_followed_more_slowly() {
+    follow(6, |_| Some(Act::Status(429, "too many requests"))).await;
+}
+
+#[tokio::test]
 async fn a_block_of_another_height_is_refused() {
     let world = World::new(true).await;
     let start = world.head().await + 1;

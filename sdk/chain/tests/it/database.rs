@@ -15,6 +15,41 @@ fn a_second_opening_is_refused_by_name() {
     Database::open(&path, &[]).unwrap();
 }
 
+/// Not a test by itself: the other process of the next one.
+#[test]
+fn other_process() {
+    let Some(path) = std::env::var_os("ASSAY_TEST_HOLD") else { return };
+    let _db = Database::open(std::path::Path::new(&path), &[]).unwrap();
+    std::fs::write(std::path::Path::new(&path).with_extension("held"), "").unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_folder_that_another_process_uses_is_refused_until_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("miner.db");
+    let mut other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "database::other_process"])
+        .env("ASSAY_TEST_HOLD", &path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !path.with_extension("held").exists() {
+        assert!(other.try_wait().unwrap().is_none(), "the other process has ended");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let error = Database::open(&path, &[]).unwrap_err();
+    let DatabaseError::InUse { holder, .. } = &error else { panic!("{error}") };
+    assert_eq!(*holder, format!("process {}", other.id()));
+    assert!(error.to_string().contains("another data folder"), "{error}");
+    // However it ends, the folder is free.
+    other.kill().unwrap();
+    other.wait().unwrap();
+    Database::open(&path, &[]).unwrap();
+}
+
 #[test]
 fn migrations_run_once_each_and_a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();

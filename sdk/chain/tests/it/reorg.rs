@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use alloy::providers::Provider;
-use assay_chain::{Block, ChainError, Database, EventSource, KEPT_BLOCKS, Outbox, save_cursor};
+use assay_chain::{
+    Block, Chain, ChainError, Database, EventSource, KEPT_BLOCKS, Outbox, save_cursor,
+};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::proxy::{Act, Proxy};
 use crate::world::{Follower, Kind, PATIENCE, World, nonces, succeeded};
 
 /// Takes everything up to the head; returns the blocks, oldest first.
@@ -152,7 +156,15 @@ impl Agent {
         db: &Arc<Database>,
         start: u64,
     ) -> Self {
-        let chain = world.chain().await;
+        Self::start_at(world.chain().await, signer, db, start).await
+    }
+
+    async fn start_at(
+        chain: Chain,
+        signer: &alloy::signers::local::PrivateKeySigner,
+        db: &Arc<Database>,
+        start: u64,
+    ) -> Self {
         let outbox = Outbox::new(chain.clone(), signer.clone(), db.clone()).await.unwrap();
         let (stop, mut services) = (CancellationToken::new(), JoinSet::new());
         let (out, mut events) = tokio::sync::mpsc::channel(4);
@@ -221,4 +233,43 @@ async fn what_was_mined_in_a_reverted_block_is_sent_again_on_anvil() {
 #[tokio::test]
 async fn what_was_mined_in_a_reverted_block_is_sent_again_on_the_embedded_chain() {
     sent_again(Kind::Devnet).await;
+}
+
+/// One endpoint follows another branch than the one before it.
+#[tokio::test]
+async fn a_receipt_of_a_block_that_never_was_canonical_is_not_kept() {
+    let world = World::on(Kind::Anvil, true).await;
+    let proxy = Proxy::start(world.node.http_url()).await;
+    let signer = alloy::signers::local::PrivateKeySigner::random();
+    world.fund(signer.address()).await;
+    let (db, start) = (world.database("a"), world.head().await + 1);
+    let agent = Agent::start_at(world.chain_at(&proxy.url).await, &signer, &db, start).await;
+    proxy.set(move |call| {
+        if call.method != "eth_getTransactionReceipt" {
+            return Act::Forward;
+        }
+        Act::Change(Box::new(|mut receipt| {
+            if receipt.is_object() {
+                receipt["blockHash"] = json!(alloy::primitives::B256::repeat_byte(9));
+            }
+            receipt
+        }))
+    });
+    let receipt = agent.outbox.send(world.emit(1)).await.unwrap();
+    assert_eq!(receipt.block_hash, Some(alloy::primitives::B256::repeat_byte(9)));
+    proxy.set(|_| Act::Forward);
+    let number = receipt.block_number.unwrap();
+    let canonical = world.provider.get_block_by_number(number.into()).await.unwrap().unwrap();
+    let corrected = async {
+        loop {
+            let receipt = agent.outbox.send(world.emit(1)).await.unwrap();
+            if receipt.block_hash == Some(canonical.header.hash) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, corrected).await.unwrap();
+    assert_eq!(world.effects(1).await, 1);
+    agent.stop().await;
 }
