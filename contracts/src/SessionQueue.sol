@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {IAssayConsumer} from "./interfaces/IAssayConsumer.sol";
-import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {INodePool} from "./interfaces/INodePool.sol";
-import {INodeStats, Outcome, Series} from "./interfaces/INodeStats.sol";
-import {IParameters, NodeTerms} from "./interfaces/IParameters.sol";
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
+import {Outcome} from "./interfaces/INodeStats.sol";
 import {Admission, ISession, Payees, Progress} from "./interfaces/ISession.sol";
-import {Evidence, ISessionPayment, Payout, Rule} from "./interfaces/ISessionPayment.sol";
+import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
 import {
     Answer,
     Dispatch,
@@ -27,20 +23,20 @@ import {Assignment} from "./libraries/Assignment.sol";
 import {Commitments} from "./libraries/Commitments.sol";
 import {Fees} from "./libraries/Fees.sol";
 import {Move, Phases} from "./libraries/Phases.sol";
-import {Settlement} from "./libraries/Settlement.sol";
 import {Signatures} from "./libraries/Signatures.sol";
 import {TaskWords} from "./libraries/TaskWords.sol";
 import {Tickets} from "./libraries/Tickets.sol";
+import {QueueWiring, SessionQueueBase} from "./SessionQueueBase.sol";
+import {SessionQueueEnd} from "./SessionQueueEnd.sol";
 import {AssetId, Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
 
 /// Tasks of sessions. What is stored of a task is one word, see `TaskWords`; what is known of it is brought by whoever
 /// moves it. Tasks of redundancy 1 go from Assigned straight to Committed.
-contract SessionQueue is ISessionQueue {
+contract SessionQueue is ISessionQueue, SessionQueueBase {
     using Answers for Answer;
     using Assignment for Assignment.Ring;
     using Phases for Move;
     using Phases for Task;
-    using Settlement for Settlement.Books;
     using TaskWords for Task;
     using TaskWords for uint256;
     using Tickets for Tickets.Line;
@@ -55,44 +51,26 @@ contract SessionQueue is ISessionQueue {
         address stats;
     }
 
-    /// Tasks that one settlement takes, or that one claim takes off the queue: bounds its gas.
-    uint256 internal constant MAX_TASKS = 64;
     /// A node cannot sit on a queue: claims that it has not answered.
     uint8 internal constant MAX_CLAIMS = 2;
-    /// What is needed around a callback: an account that was not touched before, and the event.
-    uint256 internal constant CALL_OVERHEAD = 10_000;
 
-    /// @inheritdoc ISessionQueue
-    address public immutable beacon;
-    /// @inheritdoc ISessionQueue
-    address public immutable models;
-    /// @inheritdoc ISessionQueue
-    address public immutable parameters;
-    /// @inheritdoc ISessionQueue
-    address public immutable payment;
-    /// @inheritdoc ISessionQueue
-    address public immutable pool;
-    /// @inheritdoc ISessionQueue
-    address public immutable session;
-    /// @inheritdoc ISessionQueue
-    address public immutable stats;
+    /// Code for what happens after a task's answers are in.
+    address internal immutable _end;
 
-    /// @inheritdoc ISessionQueue
-    mapping(NodeId => uint8) public claimsOf;
-    mapping(TaskId => uint256 word) internal _tasks;
-    mapping(SessionId => Tickets.Line) internal _lines;
-    mapping(TaskId => mapping(NodeId => bool)) internal _punished;
+    constructor(Wiring memory wiring) SessionQueueBase(_shared(wiring)) {
+        _end = address(new SessionQueueEnd(_shared(wiring)));
+    }
 
-    constructor(Wiring memory wiring) {
-        if (wiring.beacon == address(0) || wiring.models == address(0) || wiring.parameters == address(0)) {
-            revert SessionQueue_ZeroAddress();
-        }
-        if (wiring.payment == address(0) || wiring.pool == address(0) || wiring.session == address(0)) {
-            revert SessionQueue_ZeroAddress();
-        }
-        if (wiring.stats == address(0)) revert SessionQueue_ZeroAddress();
-        (beacon, models, parameters) = (wiring.beacon, wiring.models, wiring.parameters);
-        (payment, pool, session, stats) = (wiring.payment, wiring.pool, wiring.session, wiring.stats);
+    function _shared(Wiring memory wiring) internal pure returns (QueueWiring memory) {
+        return QueueWiring({
+            beacon: wiring.beacon,
+            models: wiring.models,
+            parameters: wiring.parameters,
+            payment: wiring.payment,
+            pool: wiring.pool,
+            session: wiring.session,
+            stats: wiring.stats
+        });
     }
 
     // ---------------------------------------------------------------- submission
@@ -152,7 +130,7 @@ contract SessionQueue is ISessionQueue {
     }
 
     function _admissionOf(TaskRequest memory request) internal view returns (Admission memory) {
-        return ISession(session).admissionOf(request.sessionId, request.lane, request.seedRound);
+        return ISession(_session).admissionOf(request.sessionId, request.lane, request.seedRound);
     }
 
     /// The admission of a request that its lane's holder signed.
@@ -219,7 +197,7 @@ contract SessionQueue is ISessionQueue {
 
     function _hold(Move memory move) internal {
         Task memory task = move.task;
-        ISessionPayment(payment).hold(task.sessionId, task.lane, task.nonce, task.held);
+        ISessionPayment(_payment).hold(task.sessionId, task.lane, task.nonce, task.held);
     }
 
     function _tellSubmitted(Move memory move, TaskRequest memory request) internal {
@@ -240,7 +218,7 @@ contract SessionQueue is ISessionQueue {
         Task memory task = move.task;
         (address operator,) = _committerOf(nodeId);
         _checkSigner(nodeId, operator, msg.sender);
-        if (claimsOf[nodeId] >= MAX_CLAIMS) revert SessionQueue_TooManyClaims(nodeId, MAX_CLAIMS);
+        if (_claims[nodeId] >= MAX_CLAIMS) revert SessionQueue_TooManyClaims(nodeId, MAX_CLAIMS);
         Assignment.Ring memory ring = _ringOf(task);
         uint256 index = ring.indexOf(nodeId);
         if (index == ring.length) revert SessionQueue_NotReserved(task.sessionId, nodeId);
@@ -251,14 +229,14 @@ contract SessionQueue is ISessionQueue {
             _passGone(line, _load(gone[i]), task.sessionId);
         }
         line.pass(move.taskId, task.ticket);
-        ++claimsOf[nodeId];
+        ++_claims[nodeId];
         // One who follows another has a whole attempt: `_requeue` left the time for it.
         uint24 attemptTime = _progressOf(move).attemptTime;
         if (task.tried != 0) move.until = uint40(block.timestamp) + attemptTime;
         move.state = TaskState.Assigned;
         task.parts = new Part[](1);
         task.give(0, ring, index);
-        task.seedRound = IRandomBeacon(beacon).nextRound();
+        task.seedRound = IRandomBeacon(_beacon).nextRound();
         _store(move);
         emit PartChanged(move.taskId, nodeId, 0, PartEvent.Claimed);
         _tellMoved(move);
@@ -359,7 +337,7 @@ contract SessionQueue is ISessionQueue {
             bytes32 hash = Commitments.precommitHash(move.taskId, answer.nodeId, commitment);
             _checkOperator(answer.nodeId, operator, hash, answer.signature);
             part.commitment = commitment;
-            if (move.task.dispatch == Dispatch.Pull) --claimsOf[answer.nodeId];
+            if (move.task.dispatch == Dispatch.Pull) --_claims[answer.nodeId];
         }
         part.state = PartState.Committed;
         // Not above what is held: no more tokens, at the same prices.
@@ -414,16 +392,11 @@ contract SessionQueue is ISessionQueue {
     function _leave(Move memory move, uint256 i, PartEvent why) internal {
         Part memory part = move.task.parts[i];
         emit PartChanged(move.taskId, part.nodeId, uint8(i), why);
-        if (move.task.dispatch == Dispatch.Pull) --claimsOf[part.nodeId];
+        if (move.task.dispatch == Dispatch.Pull) --_claims[part.nodeId];
         Outcome outcome = why == PartEvent.Declined
             ? Outcome.Declined
             : why == PartEvent.Silent ? Outcome.Silent : Outcome.Unrevealed;
         _record(part.nodeId, part.dedicated, outcome, 1);
-    }
-
-    /// `NodeStats` calls nobody.
-    function _record(NodeId nodeId, bool dedicated, Outcome outcome, uint32 times) internal {
-        INodeStats(stats).count(nodeId, dedicated ? Series.Dedicated : Series.Drawn, outcome, times);
     }
 
     /// Finds followers for the parts in the bits of `open`, all of which failed, and goes on to the next phase if there
@@ -484,152 +457,33 @@ contract SessionQueue is ISessionQueue {
         _free(move, asset, amount, tip);
     }
 
-    /// Frees held money, less the tip of whoever calls.
-    function _free(Move memory move, AssetId asset, uint96 amount, uint96 tip) internal {
-        ISessionPayment(payment)
-            .refund(move.task.sessionId, move.task.lane, asset, move.taskId, amount, msg.sender, tip);
-    }
-
     // ---------------------------------------------------------------- the end of a task
 
     /// @inheritdoc ISessionQueue
-    function settle(Task[] calldata tasks) external returns (uint256 settled) {
-        if (tasks.length > MAX_TASKS) revert SessionQueue_TooMany(tasks.length, MAX_TASKS);
-        uint256 answers;
-        for (uint256 i; i < tasks.length; ++i) {
-            answers += tasks[i].parts.length;
-        }
-        Settlement.Books memory books = Settlement.open(answers);
-        for (uint256 i; i < tasks.length; ++i) {
-            (Move memory move, bool fresh) = _find(tasks[i]);
-            if (!fresh || move.state != TaskState.Committed || block.timestamp < move.until) continue;
-            move.enter(TaskState.Settled, 0);
-            _store(move);
-            _settle(books, move);
-            ++settled;
-        }
-        if (settled == 0) return 0;
-        _count(books);
-        ISessionPayment(payment).pay(books.close(), msg.sender);
-    }
-
-    /// Pays each answer its fee; what the task holds beyond them is freed with the first. The tip of a callback stays.
-    function _settle(Settlement.Books memory books, Move memory move) internal {
-        Task memory task = move.task;
-        if (!books.knows(task)) {
-            (books.sessionId, books.lane, books.payees) = (task.sessionId, task.lane, _payeesOf(task));
-            (books.publisher, books.royaltyBps) = IModelRegistry(models).royaltyOf(books.payees.model);
-        }
-        uint96 rest = task.held - Settlement.feesOf(task);
-        if (task.callbackGas != 0) rest -= books.payees.tip;
-        for (uint256 i; i < task.parts.length; ++i) {
-            Part memory part = task.parts[i];
-            if (part.state != PartState.Committed) continue;
-            _tally(books, part);
-            books.divide(task, move.taskId, part, part.fee + rest);
-            rest = 0;
-        }
-    }
-
-    function _tally(Settlement.Books memory books, Part memory part) internal {
-        uint256 i = books.indexOf(part);
-        if (i == Settlement.MAX_NODES) {
-            _count(books);
-            i = 0;
-        }
-        Settlement.Tally memory tally = books.tallies[i];
-        if (i == books.nodes) {
-            ++books.nodes;
-            (tally.nodeId, tally.dedicated, tally.times) = (part.nodeId, part.dedicated, 0);
-            tally.payout = INodePool(pool).payoutOf(part.nodeId);
-        }
-        ++tally.times;
-    }
-
-    /// Writes the tallies, and begins anew.
-    function _count(Settlement.Books memory books) internal {
-        for (uint256 i; i < books.nodes; ++i) {
-            Settlement.Tally memory tally = books.tallies[i];
-            _record(tally.nodeId, tally.dedicated, Outcome.Settled, tally.times);
-        }
-        books.nodes = 0;
+    function settle(Task[] calldata) external returns (uint256) {
+        _delegate();
     }
 
     /// @inheritdoc ISessionQueue
-    function deliver(Task calldata brought, Answer calldata answer) external {
-        Move memory move = _load(brought);
-        if (move.state < TaskState.Settled) _wrongState(move);
-        uint256 word = _tasks[move.taskId];
-        if (move.task.callbackGas == 0 || word.isDelivered()) revert SessionQueue_NoCallback(move.taskId);
-        _tasks[move.taskId] = word | TaskWords.DELIVERED;
-        if (move.state == TaskState.Settled) _checkOfRecord(move, answer);
-        Payees memory payees = _payeesOf(move.task);
-        _free(move, payees.asset, payees.tip, payees.tip);
-        _call(move, payees.owner, answer, move.state == TaskState.Settled);
+    function deliver(Task calldata, Answer calldata) external {
+        _delegate();
     }
-
-    /// The answer of record is that of the lowest part that was committed.
-    function _checkOfRecord(Move memory move, Answer memory answer) internal view {
-        uint256 i;
-        while (move.task.parts[i].state != PartState.Committed) ++i;
-        Part memory part = move.task.parts[i];
-        if (NodeId.unwrap(answer.nodeId) != NodeId.unwrap(part.nodeId)) {
-            revert SessionQueue_NotOnTask(move.taskId, answer.nodeId);
-        }
-        bytes32 commitment = answer.commitmentOf(move.taskId);
-        if (commitment != part.commitment) revert SessionQueue_WrongOpening(move.taskId, answer.nodeId, commitment);
-    }
-
-    /// Calls with exactly the gas that the request named, and copies nothing of what comes back.
-    function _call(Move memory move, address consumer, Answer memory answer, bool answered) internal {
-        uint256 limit = move.task.callbackGas;
-        bytes memory data = abi.encodeCall(
-            IAssayConsumer.onAnswer,
-            (
-                move.task.sessionId,
-                move.taskId,
-                answered ? answer.nodeId : NodeId.wrap(0),
-                answered ? answer.outputDigest : bytes32(0),
-                answered ? answer.outputTokens : 0
-            )
-        );
-        // A call gets 63 parts of 64 of what is left at most: less would reach the consumer without a word.
-        uint256 wanted = limit + limit / 63 + CALL_OVERHEAD;
-        if (gasleft() < wanted) revert SessionQueue_NotEnoughGas(gasleft(), wanted);
-        bool success;
-        assembly ("memory-safe") {
-            success := call(limit, consumer, 0, add(data, 32), mload(data), 0, 0)
-        }
-        emit AnswerDelivered(move.taskId, consumer, success);
-    }
-
-    // ---------------------------------------------------------------- evidence
 
     /// @inheritdoc ISessionQueue
-    function reportEquivocation(TaskId taskId, Precommit calldata one, Precommit calldata other) external {
-        if (_tasks[taskId] == 0) revert SessionQueue_UnknownTask(taskId);
-        NodeId nodeId = one.nodeId;
-        bool equivocal = NodeId.unwrap(nodeId) == NodeId.unwrap(other.nodeId) && one.commitment != other.commitment
-            && _isSigned(taskId, one) && _isSigned(taskId, other);
-        if (!equivocal) revert SessionQueue_NotEquivocal(taskId, nodeId);
-        if (_punished[taskId][nodeId]) revert SessionQueue_AlreadyPunished(taskId, nodeId);
-        _punished[taskId][nodeId] = true;
-        INodePool(pool).jail(nodeId);
-        uint16 version = INodePool(pool).nodeOf(nodeId).termsVersion;
-        NodeTerms memory terms = IParameters(parameters).nodeTermsOf(version);
-        uint256 amount = ISessionPayment(payment).stakeOf(nodeId) * terms.slashBps / Fees.BPS;
-        // Nothing is left of one who exited.
-        if (amount == 0) return;
-        // Two commitments, where there may be one.
-        Evidence memory evidence = Evidence({taskId: taskId, rule: Rule.Equivocation, measured: 2, bound: 1});
-        uint256 reward = amount * terms.reporterBps / Fees.BPS;
-        ISessionPayment(payment).slash(nodeId, evidence, amount, msg.sender, reward);
+    function reportEquivocation(TaskId, Precommit calldata, Precommit calldata) external {
+        _delegate();
     }
 
-    function _isSigned(TaskId taskId, Precommit memory given) internal view returns (bool) {
-        bytes32 hash = Commitments.precommitHash(taskId, given.nodeId, given.commitment);
-        address signer = Signatures.signerOf(_typed(hash), given.signature);
-        return signer != address(0) && INodePool(pool).answersFor(given.nodeId, signer);
+    /// Ends the call with what the same call of `SessionQueueEnd`'s code does to this contract.
+    function _delegate() internal {
+        address end = _end;
+        assembly {
+            calldatacopy(0, 0, calldatasize())
+            let done := delegatecall(gas(), end, 0, calldatasize(), 0, 0)
+            returndatacopy(0, 0, returndatasize())
+            if iszero(done) { revert(0, returndatasize()) }
+            return(0, returndatasize())
+        }
     }
 
     // ---------------------------------------------------------------- views
@@ -662,88 +516,43 @@ contract SessionQueue is ISessionQueue {
         return Commitments.domainSeparator(block.chainid, address(this));
     }
 
-    // ---------------------------------------------------------------- tasks
-
-    /// The stored task and whether it is the one that was brought.
-    function _find(Task calldata brought) internal view returns (Move memory move, bool fresh) {
-        move.task = brought;
-        move.taskId = Commitments.taskId(address(this), brought.sessionId, brought.lane, brought.nonce);
-        uint256 word = _tasks[move.taskId];
-        (move.state, move.until) = (word.stateOf(), word.untilOf());
-        fresh = word.digestOf() == move.task.digest();
+    /// @inheritdoc ISessionQueue
+    function claimsOf(NodeId nodeId) external view returns (uint8) {
+        return _claims[nodeId];
     }
 
-    function _load(Task calldata brought) internal view returns (Move memory move) {
-        bool fresh;
-        (move, fresh) = _find(brought);
-        if (move.state == TaskState.None) revert SessionQueue_UnknownTask(move.taskId);
-        if (!fresh) {
-            bytes32 stored = _tasks[move.taskId].digestOf();
-            revert SessionQueue_StaleTask(move.taskId, stored, move.task.digest());
-        }
+    /// @inheritdoc ISessionQueue
+    function beacon() external view returns (address) {
+        return _beacon;
     }
 
-    /// EIP-712 digest.
-    function _typed(bytes32 structHash) internal view returns (bytes32) {
-        bytes32 separator = Commitments.domainSeparator(block.chainid, address(this));
-        return keccak256(abi.encodePacked(hex"1901", separator, structHash));
+    /// @inheritdoc ISessionQueue
+    function models() external view returns (address) {
+        return _models;
     }
 
-    function _store(Move memory move) internal {
-        _tasks[move.taskId] = TaskWords.pack(move.state, move.until, move.task.digest());
+    /// @inheritdoc ISessionQueue
+    function parameters() external view returns (address) {
+        return _parameters;
     }
 
-    function _tellMoved(Move memory move) internal {
-        bytes memory data = move.task.encode(abi.encode(move.until));
-        (bytes32 topic, TaskId taskId, uint256 state) = (TaskMoved.selector, move.taskId, uint256(move.state));
-        assembly ("memory-safe") {
-            log3(add(data, 32), mload(data), topic, taskId, state)
-        }
+    /// @inheritdoc ISessionQueue
+    function payment() external view returns (address) {
+        return _payment;
     }
 
-    /// An event of a task, its session and a node.
-    function _log(bytes32 topic, Move memory move, NodeId nodeId, bytes memory data) internal {
-        (TaskId taskId, SessionId sessionId) = (move.taskId, move.task.sessionId);
-        assembly ("memory-safe") {
-            log4(add(data, 32), mload(data), topic, taskId, sessionId, nodeId)
-        }
+    /// @inheritdoc ISessionQueue
+    function pool() external view returns (address) {
+        return _pool;
     }
 
-    function _expect(Move memory move, TaskState state) internal pure {
-        if (move.state != state) _wrongState(move);
+    /// @inheritdoc ISessionQueue
+    function session() external view returns (address) {
+        return _session;
     }
 
-    function _wrongState(Move memory move) internal pure {
-        revert SessionQueue_WrongState(move.taskId, move.state);
-    }
-
-    function _checkInTime(Move memory move) internal view {
-        if (block.timestamp > move.until) revert SessionQueue_DeadlinePassed(move.taskId, move.until);
-    }
-
-    /// Nodes of the task's reservation; none once it is over.
-    function _ringOf(Task memory task) internal view returns (Assignment.Ring memory) {
-        (uint256 nodes, uint8 dedicated) = ISession(session).nodesOf(task.sessionId, task.reservation);
-        return Assignment.ringOf(nodes, dedicated);
-    }
-
-    function _progressOf(Move memory move) internal view returns (Progress memory) {
-        return ISession(session).progressOf(move.task.sessionId);
-    }
-
-    function _committerOf(NodeId nodeId) internal view returns (address operator, NumericClass numericClass) {
-        return INodePool(pool).committerOf(nodeId);
-    }
-
-    function _seedOf(uint64 round) internal view returns (bytes32) {
-        return IRandomBeacon(beacon).valueOf(round);
-    }
-
-    function _checkHolder(SessionId sessionId, Lane lane, address holder) internal view {
-        if (msg.sender != holder) revert SessionQueue_NotHolder(sessionId, lane, msg.sender);
-    }
-
-    function _payeesOf(Task memory task) internal view returns (Payees memory) {
-        return ISession(session).payeesOf(task.sessionId, task.lane);
+    /// @inheritdoc ISessionQueue
+    function stats() external view returns (address) {
+        return _stats;
     }
 }
