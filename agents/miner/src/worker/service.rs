@@ -118,7 +118,15 @@ impl Worker {
             Input::Given(given) => self.tools.answers.is_spent(given.task)?,
             Input::Cancel { .. } => false,
         };
-        Ok(state.on(input, spent))
+        let cancel = match &input {
+            Input::Cancel { task, link } => Some((*task, link.clone())),
+            _ => None,
+        };
+        let actions = state.on(input, spent);
+        if let Some((task, link)) = cancel.filter(|_| actions.is_empty()) {
+            tell_unknown(task, &link);
+        }
+        Ok(actions)
     }
 
     fn act(&self, action: Action, jobs: &mut Jobs) -> Result<(), DatabaseError> {
@@ -159,6 +167,7 @@ impl Worker {
                     }
                     None => {
                         tracing::debug!(%task, router = %link.router, "a cancel of a task of another router");
+                        tell_unknown(task, &link);
                     }
                 }
             }
@@ -295,4 +304,10 @@ impl Worker {
             }
         });
     }
+}
+
+/// The router need not count on an end of the task: it does not run here, or not for this router.
+fn tell_unknown(task: TaskId, link: &LinkRef) {
+    let message = "this node does not run the task".to_owned();
+    link.send(FromMiner::Error { task: Some(task), code: "unknown_task".into(), message });
 }
