@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use alloy::consensus::transaction::SignerRecoverable;
 use alloy::consensus::{Transaction, TxEnvelope};
@@ -52,8 +52,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Node {
     inner: RwLock<Inner>,
-    /// Where the chain is kept, unless it is in memory alone.
-    store: Option<Mutex<Store>>,
+    /// Where the chain is kept, unless it is in memory alone; taken away when the node closes.
+    store: Option<Mutex<Option<Store>>>,
     pub(crate) filters: Filters,
     news: broadcast::Sender<News>,
     clock: Clock,
@@ -87,7 +87,7 @@ impl Node {
             snapshots: BTreeMap::new(),
         };
         let (news, _) = broadcast::channel(NEWS_CAPACITY);
-        let store = store.map(Mutex::new);
+        let store = store.map(|store| Mutex::new(Some(store)));
         Ok(Self { inner: RwLock::new(inner), store, filters: Filters::default(), news, clock })
     }
 
@@ -175,9 +175,7 @@ impl Node {
 
     /// Makes a sealed block the head: stored first, then told.
     fn append(&self, inner: &mut Inner, sealed: SealedBlock) -> Result<Arc<Block>, RpcError> {
-        if let Some(store) = self.store() {
-            store.append(&sealed, inner.chain.head_state())?;
-        }
+        self.stored(|store| store.append(&sealed, inner.chain.head_state()))?;
         let block = inner.chain.push(sealed)?;
         inner.next_timestamp = None;
         // Also waiting transactions whose nonce another one has used up.
@@ -193,9 +191,21 @@ impl Node {
         Ok(block)
     }
 
-    fn store(&self) -> Option<MutexGuard<'_, Store>> {
-        let store = self.store.as_ref()?;
-        Some(store.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Does something with the store, if the chain is kept in one.
+    fn stored(
+        &self,
+        action: impl FnOnce(&Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+        store.as_ref().map_or(Err(StoreError::Closed), action)
+    }
+
+    /// Gives the folder free. A request that is still under way makes no block any more.
+    pub(crate) fn close(&self) {
+        if let Some(store) = &self.store {
+            store.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
     /// Replaces the last `depth` blocks by as many others. Their transactions are gone, as on anvil;
@@ -211,9 +221,7 @@ impl Node {
             RpcError::params(format!("Reorg depth must not exceed current chain height: current height {head}, depth {depth}"))
         })?;
         inner.chain.state_at(common)?;
-        if let Some(store) = self.store() {
-            store.truncate(common)?;
-        }
+        self.stored(|store| store.truncate(common))?;
         let dropped = inner.chain.rewind(common)?;
         let Inner { snapshots, chain, .. } = &mut *inner;
         snapshots.retain(|id, _| chain.snapshot_head(*id).is_some());
@@ -255,9 +263,7 @@ impl Node {
     pub(crate) fn revert(&self, id: u64) -> Result<bool, RpcError> {
         let mut inner = self.write();
         let Some(head) = inner.chain.snapshot_head(id) else { return Ok(false) };
-        if let Some(store) = self.store() {
-            store.truncate(head)?;
-        }
+        self.stored(|store| store.truncate(head))?;
         let Some(dropped) = inner.chain.revert(id) else { return Ok(false) };
         inner.offset_s = inner.snapshots.get(&id).copied().unwrap_or_default();
         inner.snapshots.split_off(&id);

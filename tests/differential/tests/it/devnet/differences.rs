@@ -10,6 +10,9 @@
 //! have nonce 0 (no contract has that since EIP-161), and it orders transactions by their fee cap or by
 //! arrival (the embedded chain by what they pay to the block, as geth does).
 //!
+//! After a reorganisation anvil's filters do not say which logs were removed, and the base fee of its
+//! new blocks follows from blocks that are gone.
+//!
 //! Not compared: estimates of gas, which each searches for in its own way.
 
 use std::collections::BTreeSet;
