@@ -163,7 +163,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         (task.maxPrompt, task.maxOutput) = (request.maxPrompt, request.maxOutput);
         task.held = Admissions.heldFor(request, admission);
         task.attemptsLeft = request.attempts - 1;
-        task.finalBy = uint40(request.deadline + uint256(task.attemptsLeft) * admission.attemptTime);
+        task.finalBy = uint40(request.deadline + Admissions.timeOfFollowers(request, admission));
         (task.dispatch, task.callbackGas) = (request.dispatch, request.callbackGas);
         if (request.dispatch == Dispatch.Pull) {
             move.state = TaskState.Queued;

@@ -18,7 +18,7 @@ contract SubmitTest is QueueBase {
         assertEq(task.held, given.redundancy * uint256(fee(id, given.maxPrompt, given.maxOutput)), "held");
         assertEq(held(ROUTER_LANE), task.held, "held");
         assertEq(free(ROUTER_LANE), ALLOTMENT - task.held, "free");
-        assertEq(task.finalBy, given.deadline + ATTEMPT_TIME, "finalBy");
+        assertEq(task.finalBy, given.deadline + 2 * ATTEMPT_TIME, "finalBy");
         assertEq(task.parts.length, given.redundancy, "parts");
         assertState(task, TaskState.Assigned);
     }
@@ -165,9 +165,9 @@ contract SubmitTest is QueueBase {
         vm.prank(client);
         queue.submit(given);
         uint256 endsAt = block.timestamp + NOTICE;
-        skipTime(NOTICE - 200);
+        skipTime(NOTICE - 300);
         given = redundant(0, 1, 2);
-        uint256 last = endsAt - ATTEMPT_TIME - REVEAL_TIME;
+        uint256 last = endsAt - 2 * ATTEMPT_TIME - REVEAL_TIME;
         given.deadline = uint64(last + 1);
         bytes4 why = ISessionQueue.SessionQueue_DeadlineOutOfBounds.selector;
         refused(given, abi.encodeWithSelector(why, last + 1, block.timestamp + 1, last));
@@ -235,7 +235,9 @@ contract SubmitTest is QueueBase {
 
     function carriedRefused(TaskRequest memory given, bytes memory signature, address holder) internal {
         vm.expectRevert(
-            abi.encodeWithSelector(ISessionQueue.SessionQueue_BadSignature.selector, given.sessionId, given.lane, holder)
+            abi.encodeWithSelector(
+                ISessionQueue.SessionQueue_BadSignature.selector, given.sessionId, given.lane, holder
+            )
         );
         queue.submitSigned(given, signature);
     }
