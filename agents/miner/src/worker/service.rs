@@ -219,8 +219,13 @@ impl Worker {
         match outcome {
             Some(Outcome::Answered | Outcome::Forged) => return Ok(()),
             Some(Outcome::GivenUp) => {}
-            // Stopped after its answer was stored: it stands.
-            None if self.tools.answers.is_answered(job.task)? => return Ok(()),
+            // Stopped after its answer was stored: it stands, but nobody need wait for its end.
+            None if self.tools.answers.is_answered(job.task)? => {
+                let message = "stopped with its answer stored, which is committed".to_owned();
+                let (task, code) = (Some(job.task), "stopped".into());
+                job.outlet.end(FromMiner::Error { task, code, message });
+                return Ok(());
+            }
             None if job.cancelled => self.fail(&job, "cancelled", "stopped as its router asked"),
             None => self.fail(&job, "internal", "the node failed; offer the task to another one"),
         }
