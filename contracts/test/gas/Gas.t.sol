@@ -121,6 +121,47 @@ contract GasTest is Base {
         vm.snapshotGasLastCall("gas", "refund a task past its deadline");
     }
 
+    /// Bytes that a rollup publishes: what a task costs beside its gas.
+    function test_calldata() public {
+        TaskRequest memory wanted = request(id, ROUTER_LANE, 2, firstNode(id));
+        bytes memory signature = sign(ROUTER_KEY, wanted);
+        Answer memory given = answer(wanted.nodeId, 90, 150);
+        weigh(
+            "one miner, request carried with the answer",
+            abi.encodeCall(queue.submitAndCommit, (wanted, signature, given))
+        );
+        weigh("one miner, submit", abi.encodeCall(queue.submit, (wanted)));
+        vm.prank(router);
+        queue.submit(wanted);
+        Task memory task = lastTask();
+        weigh("one miner, commit", abi.encodeCall(queue.commit, (task, only(given))));
+        weigh("one miner, settle", abi.encodeCall(queue.settle, (only(afterCommit(task, 0, given)))));
+        (wanted.nonce, wanted.nodeId, wanted.redundancy) = (3, ANY_NODE, 3);
+        weigh("three miners, submit", abi.encodeCall(queue.submit, (wanted)));
+        vm.prank(router);
+        queue.submit(wanted);
+        task = lastTask();
+        weigh("three miners, precommit", abi.encodeCall(queue.precommit, (task, precommits(task))));
+        queue.precommit(task, precommits(task));
+        task = lastTask();
+        Answer[] memory answers = new Answer[](3);
+        for (uint256 i; i < 3; ++i) {
+            answers[i] = answer(task.parts[i].nodeId, 90, 150);
+        }
+        weigh("three miners, commit", abi.encodeCall(queue.commit, (task, answers)));
+        queue.commit(task, answers);
+        weigh("three miners, settle", abi.encodeCall(queue.settle, (only(lastTask()))));
+    }
+
+    function weigh(string memory name, bytes memory data) internal {
+        uint256 zeros;
+        for (uint256 i; i < data.length; ++i) {
+            if (data[i] == 0) ++zeros;
+        }
+        vm.snapshotValue("calldata", string.concat(name, ", zero bytes"), zeros);
+        vm.snapshotValue("calldata", string.concat(name, ", other bytes"), data.length - zeros);
+    }
+
     function submitted(uint64 nonce) internal returns (uint256) {
         TaskRequest memory wanted = request(id, ROUTER_LANE, nonce, ANY_NODE);
         wanted.redundancy = 3;
