@@ -113,7 +113,8 @@ impl Devnet {
         if let Some(period) = config.block_time.filter(|period| !period.is_zero()) {
             tasks.spawn(mine_every(Arc::clone(&node), period));
         }
-        tracing::info!(%addr, chain_id = config.chain_id, "development chain listens");
+        let head = node.read().chain.head().number();
+        tracing::info!(%addr, chain_id = config.chain_id, head, "development chain listens");
         Ok(Self { addr, node, handle, tasks })
     }
 
