@@ -9,7 +9,8 @@ use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::eips::eip2718::Decodable2718;
 use alloy::primitives::{Address, B256, Bytes};
 use assay_evm::{
-    Block, Chain, ChainConfig, ChainError, ExecuteError, SealedBlock, SignedTx, TxError,
+    Block, BlockBuilder, Chain, ChainConfig, ChainError, ExecuteError, SealedBlock, SignedTx,
+    TxError,
 };
 use tokio::sync::broadcast;
 
@@ -91,7 +92,7 @@ impl Node {
         Ok(Self { inner: RwLock::new(inner), store, filters: Filters::default(), news, clock })
     }
 
-    /// The lock is never poisoned by a half-done change: a block that is not sealed takes itself back.
+    /// The lock is never poisoned by a half-done change: a block is made on a copy of the state.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,6 +138,8 @@ impl Node {
                 match self.mine_locked(inner, false) {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
+                    // It is in an earlier block than the one that failed.
+                    Err(_) if inner.chain.transaction(&hash).is_some() => break,
                     Err(error) => {
                         // The sender is told that it failed: it must not come into a later block.
                         inner.pool.remove(&sender, nonce);
@@ -163,14 +166,12 @@ impl Node {
         inner: &mut Inner,
         empty: bool,
     ) -> Result<Option<Arc<Block>>, RpcError> {
-        let (sealed, refused) = build(inner, self.block_time(inner))?;
+        let (builder, refused) = fill_block(inner, self.block_time(inner))?;
+        let sealed = (empty || !builder.is_empty()).then(|| builder.seal());
         for (sender, nonce) in refused {
             inner.pool.remove(&sender, nonce);
         }
-        if sealed.block.transactions.is_empty() && !empty {
-            return Ok(None);
-        }
-        self.append(inner, sealed).map(Some)
+        sealed.map(|sealed| self.append(inner, sealed)).transpose()
     }
 
     /// Makes a sealed block the head: stored first, then told.
@@ -281,7 +282,10 @@ impl Node {
 }
 
 /// A block of what waits, and who has transactions in the pool that can never be in one.
-fn build(inner: &Inner, timestamp: u64) -> Result<(SealedBlock, Vec<(Address, u64)>), ChainError> {
+fn fill_block(
+    inner: &Inner,
+    timestamp: u64,
+) -> Result<(BlockBuilder<'_>, Vec<(Address, u64)>), ChainError> {
     let Inner { chain, pool, .. } = inner;
     let mut builder = chain.begin_block(timestamp)?;
     let mut ready = pool.ready(builder.base_fee(), |sender| chain.nonce(sender));
@@ -299,7 +303,7 @@ fn build(inner: &Inner, timestamp: u64) -> Result<(SealedBlock, Vec<(Address, u6
             Err(ExecuteError::Chain(error)) => return Err(error),
         }
     }
-    Ok((builder.seal(), refused))
+    Ok((builder, refused))
 }
 
 pub(crate) fn decode(raw: &Bytes) -> Result<SignedTx, RpcError> {
