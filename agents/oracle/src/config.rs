@@ -59,14 +59,6 @@ pub enum OracleError {
     /// The account cannot be used.
     #[error(transparent)]
     Outbox(#[from] assay_chain::OutboxError),
-    /// The sessions' contract does not answer.
-    #[error(
-        "the contract `Session` does not tell its terms: {source}; is the deployment the right one?"
-    )]
-    Terms {
-        /// Why.
-        source: Box<alloy::contract::Error>,
-    },
     /// The address for `/metrics` cannot be listened on.
     #[error("cannot listen on {addr}: {source}; free the port or give another address")]
     Listen {

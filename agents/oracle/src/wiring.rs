@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
-use assay_bindings::Session;
 use assay_chain::{Chain, Database, EventSource, Outbox};
+use assay_protocol::QueueScope;
 use assay_runtime::{
     Health, Phase, Running, Runtime, RuntimeError, install_metrics, observe_router,
 };
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::keeper::service::KeeperService;
-use crate::keeper::state::{Keeper, Terms};
+use crate::keeper::state::{Beacon, Keeper, Terms};
 use crate::keeper::store;
 use crate::{OracleConfig, OracleError};
 
@@ -80,7 +80,9 @@ pub async fn start(
     install_metrics()?;
     let health = Health::new(config.name.as_str());
     let chain = Chain::connect(&config.rpc_url, config.deployment.clone()).await?;
-    let terms = terms(&chain, config.settle_grace_s).await?;
+    let scope = QueueScope { chain_id: chain.chain_id, queue: chain.deployment.queue };
+    let settle_grace_s = config.settle_grace_s;
+    let terms = Terms { scope, beacon: Beacon::Blockhash, settle_grace_s };
     let db = Database::open(&config.data_dir.join("oracle.db"), &store::MIGRATIONS)?;
     let (items, journal) = store::load(&db)?;
     let outbox = Outbox::new(chain.clone(), signer, Arc::clone(&db)).await?;
@@ -109,16 +111,6 @@ pub async fn start(
     runtime.spawn(Phase::Output, "outbox", async move { Ok(outbox.run(output).await?) });
     health.set_ready(true, "");
     Ok(OracleHandle { running: runtime.start(), address, observe, health })
-}
-
-async fn terms(chain: &Chain, settle_grace_s: u64) -> Result<Terms, OracleError> {
-    let sessions = Session::new(chain.deployment.sessions, &chain.provider);
-    let timeout = sessions
-        .reservationTimeout()
-        .call()
-        .await
-        .map_err(|source| OracleError::Terms { source: Box::new(source) })?;
-    Ok(Terms { reservation_timeout_s: timeout.to::<u64>(), settle_grace_s })
 }
 
 async fn serve(

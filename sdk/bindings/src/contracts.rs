@@ -14,8 +14,18 @@ sol!(
 );
 sol!(
     #[sol(rpc, all_derives)]
+    Parameters,
+    "artifacts/Parameters.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
     ModelRegistry,
     "artifacts/ModelRegistry.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    NodeStats,
+    "artifacts/NodeStats.json"
 );
 sol!(
     #[sol(rpc, all_derives)]

@@ -12,9 +12,11 @@ use alloy::{
 use serde::Deserialize;
 
 /// Committed artifacts: name of the contract and JSON with `abi` and `bytecode`.
-const ARTIFACTS: [(&str, &str); 7] = [
+const ARTIFACTS: [(&str, &str); 9] = [
     ("CorToken", include_str!("../artifacts/CorToken.json")),
+    ("Parameters", include_str!("../artifacts/Parameters.json")),
     ("ModelRegistry", include_str!("../artifacts/ModelRegistry.json")),
+    ("NodeStats", include_str!("../artifacts/NodeStats.json")),
     ("NodePool", include_str!("../artifacts/NodePool.json")),
     ("Session", include_str!("../artifacts/Session.json")),
     ("SessionQueue", include_str!("../artifacts/SessionQueue.json")),
