@@ -9,8 +9,8 @@ mod deployment;
 mod revert;
 
 pub use contracts::{
-    CorToken, ModelRegistry, NodePool, NodeStats, Parameters, RandomBeacon, Session, SessionPayment,
-    SessionQueue,
+    CorToken, ModelRegistry, NodePool, NodeStats, Parameters, RandomBeacon, Session,
+    SessionPayment, SessionQueue,
 };
 pub use deployment::{COR, DeployConfig, Deployment, DeploymentError, deploy};
 pub use revert::{abis, decode_revert};

@@ -11,7 +11,13 @@ use assay_types::{Lane, NodeId, Nonce};
 ///
 /// A named node that is not of the reservation is left out; `seed` is only looked at if more than the named node is
 /// asked for.
-pub fn order(nodes: &[NodeId], named: Option<NodeId>, seed: B256, lane: Lane, nonce: Nonce) -> Vec<usize> {
+pub fn order(
+    nodes: &[NodeId],
+    named: Option<NodeId>,
+    seed: B256,
+    lane: Lane,
+    nonce: Nonce,
+) -> Vec<usize> {
     if nodes.is_empty() {
         return Vec::new();
     }

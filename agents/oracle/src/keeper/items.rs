@@ -169,6 +169,7 @@ pub(super) fn effects(
             let item = Item::Lane(event.reclaimAt.to::<u64>());
             vec![(Key::Lane(event.sessionId, event.lane), Some(item))]
         }
+        ProtocolEvent::FundsMoved(event) => vec![(Key::Lane(event.sessionId, event.from), None)],
         ProtocolEvent::SessionClosed(event) => {
             let lanes = Key::Lane(event.sessionId, 0)..=Key::Lane(event.sessionId, u32::MAX);
             let gone = items.range(lanes).map(|(key, _)| (*key, None));
@@ -293,8 +294,12 @@ fn task_effect(items: &Items, scope: &QueueScope, event: &ProtocolEvent) -> Opti
             }
             (event.taskId, Some(item.with(&record)))
         }
-        ProtocolEvent::TaskSettled(event) => ended(known(event.taskId), event.taskId, TaskState::Settled)?,
-        ProtocolEvent::TaskRefunded(event) => ended(known(event.taskId), event.taskId, TaskState::Refunded)?,
+        ProtocolEvent::TaskSettled(event) => {
+            ended(known(event.taskId), event.taskId, TaskState::Settled)?
+        }
+        ProtocolEvent::TaskRefunded(event) => {
+            ended(known(event.taskId), event.taskId, TaskState::Refunded)?
+        }
         ProtocolEvent::AnswerDelivered(event) => (event.taskId, None),
         _ => return None,
     };
@@ -329,7 +334,8 @@ fn revealed(items: &Items, round: u64) -> Vec<Effect> {
         let mut item = item.clone();
         let hit = match &mut item {
             Item::Session(session) => {
-                let drawn = session.drawing.as_mut().is_some_and(|drawing| reveal(&mut drawing.seed));
+                let drawn =
+                    session.drawing.as_mut().is_some_and(|drawing| reveal(&mut drawing.seed));
                 let seeded = session.seed.as_mut().is_some_and(reveal);
                 drawn || seeded
             }

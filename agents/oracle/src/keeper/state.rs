@@ -9,8 +9,8 @@ use assay_chain::Block;
 use assay_protocol::{QueueScope, TaskState};
 use serde::{Deserialize, Serialize};
 
-pub use super::items::{Drawing, Item, Items, Key, Round, SessionItem, Stage, TaskItem};
 use super::items::effects;
+pub use super::items::{Drawing, Item, Items, Key, Round, SessionItem, Stage, TaskItem};
 
 /// Blocks whose changes can be undone: as many as the event source can take back.
 const KEPT_CHANGES: usize = assay_chain::KEPT_BLOCKS as usize;
@@ -165,11 +165,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// From what was stored: items, and the journal of the newest blocks, oldest first.
-    pub fn new(
-        terms: Terms,
-        items: Items,
-        journal: VecDeque<(u64, Vec<Change>)>,
-    ) -> Self {
+    pub fn new(terms: Terms, items: Items, journal: VecDeque<(u64, Vec<Change>)>) -> Self {
         Self { terms, items, journal, head: 0, head_time_s: 0, attempts: BTreeMap::new() }
     }
 
@@ -399,7 +395,9 @@ impl Keeper {
     /// True if the next block can no longer reveal the round.
     fn is_missed(&self, seed: Round) -> bool {
         let window = seed.round.saturating_add(BLOCKHASH_WINDOW);
-        self.terms.beacon == Beacon::Blockhash && !seed.known && self.head.saturating_add(1) > window
+        self.terms.beacon == Beacon::Blockhash
+            && !seed.known
+            && self.head.saturating_add(1) > window
     }
 
     fn has_tasks(&self, session: u64) -> bool {
