@@ -2,114 +2,82 @@
 pragma solidity ^0.8.28;
 
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {Draw, INodePool} from "./interfaces/INodePool.sol";
+import {Draw, INodePool, NodeState} from "./interfaces/INodePool.sol";
+import {AssetTerms, IParameters, SessionTerms} from "./interfaces/IParameters.sol";
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
 import {
-    Admission, ISession, LaneInfo, LaneTerms, OpenTerms, Permit, SessionInfo, SessionState
+    Admission,
+    ISession,
+    LaneInfo,
+    LaneTerms,
+    OpenTerms,
+    Payees,
+    Permit,
+    Progress,
+    SessionInfo,
+    SessionState
 } from "./interfaces/ISession.sol";
-import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
+import {ISessionPayment, LaneFunds} from "./interfaces/ISessionPayment.sol";
+import {Fees} from "./libraries/Fees.sol";
 import {NodeSet} from "./libraries/NodeSet.sol";
-import {Lane, ModelId, NodeId, SessionId} from "./types/Ids.sol";
+import {Deed, Order, Past, Serving, SessionWords, SessionWordsLib, TaskTerms} from "./libraries/SessionWords.sol";
+import {AssetId, Lane, ModelIndex, NodeId, SessionId} from "./types/Ids.sol";
 
 /// Sessions: terms, nodes, lanes, life.
 contract Session is ISession {
     using SafeCast for uint256;
     using NodeSet for uint256;
+    using SessionWordsLib for SessionWords;
+    using SessionWordsLib for Order;
 
-    struct Config {
-        uint40 reservationTimeout;
-        uint40 noticePeriod;
-        uint128 minDeposit;
+    struct Wiring {
+        address beacon;
+        address models;
+        address parameters;
+        address payment;
+        address pool;
     }
 
-    /// Three words at opening, one more with the nodes.
-    struct Stored {
-        address owner;
-        SessionState state;
-        uint8 minNodes;
-        uint8 maxNodes;
-        uint40 openedAt;
-        /// Seconds from `openedAt` to the end; 0 unless draining or closed.
-        uint32 endsAfter;
-        // New word. The registry's bound on floors keeps prices below 2^72.
-        uint72 priceIn;
-        uint72 priceOut;
-        uint40 drawRound;
-        uint40 seedRound;
-        /// Places of the model's pool when the session opened.
-        uint32 slots;
-        // New word.
-        ModelId modelId;
-        // New word, see `NodeSet`.
-        uint256 nodes;
-    }
-
-    /// One word at opening, one more with the first task.
-    struct StoredLane {
-        address holder;
-        uint96 allotment;
-        // New word.
-        uint128 used;
-        uint64 nextNonce;
-    }
-
-    /// Lanes of a session beside the owner's: one for each router that an application could sensibly use.
+    Lane internal constant OWNER_LANE = Lane.wrap(0);
+    /// Lanes of a session beside the owner's: one for each router that an application could sensibly use. Lanes that
+    /// were taken back count.
     uint256 internal constant MAX_LANES = 8;
 
     /// @inheritdoc ISession
+    address public immutable beacon;
+    /// @inheritdoc ISession
     address public immutable models;
     /// @inheritdoc ISession
-    address public immutable pool;
-    /// @inheritdoc ISession
-    address public immutable queue;
+    address public immutable parameters;
     /// @inheritdoc ISession
     address public immutable payment;
     /// @inheritdoc ISession
-    address public immutable beacon;
-    /// @inheritdoc ISession
-    uint40 public immutable reservationTimeout;
-    /// @inheritdoc ISession
-    uint40 public immutable noticePeriod;
-    /// @inheritdoc ISession
-    uint128 public immutable minDeposit;
+    address public immutable pool;
 
     /// @inheritdoc ISession
     uint64 public sessionCount;
-    mapping(SessionId => Stored) internal _sessions;
-    mapping(SessionId => mapping(Lane => StoredLane)) internal _lanes;
+    mapping(SessionId => SessionWords) internal _sessions;
+    /// Lanes from 1 on.
+    mapping(SessionId => mapping(Lane => LaneInfo)) internal _lanes;
+    mapping(uint16 version => mapping(AssetId => TaskTerms)) internal _taskTerms;
 
-    struct Wiring {
-        address models;
-        address pool;
-        address queue;
-        address payment;
-        address beacon;
-    }
-
-    constructor(Wiring memory wiring, Config memory config) {
+    constructor(Wiring memory wiring) {
         if (
-            wiring.models == address(0) || wiring.pool == address(0) || wiring.queue == address(0)
-                || wiring.payment == address(0) || wiring.beacon == address(0)
+            wiring.beacon == address(0) || wiring.models == address(0) || wiring.parameters == address(0)
+                || wiring.payment == address(0) || wiring.pool == address(0)
         ) revert Session_ZeroAddress();
         uint40 slotReuseDelay = INodePool(wiring.pool).slotReuseDelay();
-        if (config.reservationTimeout > slotReuseDelay) {
-            revert Session_TimeoutTooLong(config.reservationTimeout, slotReuseDelay);
-        }
-        (models, pool, queue) = (wiring.models, wiring.pool, wiring.queue);
-        (payment, beacon) = (wiring.payment, wiring.beacon);
-        reservationTimeout = config.reservationTimeout;
-        noticePeriod = config.noticePeriod;
-        minDeposit = config.minDeposit;
+        uint40 drawWindow = IParameters(wiring.parameters).drawWindow();
+        // A place keeps its meaning for as long as a draw may wait.
+        if (slotReuseDelay < drawWindow) revert Session_DelayTooShort(slotReuseDelay, drawWindow);
+        (beacon, models, parameters) = (wiring.beacon, wiring.models, wiring.parameters);
+        (payment, pool) = (wiring.payment, wiring.pool);
     }
 
-    modifier onlyQueue() {
-        if (msg.sender != queue) revert Session_NotQueue(msg.sender);
-        _;
-    }
+    // ---------------------------------------------------------------- opening
 
     /// @inheritdoc ISession
     function open(OpenTerms calldata terms) external returns (SessionId sessionId) {
@@ -118,247 +86,537 @@ contract Session is ISession {
 
     /// @inheritdoc ISession
     function openWithPermit(OpenTerms calldata terms, Permit calldata permit) external returns (SessionId sessionId) {
-        IERC20Permit token = IERC20Permit(ISessionPayment(payment).token());
+        IERC20Permit token = IERC20Permit(ISessionPayment(payment).tokenOf(terms.asset));
         // Anyone may have sent the permit before: what counts is the allowance, which the transfer checks.
         try token.permit(msg.sender, payment, terms.deposit, permit.deadline, permit.v, permit.r, permit.s) {} catch {}
         return _open(terms);
     }
 
-    /// @inheritdoc ISession
-    function topUp(SessionId sessionId, uint128 amount) external {
-        Stored storage stored = _known(sessionId);
-        if (stored.state == SessionState.Closed) revert Session_WrongState(sessionId, stored.state);
-        if (amount == 0) revert Session_ZeroAmount();
-        emit SessionToppedUp(sessionId, msg.sender, amount);
-        ISessionPayment(payment).deposit(sessionId, msg.sender, amount);
-    }
-
-    /// @inheritdoc ISession
-    function activate(SessionId sessionId) external {
-        Stored storage stored = _known(sessionId);
-        if (stored.state != SessionState.Open) revert Session_WrongState(sessionId, stored.state);
-        uint40 expiresAt = stored.openedAt + reservationTimeout;
-        if (block.timestamp > expiresAt) revert Session_Expired(sessionId, expiresAt);
-        bytes32 seed = IRandomBeacon(beacon).valueOf(stored.drawRound);
-        if (seed == 0) revert Session_RoundNotReady(sessionId, stored.drawRound);
-        uint64 seedRound = IRandomBeacon(beacon).nextRound();
-        stored.state = SessionState.Active;
-        stored.seedRound = uint256(seedRound).toUint40();
-        NodeId[] memory nodes = INodePool(pool).reserve(
-            Draw({
-                modelId: stored.modelId,
-                seed: seed,
-                asOf: stored.openedAt,
-                slots: stored.slots,
-                min: stored.minNodes,
-                count: stored.maxNodes
-            })
-        );
-        stored.nodes = NodeSet.pack(nodes);
-        emit SessionActivated(sessionId, seedRound, nodes);
-    }
-
-    /// @inheritdoc ISession
-    function close(SessionId sessionId) external {
-        Stored storage stored = _known(sessionId);
-        if (stored.owner != msg.sender) revert Session_NotOwner(sessionId, msg.sender);
-        if (stored.state == SessionState.Open || _seedMissed(stored)) return _end(sessionId, stored);
-        if (stored.state != SessionState.Active) revert Session_WrongState(sessionId, stored.state);
-        uint40 endsAt = uint40(block.timestamp) + noticePeriod;
-        stored.state = SessionState.Draining;
-        stored.endsAfter = uint32(endsAt - stored.openedAt);
-        emit SessionDraining(sessionId, endsAt);
-    }
-
-    /// @inheritdoc ISession
-    function finish(SessionId sessionId) external {
-        Stored storage stored = _known(sessionId);
-        if (stored.state != SessionState.Draining) revert Session_WrongState(sessionId, stored.state);
-        uint40 endsAt = _endsAt(stored);
-        if (block.timestamp <= endsAt) revert Session_StillDraining(sessionId, endsAt);
-        _end(sessionId, stored);
-    }
-
-    /// @inheritdoc ISession
-    function expire(SessionId sessionId) external {
-        Stored storage stored = _known(sessionId);
-        if (stored.state == SessionState.Open) {
-            uint40 expiresAt = stored.openedAt + reservationTimeout;
-            if (block.timestamp <= expiresAt && !IRandomBeacon(beacon).isMissed(stored.drawRound)) {
-                revert Session_NotExpired(sessionId, expiresAt);
-            }
-        } else if (!_seedMissed(stored)) {
-            revert Session_WrongState(sessionId, stored.state);
-        }
-        _end(sessionId, stored);
-    }
-
-    /// @inheritdoc ISession
-    function useLane(SessionId sessionId, Lane lane, uint64 nonce, uint128 amount) external onlyQueue {
-        StoredLane storage stored = _lanes[sessionId][lane];
-        uint128 used = stored.used;
-        if (Lane.unwrap(lane) != 0) {
-            uint128 left = stored.allotment - used;
-            if (amount > left) revert Session_AllotmentExceeded(sessionId, lane, amount, left);
-        }
-        stored.used = used + amount;
-        if (nonce >= stored.nextNonce) stored.nextNonce = nonce + 1;
-    }
-
-    /// @inheritdoc ISession
-    function restoreLane(SessionId sessionId, Lane lane, uint128 amount) external onlyQueue {
-        _lanes[sessionId][lane].used -= amount;
-    }
-
-    /// @inheritdoc ISession
-    function sessionOf(SessionId sessionId) external view returns (SessionInfo memory) {
-        Stored storage stored = _known(sessionId);
-        return SessionInfo({
-            owner: stored.owner,
-            state: stored.state,
-            minNodes: stored.minNodes,
-            maxNodes: stored.maxNodes,
-            openedAt: stored.openedAt,
-            endsAt: _endsAt(stored),
-            drawRound: stored.drawRound,
-            seedRound: stored.seedRound,
-            modelId: stored.modelId,
-            priceIn: stored.priceIn,
-            priceOut: stored.priceOut,
-            nodes: stored.nodes.unpack()
-        });
-    }
-
-    /// @inheritdoc ISession
-    function laneOf(SessionId sessionId, Lane lane) external view returns (LaneInfo memory) {
-        Stored storage stored = _known(sessionId);
-        StoredLane storage storedLane = _lanes[sessionId][lane];
-        bool owners = Lane.unwrap(lane) == 0;
-        if (!owners && storedLane.holder == address(0)) revert Session_UnknownLane(sessionId, lane);
-        return LaneInfo({
-            holder: owners ? stored.owner : storedLane.holder,
-            allotment: owners ? type(uint128).max : storedLane.allotment,
-            used: storedLane.used,
-            nextNonce: storedLane.nextNonce
-        });
-    }
-
-    /// @inheritdoc ISession
-    function seedOf(SessionId sessionId) external view returns (bytes32) {
-        return _seedOf(_known(sessionId));
-    }
-
-    /// @inheritdoc ISession
-    function admissionOf(SessionId sessionId, Lane lane) external view returns (Admission memory) {
-        Stored storage stored = _sessions[sessionId];
-        StoredLane storage storedLane = _lanes[sessionId][lane];
-        return Admission({
-            state: stored.state,
-            holder: Lane.unwrap(lane) == 0 ? stored.owner : storedLane.holder,
-            endsAt: _endsAt(stored),
-            nextNonce: storedLane.nextNonce,
-            priceIn: stored.priceIn,
-            priceOut: stored.priceOut,
-            nodes: stored.nodes,
-            seed: _seedOf(stored)
-        });
-    }
-
-    /// @inheritdoc ISession
-    function pricesOf(SessionId sessionId) external view returns (uint96 priceIn, uint96 priceOut) {
-        Stored storage stored = _sessions[sessionId];
-        return (stored.priceIn, stored.priceOut);
-    }
-
-    /// @inheritdoc ISession
-    function payeesOf(SessionId sessionId, Lane lane) external view returns (ModelId modelId, address holder) {
-        Stored storage stored = _sessions[sessionId];
-        return (stored.modelId, Lane.unwrap(lane) == 0 ? stored.owner : _lanes[sessionId][lane].holder);
-    }
-
     function _open(OpenTerms calldata terms) internal returns (SessionId sessionId) {
-        _checkTerms(terms);
-        (uint96 priceIn, uint96 priceOut) = IModelRegistry(models).floorsOf(terms.modelId);
+        uint16 version = IParameters(parameters).currentVersion();
+        TaskTerms memory taskTerms = _checkTerms(version, terms);
+        sessionId = SessionId.wrap(++sessionCount);
+        SessionWords storage words = _sessions[sessionId];
+        Order memory order;
+        order.model = IModelRegistry(models).openIndexOf(terms.modelId);
+        order.asset = terms.asset;
+        order.termsVersion = version;
+        order.lanes = uint8(terms.lanes.length);
+        if (terms.maxNodes == 0) order.utilisationBps = _utilisationOf(order.model);
+        else _enterDraw(order, taskTerms.reservationTimeout);
+
+        words.storeOrder(order);
+        words.deed = Deed(msg.sender, uint40(block.timestamp), 0, terms.minNodes, terms.maxNodes);
+        _tellOpened(sessionId, terms, order);
+        if (terms.maxNodes != 0) emit SessionDrawing(sessionId, order.drawRound, order.ticket, order.drawUntil());
+        if (terms.dedicated.length != 0) {
+            words.nodes = NodeSet.pack(terms.dedicated);
+            INodePool(pool).reserveNamed(sessionId, order.model, msg.sender, terms.dedicated);
+        }
+        if (terms.maxNodes == 0) _begin(sessionId, words, terms.dedicated, terms.dedicated.length);
+        _openLanes(sessionId, terms);
+    }
+
+    function _tellOpened(SessionId sessionId, OpenTerms calldata terms, Order memory order) internal {
+        (uint80 priceIn, uint80 priceOut) = _pricesOf(order);
         if (priceIn > terms.maxPriceIn) revert Session_PriceAboveCap(priceIn, terms.maxPriceIn);
         if (priceOut > terms.maxPriceOut) revert Session_PriceAboveCap(priceOut, terms.maxPriceOut);
-
-        sessionId = SessionId.wrap(++sessionCount);
-        Stored storage stored = _sessions[sessionId];
-        stored.owner = msg.sender;
-        stored.state = SessionState.Open;
-        stored.minNodes = terms.minNodes;
-        stored.maxNodes = terms.maxNodes;
-        stored.openedAt = uint40(block.timestamp);
-        stored.priceIn = uint256(priceIn).toUint72();
-        stored.priceOut = uint256(priceOut).toUint72();
-        uint64 drawRound = IRandomBeacon(beacon).nextRound();
-        stored.drawRound = uint256(drawRound).toUint40();
-        stored.slots = INodePool(pool).slotCount(terms.modelId);
-        stored.modelId = terms.modelId;
         emit SessionOpened(
             sessionId,
             msg.sender,
-            terms.modelId,
+            order.model,
+            order.asset,
+            order.termsVersion,
             terms.minNodes,
             terms.maxNodes,
             priceIn,
             priceOut,
-            terms.deposit,
-            drawRound
+            terms.deposit
         );
-        _addLanes(sessionId, terms.lanes);
-        ISessionPayment(payment).deposit(sessionId, msg.sender, terms.deposit);
     }
 
-    function _checkTerms(OpenTerms calldata terms) internal view {
-        if (terms.minNodes == 0 || terms.minNodes > terms.maxNodes || terms.maxNodes > NodeSet.MAX) {
-            revert Session_NodesOutOfBounds(terms.minNodes, terms.maxNodes, uint8(NodeSet.MAX));
-        }
-        if (terms.deposit < minDeposit) revert Session_DepositTooSmall(terms.deposit, minDeposit);
+    function _checkTerms(uint16 version, OpenTerms calldata terms) internal returns (TaskTerms memory taskTerms) {
+        (uint256 min, uint256 max, uint256 named) = (terms.minNodes, terms.maxNodes, terms.dedicated.length);
+        // Drawn nodes need a minimum; without them, somebody must be named.
+        bool sensible = max == 0 ? min == 0 && named != 0 : min != 0 && min <= max;
+        if (!sensible || max + named > NodeSet.MAX) revert Session_NodesOutOfBounds(min, max, named, NodeSet.MAX);
         if (terms.lanes.length > MAX_LANES) revert Session_TooManyLanes(terms.lanes.length, MAX_LANES);
+        AssetTerms memory asset = IParameters(parameters).assetTermsOf(version, terms.asset);
+        if (terms.deposit < asset.minDeposit) revert Session_DepositTooSmall(terms.deposit, asset.minDeposit);
+        taskTerms = _taskTermsOf(version, terms.asset);
+        // No set has a deadline of zero.
+        if (taskTerms.maxDeadline == 0) taskTerms = _fetchTerms(version, terms.asset, asset.tip);
     }
 
-    function _addLanes(SessionId sessionId, LaneTerms[] calldata lanes) internal {
-        for (uint256 i; i < lanes.length; ++i) {
-            Lane lane = Lane.wrap(uint32(i + 1));
-            if (lanes[i].holder == address(0)) revert Session_ZeroHolder(i + 1);
-            uint96 allotment = uint96(Math.min(lanes[i].allotment, type(uint96).max));
-            StoredLane storage stored = _lanes[sessionId][lane];
-            (stored.holder, stored.allotment) = (lanes[i].holder, allotment);
-            emit LaneAdded(sessionId, lane, lanes[i].holder, allotment);
+    /// What is never changed is read from `Parameters` once.
+    function _fetchTerms(uint16 version, AssetId asset, uint96 tip) internal returns (TaskTerms memory taskTerms) {
+        SessionTerms memory held = _sessionTerms(version);
+        taskTerms = TaskTerms({
+            minerBps: held.minerBps,
+            routerBps: held.routerBps,
+            maxDeadline: held.maxDeadline,
+            attemptTime: held.attemptTime,
+            revealTime: held.revealTime,
+            settleDelay: held.settleDelay,
+            maxAttempts: held.maxAttempts,
+            reservationTimeout: held.reservationTimeout,
+            tip: tip
+        });
+        _taskTerms[version][asset] = taskTerms;
+    }
+
+    function _openLanes(SessionId sessionId, OpenTerms calldata terms) internal {
+        uint256 count = terms.lanes.length;
+        uint96[] memory allotments = new uint96[](count);
+        uint256 sum;
+        for (uint256 i; i < count; ++i) {
+            allotments[i] = terms.lanes[i].allotment;
+            sum += allotments[i];
+            _openLane(sessionId, Lane.wrap(uint32(i + 1)), terms.lanes[i]);
+        }
+        if (sum > terms.deposit) revert Session_AllotmentsAboveDeposit(sum, terms.deposit);
+        ISessionPayment(payment).deposit(sessionId, terms.asset, msg.sender, terms.deposit, allotments);
+    }
+
+    function _openLane(SessionId sessionId, Lane lane, LaneTerms calldata terms) internal {
+        if (terms.holder == address(0)) revert Session_ZeroHolder(Lane.unwrap(lane));
+        _lanes[sessionId][lane].holder = terms.holder;
+        emit LaneAdded(sessionId, lane, terms.holder, terms.allotment);
+    }
+
+    /// Share of the pool's places that is in use, as `enterDraw` tells it.
+    function _utilisationOf(ModelIndex model) internal view returns (uint16) {
+        (, uint32 taken, uint32 used) = INodePool(pool).poolOf(model);
+        return taken == 0 ? 0 : uint16(uint256(used) * Fees.BPS / taken);
+    }
+
+    /// Prices of a session; the registry bounds floors so that five times one fits.
+    function _pricesOf(Order memory order) internal view returns (uint80 priceIn, uint80 priceOut) {
+        (priceIn, priceOut) = IModelRegistry(models).floorsOf(order.model, order.asset);
+        priceIn = uint80(Fees.priceDown(priceIn, order.utilisationBps));
+        priceOut = uint80(Fees.priceDown(priceOut, order.utilisationBps));
+    }
+
+    // ---------------------------------------------------------------- money and lanes
+
+    /// @inheritdoc ISession
+    function topUp(SessionId sessionId, Lane lane, uint96 amount) external {
+        SessionWords storage words = _unclosed(sessionId);
+        uint40 reclaimAt = _laneOf(sessionId, words, lane).reclaimAt;
+        if (reclaimAt != 0) revert Session_LaneReclaimed(sessionId, lane, reclaimAt);
+        if (amount == 0) revert Session_ZeroAmount();
+        emit SessionToppedUp(sessionId, lane, msg.sender, amount);
+        ISessionPayment(payment).topUp(sessionId, lane, words.order.asset, msg.sender, amount);
+    }
+
+    /// @inheritdoc ISession
+    function addLane(SessionId sessionId, LaneTerms calldata terms) external returns (Lane lane) {
+        SessionWords storage words = _owned(sessionId);
+        SessionState state = words.stateOf();
+        if (state == SessionState.Draining) revert Session_WrongState(sessionId, state);
+        uint256 count = uint256(words.order.lanes) + 1;
+        if (count > MAX_LANES) revert Session_TooManyLanes(count, MAX_LANES);
+        words.order.lanes = uint8(count);
+        lane = Lane.wrap(uint32(count));
+        _openLane(sessionId, lane, terms);
+        if (terms.allotment != 0) ISessionPayment(payment).move(sessionId, OWNER_LANE, lane, terms.allotment);
+    }
+
+    /// @inheritdoc ISession
+    function reclaimLane(SessionId sessionId, Lane lane) external {
+        SessionWords storage words = _owned(sessionId);
+        uint40 reclaimAt = _laneOf(sessionId, words, lane).reclaimAt;
+        if (Lane.unwrap(lane) == 0) revert Session_NotReclaimable(sessionId, lane, 0);
+        if (reclaimAt != 0) revert Session_LaneReclaimed(sessionId, lane, reclaimAt);
+        reclaimAt = _noticeOf(words);
+        _lanes[sessionId][lane].reclaimAt = reclaimAt;
+        emit LaneReclaimed(sessionId, lane, reclaimAt);
+    }
+
+    /// @inheritdoc ISession
+    function finishReclaim(SessionId sessionId, Lane lane) external {
+        SessionWords storage words = _unclosed(sessionId);
+        uint40 reclaimAt = _laneOf(sessionId, words, lane).reclaimAt;
+        if (reclaimAt == 0 || block.timestamp <= reclaimAt) revert Session_NotReclaimable(sessionId, lane, reclaimAt);
+        LaneFunds memory funds = ISessionPayment(payment).fundsOf(sessionId, lane);
+        if (funds.held != 0) revert Session_TasksOpen(sessionId, lane, funds.held);
+        if (funds.free == 0) revert Session_ZeroAmount();
+        ISessionPayment(payment).move(sessionId, lane, OWNER_LANE, funds.free);
+    }
+
+    // ---------------------------------------------------------------- nodes
+
+    /// @inheritdoc ISession
+    function activate(SessionId sessionId) external {
+        SessionWords storage words = _unclosed(sessionId);
+        Order memory order = words.orderOf();
+        if (order.drawRound == 0) revert Session_NoDrawWaits(sessionId);
+        if (block.timestamp > order.drawUntil()) revert Session_DrawExpired(sessionId, order.drawUntil());
+        bytes32 seed = IRandomBeacon(beacon).valueOf(order.drawRound);
+        if (seed == 0) revert Session_RoundNotReady(sessionId, order.drawRound);
+
+        SessionState state = words.stateOf();
+        NodeId[] memory named = _namedThatStay(words, state);
+        NodeId[] memory drawn = _reserve(sessionId, words, order, seed, named);
+        if (state == SessionState.Draining) {
+            // The draw took place all the same, so that closing does not rearrange those behind it.
+            if (drawn.length != 0) INodePool(pool).release(sessionId, order.model, drawn);
+            return _dropRotation(sessionId, words);
+        }
+        if (drawn.length == 0) return _drawAgain(sessionId, words, order);
+        words.order.drawRound = 0;
+        if (state == SessionState.Active) _retire(sessionId, words, named);
+        _begin(sessionId, words, _joined(named, drawn), named.length);
+        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
+    }
+
+    /// @inheritdoc ISession
+    function rotate(SessionId sessionId, Lane lane) external {
+        SessionWords storage words = _unclosed(sessionId);
+        SessionState state = words.stateOf();
+        if (state != SessionState.Active) revert Session_WrongState(sessionId, state);
+        _laneOf(sessionId, words, lane);
+        Order memory order = words.orderOf();
+        if (order.drawRound != 0) revert Session_DrawWaits(sessionId, order.drawUntil());
+        _checkDue(sessionId, words, lane);
+        if (words.deed.maxNodes != 0) {
+            _enterDraw(order, _termsOf(order).reservationTimeout);
+            words.storeOrder(order);
+            emit SessionDrawing(sessionId, order.drawRound, order.ticket, order.drawUntil());
+            return;
+        }
+        NodeId[] memory named = _namedThatStay(words, state);
+        // Nobody would be left: as if the owner had closed it. The nodes stay until the end.
+        if (named.length == 0) return _drain(sessionId, words);
+        _retire(sessionId, words, named);
+        _begin(sessionId, words, named, named.length);
+    }
+
+    /// @inheritdoc ISession
+    function expire(SessionId sessionId) external {
+        SessionWords storage words = _unclosed(sessionId);
+        Order memory order = words.orderOf();
+        if (order.drawRound == 0) revert Session_NoDrawWaits(sessionId);
+        if (block.timestamp <= order.drawUntil() && !IRandomBeacon(beacon).isMissed(order.drawRound)) {
+            revert Session_DrawNotExpired(sessionId, order.drawUntil());
+        }
+        Draw memory pass;
+        (pass.sessionId, pass.model, pass.ticket) = (sessionId, order.model, order.ticket);
+        INodePool(pool).reserve(pass);
+        if (words.stateOf() != SessionState.Open) return _dropRotation(sessionId, words);
+        words.order.drawRound = 0;
+        words.past.endsAt = uint40(block.timestamp);
+        _end(sessionId, words);
+    }
+
+    /// The nodes that the session's draw finds. Nodes that were drawn before stay until the new ones are there.
+    function _reserve(
+        SessionId sessionId,
+        SessionWords storage words,
+        Order memory order,
+        bytes32 seed,
+        NodeId[] memory named
+    ) internal returns (NodeId[] memory) {
+        return INodePool(pool)
+            .reserve(
+                Draw({
+                sessionId: sessionId,
+                model: order.model,
+                seed: seed,
+                ticket: order.ticket,
+                slots: order.slots,
+                asOf: order.asOf,
+                min: words.deed.minNodes,
+                count: words.deed.maxNodes,
+                taken: named
+            })
+            );
+    }
+
+    /// Too few nodes were found: the next draw, within the same time limit.
+    function _drawAgain(SessionId sessionId, SessionWords storage words, Order memory order) internal {
+        uint16 utilisationBps = order.utilisationBps;
+        _enterDraw(order, uint24(order.drawUntil() - block.timestamp));
+        // Prices are those of the opening.
+        order.utilisationBps = utilisationBps;
+        words.storeOrder(order);
+        emit SessionDrawing(sessionId, order.drawRound, order.ticket, order.drawUntil());
+    }
+
+    /// Asks the pool for a ticket, and the beacon for a round that nobody knows.
+    function _enterDraw(Order memory order, uint24 window) internal {
+        (order.ticket, order.slots, order.utilisationBps) = INodePool(pool).enterDraw(order.model);
+        order.drawRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
+        order.asOf = uint40(block.timestamp);
+        order.window = window;
+    }
+
+    /// Named nodes that serve the next reservation. Those of an open session were reserved with it.
+    function _namedThatStay(SessionWords storage words, SessionState state)
+        internal
+        view
+        returns (NodeId[] memory stay)
+    {
+        uint256 nodes = words.nodes;
+        uint256 count = state == SessionState.Open ? nodes.length() : words.serving.dedicated;
+        stay = new NodeId[](count);
+        uint256 kept;
+        for (uint256 i; i < count; ++i) {
+            NodeId nodeId = nodes.nodeAt(i);
+            if (state != SessionState.Open && INodePool(pool).nodeOf(nodeId).state != NodeState.Dedicated) continue;
+            stay[kept++] = nodeId;
+        }
+        assembly ("memory-safe") {
+            mstore(stay, kept)
         }
     }
 
-    /// Frees the nodes and returns what is left; no task may hold money.
-    function _end(SessionId sessionId, Stored storage stored) internal {
-        (uint128 free, uint128 held) = ISessionPayment(payment).sessionFunds(sessionId);
-        if (held != 0) revert Session_TasksOpen(sessionId, held);
-        stored.state = SessionState.Closed;
-        stored.endsAfter = uint32(block.timestamp - stored.openedAt);
-        emit SessionClosed(sessionId, free);
-        uint256 nodes = stored.nodes;
-        if (nodes != 0) INodePool(pool).release(nodes.unpack());
-        ISessionPayment(payment).returnRest(sessionId, stored.owner);
+    /// The current reservation becomes the one before; who is not `staying` is released.
+    function _retire(SessionId sessionId, SessionWords storage words, NodeId[] memory staying) internal {
+        uint256 nodes = words.nodes;
+        Serving memory serving = words.servingOf();
+        // A reservation whose seed was missed served nothing: what the one before still serves is more.
+        if (!IRandomBeacon(beacon).isMissed(serving.seedRound)) {
+            TaskTerms memory terms = _termsOf(words.orderOf());
+            uint256 until =
+                block.timestamp + terms.maxDeadline + uint256(terms.maxAttempts) * terms.attemptTime + terms.revealTime;
+            words.past = Past(words.past.endsAt, uint40(until), serving.seedRound, serving.dedicated);
+            words.formerNodes = nodes;
+        }
+        uint256 kept = NodeSet.pack(staying);
+        NodeId[] memory leaving = nodes.without(kept);
+        if (leaving.length != 0) INodePool(pool).release(sessionId, words.order.model, leaving);
     }
 
-    /// True for a session with nodes that can never have a task.
-    function _seedMissed(Stored storage stored) internal view returns (bool) {
-        return (stored.state == SessionState.Active || stored.state == SessionState.Draining)
-            && IRandomBeacon(beacon).isMissed(stored.seedRound);
+    /// A reservation of these nodes begins.
+    function _begin(SessionId sessionId, SessionWords storage words, NodeId[] memory nodes, uint256 dedicated)
+        internal
+    {
+        Order memory order = words.orderOf();
+        Serving memory serving = words.servingOf();
+        if (serving.reservations == 0) {
+            (serving.asset, serving.termsVersion) = (order.asset, order.termsVersion);
+            (serving.priceIn, serving.priceOut) = _pricesOf(order);
+            serving.state = SessionState.Active;
+        }
+        ++serving.reservations;
+        serving.dedicated = uint8(dedicated);
+        serving.seedRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
+        words.serving = serving;
+        words.nodes = NodeSet.pack(nodes);
+        uint24 period = _sessionTerms(order.termsVersion).reservePeriod;
+        words.deed.rotatesAt = uint40(block.timestamp) + period;
+        emit SessionActivated(sessionId, serving.seedRound, nodes, uint8(dedicated), words.past.until);
     }
 
-    function _seedOf(Stored storage stored) internal view returns (bytes32) {
-        uint64 round = stored.seedRound;
-        return round == 0 ? bytes32(0) : IRandomBeacon(beacon).valueOf(round);
+    function _dropRotation(SessionId sessionId, SessionWords storage words) internal {
+        words.order.drawRound = 0;
+        emit RotationDropped(sessionId);
     }
 
-    function _endsAt(Stored storage stored) internal view returns (uint40) {
-        uint32 endsAfter = stored.endsAfter;
-        return endsAfter == 0 ? 0 : stored.openedAt + endsAfter;
+    /// Nodes may be replaced after their time or their tasks, but not while the reservation before still serves; or at
+    /// once if their seed can never be known.
+    function _checkDue(SessionId sessionId, SessionWords storage words, Lane lane) internal view {
+        Serving memory serving = words.servingOf();
+        if (IRandomBeacon(beacon).isMissed(serving.seedRound)) return;
+        uint40 until = words.past.until;
+        uint40 rotatesAt = words.deed.rotatesAt;
+        uint64 nonce = ISessionPayment(payment).fundsOf(sessionId, lane).nextNonce;
+        uint256 maxTasks = _sessionTerms(serving.termsVersion).maxTasks;
+        bool due = block.timestamp >= rotatesAt || nonce >= maxTasks * serving.reservations;
+        if (due && block.timestamp > until) return;
+        revert Session_RotationNotDue(sessionId, rotatesAt > until ? rotatesAt : until + 1, nonce);
     }
 
-    function _known(SessionId sessionId) internal view returns (Stored storage stored) {
-        stored = _sessions[sessionId];
-        if (stored.state == SessionState.None) revert Session_UnknownSession(sessionId);
+    // ---------------------------------------------------------------- the end
+
+    /// @inheritdoc ISession
+    function close(SessionId sessionId) external {
+        SessionWords storage words = _owned(sessionId);
+        SessionState state = words.stateOf();
+        if (state != SessionState.Active) revert Session_WrongState(sessionId, state);
+        _drain(sessionId, words);
+    }
+
+    /// @inheritdoc ISession
+    function finish(SessionId sessionId) external {
+        SessionWords storage words = _unclosed(sessionId);
+        SessionState state = words.stateOf();
+        if (state != SessionState.Draining) revert Session_WrongState(sessionId, state);
+        uint40 endsAt = words.past.endsAt;
+        if (block.timestamp <= endsAt) revert Session_StillDraining(sessionId, endsAt);
+        Order memory order = words.orderOf();
+        if (order.drawRound != 0) revert Session_DrawWaits(sessionId, order.drawUntil());
+        for (uint256 i; i <= order.lanes; ++i) {
+            Lane lane = Lane.wrap(uint32(i));
+            uint96 held = ISessionPayment(payment).fundsOf(sessionId, lane).held;
+            if (held != 0) revert Session_TasksOpen(sessionId, lane, held);
+        }
+        _end(sessionId, words);
+    }
+
+    function _drain(SessionId sessionId, SessionWords storage words) internal {
+        uint40 endsAt = _noticeOf(words);
+        words.serving.state = SessionState.Draining;
+        words.past.endsAt = endsAt;
+        emit SessionDraining(sessionId, endsAt);
+    }
+
+    /// Frees the nodes, pays whoever called, and returns the rest.
+    function _end(SessionId sessionId, SessionWords storage words) internal {
+        Order memory order = words.orderOf();
+        words.serving.state = SessionState.Closed;
+        uint256 nodes = words.nodes;
+        if (nodes != 0) INodePool(pool).release(sessionId, order.model, nodes.unpack());
+        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
+        uint256 returned =
+            ISessionPayment(payment).returnRest(sessionId, order.asset, uint256(order.lanes) + 1, words.deed.owner);
+        emit SessionClosed(sessionId, returned);
+    }
+
+    /// Unix seconds; when a notice that is given now is over.
+    function _noticeOf(SessionWords storage words) internal view returns (uint40) {
+        return uint40(block.timestamp) + _sessionTerms(words.order.termsVersion).noticePeriod;
+    }
+
+    // ---------------------------------------------------------------- views
+
+    /// @inheritdoc ISession
+    function sessionOf(SessionId sessionId) external view returns (SessionInfo memory info) {
+        SessionWords storage words = _known(sessionId);
+        Deed memory deed = words.deed;
+        Order memory order = words.orderOf();
+        info.owner = deed.owner;
+        info.state = words.stateOf();
+        info.termsVersion = order.termsVersion;
+        info.asset = order.asset;
+        (info.minNodes, info.maxNodes) = (deed.minNodes, deed.maxNodes);
+        (info.openedAt, info.endsAt) = (deed.openedAt, words.past.endsAt);
+        info.model = order.model;
+        (info.priceIn, info.priceOut) = _pricesOf(order);
+        if (order.drawRound != 0) {
+            (info.drawRound, info.drawTicket, info.drawUntil) = (order.drawRound, order.ticket, order.drawUntil());
+        }
+        info.rotatesAt = deed.rotatesAt;
+        info.reservations = words.serving.reservations;
+        info.current = words.current();
+        info.previous = words.previous();
+    }
+
+    /// @inheritdoc ISession
+    function laneOf(SessionId sessionId, Lane lane) external view returns (LaneInfo memory) {
+        return _laneOf(sessionId, _known(sessionId), lane);
+    }
+
+    /// @inheritdoc ISession
+    function laneCount(SessionId sessionId) external view returns (uint256) {
+        return uint256(_known(sessionId).order.lanes) + 1;
+    }
+
+    /// @inheritdoc ISession
+    function admissionOf(SessionId sessionId, Lane lane, uint64 seedRound)
+        external
+        view
+        returns (Admission memory admission)
+    {
+        SessionWords storage words = _sessions[sessionId];
+        Serving memory serving = words.servingOf();
+        LaneInfo memory info = _lanes[sessionId][lane];
+        admission.state = words.stateOf();
+        admission.asset = serving.asset;
+        admission.holder = Lane.unwrap(lane) == 0 ? words.deed.owner : info.holder;
+        admission.endsAt = info.reclaimAt;
+        if (serving.state > SessionState.Active) {
+            uint40 endsAt = words.past.endsAt;
+            if (info.reclaimAt == 0 || endsAt < info.reclaimAt) admission.endsAt = endsAt;
+        }
+        (admission.priceIn, admission.priceOut) = (serving.priceIn, serving.priceOut);
+        (admission.seedRound, admission.nodes, admission.dedicated) = words.serves(seedRound);
+        TaskTerms memory terms = _taskTermsOf(serving.termsVersion, serving.asset);
+        (admission.maxDeadline, admission.attemptTime) = (terms.maxDeadline, terms.attemptTime);
+        (admission.revealTime, admission.maxAttempts) = (terms.revealTime, terms.maxAttempts);
+        admission.tip = terms.tip;
+    }
+
+    /// @inheritdoc ISession
+    function nodesOf(SessionId sessionId, uint64 seedRound) external view returns (uint256 nodes, uint8 dedicated) {
+        (, nodes, dedicated) = _sessions[sessionId].serves(seedRound);
+    }
+
+    /// @inheritdoc ISession
+    function progressOf(SessionId sessionId) external view returns (Progress memory) {
+        Serving memory serving = _sessions[sessionId].servingOf();
+        TaskTerms memory terms = _taskTermsOf(serving.termsVersion, serving.asset);
+        return Progress({
+            priceIn: serving.priceIn,
+            priceOut: serving.priceOut,
+            attemptTime: terms.attemptTime,
+            revealTime: terms.revealTime,
+            settleDelay: terms.settleDelay,
+            tip: terms.tip
+        });
+    }
+
+    /// @inheritdoc ISession
+    function payeesOf(SessionId sessionId, Lane lane) external view returns (Payees memory) {
+        SessionWords storage words = _sessions[sessionId];
+        Order memory order = words.orderOf();
+        TaskTerms memory terms = _termsOf(order);
+        address owner = words.deed.owner;
+        return Payees({
+            asset: order.asset,
+            model: order.model,
+            owner: owner,
+            holder: Lane.unwrap(lane) == 0 ? owner : _lanes[sessionId][lane].holder,
+            minerBps: terms.minerBps,
+            routerBps: terms.routerBps,
+            tip: terms.tip
+        });
+    }
+
+    function _termsOf(Order memory order) internal view returns (TaskTerms memory) {
+        return _taskTermsOf(order.termsVersion, order.asset);
+    }
+
+    function _taskTermsOf(uint16 version, AssetId asset) internal view returns (TaskTerms memory) {
+        return _taskTerms[version][asset];
+    }
+
+    function _sessionTerms(uint16 version) internal view returns (SessionTerms memory) {
+        return IParameters(parameters).sessionTermsOf(version);
+    }
+
+    function _tipOf(Order memory order) internal view returns (uint96) {
+        return _taskTerms[order.termsVersion][order.asset].tip;
+    }
+
+    function _laneOf(SessionId sessionId, SessionWords storage words, Lane lane)
+        internal
+        view
+        returns (LaneInfo memory info)
+    {
+        if (Lane.unwrap(lane) > words.order.lanes) revert Session_UnknownLane(sessionId, lane);
+        info = _lanes[sessionId][lane];
+        if (Lane.unwrap(lane) == 0) info.holder = words.deed.owner;
+    }
+
+    function _joined(NodeId[] memory one, NodeId[] memory other) internal pure returns (NodeId[] memory) {
+        return (NodeSet.pack(one) | NodeSet.pack(other) << (32 * one.length)).unpack();
+    }
+
+    function _known(SessionId sessionId) internal view returns (SessionWords storage words) {
+        words = _sessions[sessionId];
+        if (words.deed.owner == address(0)) revert Session_UnknownSession(sessionId);
+    }
+
+    function _unclosed(SessionId sessionId) internal view returns (SessionWords storage words) {
+        words = _known(sessionId);
+        if (words.serving.state == SessionState.Closed) revert Session_WrongState(sessionId, SessionState.Closed);
+    }
+
+    function _owned(SessionId sessionId) internal view returns (SessionWords storage words) {
+        words = _known(sessionId);
+        if (words.deed.owner != msg.sender) revert Session_NotOwner(sessionId, msg.sender);
+        if (words.serving.state == SessionState.Closed) revert Session_WrongState(sessionId, SessionState.Closed);
     }
 }

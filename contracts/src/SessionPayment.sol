@@ -5,47 +5,86 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-import {ISessionPayment, Payout} from "./interfaces/ISessionPayment.sol";
-import {NodeId, SessionId, TaskId} from "./types/Ids.sol";
+import {Evidence, ISessionPayment, LaneFunds, Payout, Rule} from "./interfaces/ISessionPayment.sol";
+import {AssetId, Lane, NodeId, SessionId, TaskId} from "./types/Ids.sol";
 
 /// Accounts of sessions, nodes and addresses, and the tokens that back them.
 contract SessionPayment is ISessionPayment {
     using SafeERC20 for IERC20;
 
-    struct Funds {
-        uint128 free;
-        uint128 held;
+    struct Wiring {
+        address pool;
+        address queue;
+        address session;
     }
 
     /// Money of one account that is not written yet.
     struct Credit {
         address account;
+        AssetId asset;
         uint256 amount;
     }
 
+    AssetId internal constant COR = AssetId.wrap(0);
+    Lane internal constant OWNER_LANE = Lane.wrap(0);
+    /// Nobody has its key.
+    address internal constant DEAD = 0x000000000000000000000000000000000000dEaD;
+    /// As many as have an immutable of their own below.
+    uint256 internal constant MAX_ASSETS = 8;
+    uint256 internal constant MAX_FUNDS = type(uint96).max;
+
     /// @inheritdoc ISessionPayment
-    address public immutable token;
+    uint64 public constant nonceWindow = 256;
+
     /// @inheritdoc ISessionPayment
     address public immutable session;
     /// @inheritdoc ISessionPayment
     address public immutable queue;
     /// @inheritdoc ISessionPayment
     address public immutable pool;
+    /// @inheritdoc ISessionPayment
+    uint8 public immutable assetCount;
+    /// Immutables rather than a list: a deposit does not read storage for its token.
+    address internal immutable _token0;
+    address internal immutable _token1;
+    address internal immutable _token2;
+    address internal immutable _token3;
+    address internal immutable _token4;
+    address internal immutable _token5;
+    address internal immutable _token6;
+    address internal immutable _token7;
 
     /// @inheritdoc ISessionPayment
-    uint256 public totalAccounts;
+    mapping(AssetId asset => uint256) public totalAccounts;
     /// @inheritdoc ISessionPayment
-    mapping(SessionId => Funds) public sessionFunds;
-    /// @inheritdoc ISessionPayment
-    mapping(address account => uint256) public balanceOf;
+    mapping(address account => mapping(AssetId asset => uint256)) public balanceOf;
     /// @inheritdoc ISessionPayment
     mapping(NodeId => uint256) public stakeOf;
+    mapping(SessionId => mapping(Lane => LaneFunds)) internal _funds;
 
-    constructor(address token_, address session_, address queue_, address pool_) {
-        if (token_ == address(0) || session_ == address(0) || queue_ == address(0) || pool_ == address(0)) {
+    /// @param assets Tokens that sessions may be paid in, COR first; all different.
+    constructor(Wiring memory wiring, address[] memory assets) {
+        if (wiring.pool == address(0) || wiring.queue == address(0) || wiring.session == address(0)) {
             revert SessionPayment_ZeroAddress();
         }
-        (token, session, queue, pool) = (token_, session_, queue_, pool_);
+        (pool, queue, session) = (wiring.pool, wiring.queue, wiring.session);
+        uint256 count = assets.length;
+        if (count == 0 || count > MAX_ASSETS) revert SessionPayment_AssetCount(count, MAX_ASSETS);
+        for (uint256 i; i < count; ++i) {
+            if (assets[i] == address(0)) revert SessionPayment_ZeroAddress();
+            for (uint256 k; k < i; ++k) {
+                if (assets[k] == assets[i]) revert SessionPayment_AssetTwice(assets[i]);
+            }
+        }
+        assetCount = uint8(count);
+        _token0 = assets[0];
+        _token1 = count > 1 ? assets[1] : address(0);
+        _token2 = count > 2 ? assets[2] : address(0);
+        _token3 = count > 3 ? assets[3] : address(0);
+        _token4 = count > 4 ? assets[4] : address(0);
+        _token5 = count > 5 ? assets[5] : address(0);
+        _token6 = count > 6 ? assets[6] : address(0);
+        _token7 = count > 7 ? assets[7] : address(0);
     }
 
     modifier only(address caller) {
@@ -54,32 +93,83 @@ contract SessionPayment is ISessionPayment {
     }
 
     /// @inheritdoc ISessionPayment
-    function deposit(SessionId sessionId, address from, uint128 amount) external only(session) {
-        sessionFunds[sessionId].free += amount;
-        emit Deposited(sessionId, from, amount);
-        _pull(from, amount);
+    function deposit(SessionId sessionId, AssetId asset, address from, uint96 amount, uint96[] calldata allotments)
+        external
+        only(session)
+    {
+        uint96 rest = amount;
+        for (uint256 i; i < allotments.length; ++i) {
+            Lane lane = Lane.wrap(uint32(i + 1));
+            uint96 allotment = allotments[i];
+            if (allotment > rest) revert SessionPayment_InsufficientDeposit(sessionId, lane, allotment, rest);
+            rest -= allotment;
+            _enter(sessionId, lane, from, allotment);
+        }
+        _enter(sessionId, OWNER_LANE, from, rest);
+        _pull(asset, from, amount);
     }
 
     /// @inheritdoc ISessionPayment
-    function returnRest(SessionId sessionId, address owner) external only(session) returns (uint128 amount) {
-        Funds storage funds = sessionFunds[sessionId];
-        amount = funds.free;
-        funds.free = 0;
-        balanceOf[owner] += amount;
-        emit SessionReturned(sessionId, owner, amount);
+    function topUp(SessionId sessionId, Lane lane, AssetId asset, address from, uint96 amount) external only(session) {
+        _enter(sessionId, lane, from, amount);
+        _pull(asset, from, amount);
     }
 
     /// @inheritdoc ISessionPayment
-    function hold(SessionId sessionId, uint128 amount) external only(queue) {
-        Funds storage funds = sessionFunds[sessionId];
-        uint128 available = funds.free;
-        if (amount > available) revert SessionPayment_InsufficientDeposit(sessionId, amount, available);
-        (funds.free, funds.held) = (available - amount, funds.held + amount);
+    function move(SessionId sessionId, Lane from, Lane to, uint96 amount) external only(session) {
+        LaneFunds storage source = _funds[sessionId][from];
+        uint96 free = source.free;
+        if (amount > free) revert SessionPayment_InsufficientDeposit(sessionId, from, amount, free);
+        source.free = free - amount;
+        _add(sessionId, to, amount);
+        emit FundsMoved(sessionId, from, to, amount);
     }
 
     /// @inheritdoc ISessionPayment
-    function free(SessionId sessionId, TaskId taskId, uint128 amount) external only(queue) {
-        _release(sessionId, taskId, amount, amount);
+    function payTip(SessionId sessionId, AssetId asset, address keeper, uint96 amount)
+        external
+        only(session)
+        returns (uint96 paid)
+    {
+        LaneFunds storage funds = _funds[sessionId][OWNER_LANE];
+        uint96 free = funds.free;
+        paid = amount < free ? amount : free;
+        if (paid == 0) return 0;
+        funds.free = free - paid;
+        emit TipPaid(sessionId, keeper, asset, paid);
+        balanceOf[keeper][asset] += paid;
+    }
+
+    /// @inheritdoc ISessionPayment
+    function returnRest(SessionId sessionId, AssetId asset, uint256 lanes, address owner)
+        external
+        only(session)
+        returns (uint256 amount)
+    {
+        for (uint256 i; i < lanes; ++i) {
+            Lane lane = Lane.wrap(uint32(i));
+            LaneFunds storage funds = _funds[sessionId][lane];
+            uint96 free = funds.free;
+            if (free == 0) continue;
+            funds.free = 0;
+            amount += free;
+            emit SessionReturned(sessionId, lane, owner, free);
+        }
+        balanceOf[owner][asset] += amount;
+    }
+
+    /// @inheritdoc ISessionPayment
+    function hold(SessionId sessionId, Lane lane, uint64 nonce, uint96 amount) external only(queue) {
+        LaneFunds memory funds = _funds[sessionId][lane];
+        if (nonce >= funds.nextNonce) {
+            if (nonce - funds.nextNonce >= nonceWindow) {
+                revert SessionPayment_NonceTooFarAhead(sessionId, lane, nonce, funds.nextNonce + nonceWindow - 1);
+            }
+            funds.nextNonce = nonce + 1;
+        }
+        if (amount > funds.free) revert SessionPayment_InsufficientDeposit(sessionId, lane, amount, funds.free);
+        (funds.free, funds.held) = (funds.free - amount, funds.held + amount);
+        _funds[sessionId][lane] = funds;
     }
 
     /// @inheritdoc ISessionPayment
@@ -87,98 +177,178 @@ contract SessionPayment is ISessionPayment {
         Credit memory miner;
         Credit memory router;
         Credit memory publisher;
-        uint256 tips;
-        uint256 burnt;
+        Credit memory tips;
+        Credit memory burnt;
         for (uint256 i; i < payouts.length; ++i) {
             Payout calldata payout = payouts[i];
             uint256 fee = uint256(payout.minerShare) + payout.routerShare + payout.royalty + payout.tip + payout.burnt;
-            _release(payout.sessionId, payout.taskId, fee, 0);
-            _add(miner, payout.miner, payout.minerShare);
-            _add(router, payout.router, payout.routerShare);
-            _add(publisher, payout.publisher, payout.royalty);
-            tips += payout.tip;
-            burnt += payout.burnt;
+            _release(payout.sessionId, payout.lane, payout.taskId, payout.held, fee);
+            _gather(miner, payout.miner, payout.asset, payout.minerShare);
+            _gather(router, payout.router, payout.asset, payout.routerShare);
+            _gather(publisher, payout.publisher, payout.asset, payout.royalty);
+            _gather(tips, keeper, payout.asset, payout.tip);
+            if (AssetId.unwrap(burnt.asset) != AssetId.unwrap(payout.asset)) {
+                _burn(burnt.asset, burnt.amount);
+                (burnt.asset, burnt.amount) = (payout.asset, 0);
+            }
+            burnt.amount += payout.burnt;
         }
-        _credit(miner.account, miner.amount);
-        _credit(router.account, router.amount);
-        _credit(publisher.account, publisher.amount);
-        _credit(keeper, tips);
-        if (burnt == 0) return;
-        totalAccounts -= burnt;
-        emit Burnt(burnt);
-        ERC20Burnable(token).burn(burnt);
+        _credit(miner);
+        _credit(router);
+        _credit(publisher);
+        _credit(tips);
+        _burn(burnt.asset, burnt.amount);
     }
 
     /// @inheritdoc ISessionPayment
-    function refund(SessionId sessionId, TaskId taskId, uint128 amount, address keeper, uint128 tip)
-        external
-        only(queue)
-    {
-        _release(sessionId, taskId, uint256(amount) + tip, amount);
-        _credit(keeper, tip);
+    function refund(
+        SessionId sessionId,
+        Lane lane,
+        AssetId asset,
+        TaskId taskId,
+        uint96 held,
+        address keeper,
+        uint96 tip
+    ) external only(queue) {
+        _release(sessionId, lane, taskId, held, tip);
+        _credit(Credit(keeper, asset, tip));
     }
 
     /// @inheritdoc ISessionPayment
     function stake(NodeId nodeId, address from, uint256 amount) external only(pool) {
         stakeOf[nodeId] += amount;
         emit Staked(nodeId, from, amount);
-        _pull(from, amount);
+        _pull(COR, from, amount);
     }
 
     /// @inheritdoc ISessionPayment
     function releaseStake(NodeId nodeId, address owner) external only(pool) returns (uint256 amount) {
         amount = stakeOf[nodeId];
         stakeOf[nodeId] = 0;
-        balanceOf[owner] += amount;
+        balanceOf[owner][COR] += amount;
         emit StakeReleased(nodeId, owner, amount);
     }
 
     /// @inheritdoc ISessionPayment
-    function withdraw(address to, uint256 amount) external {
+    function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward)
+        external
+        only(queue)
+    {
+        if (evidence.rule == Rule.None) revert SessionPayment_NoEvidence(nodeId);
+        if (amount == 0) revert SessionPayment_ZeroAmount();
+        uint256 stake_ = stakeOf[nodeId];
+        if (amount > stake_) revert SessionPayment_InsufficientStake(nodeId, amount, stake_);
+        if (reward > amount) revert SessionPayment_RewardTooLarge(reward, amount);
+        stakeOf[nodeId] = stake_ - amount;
+        emit Slashed(
+            nodeId, evidence.taskId, evidence.rule, evidence.measured, evidence.bound, amount, reporter, reward
+        );
+        _credit(Credit(reporter, COR, reward));
+        _burn(COR, amount - reward);
+    }
+
+    /// @inheritdoc ISessionPayment
+    function withdraw(AssetId asset, address to, uint256 amount) external {
         if (amount == 0) revert SessionPayment_ZeroAmount();
         if (to == address(0)) revert SessionPayment_ZeroAddress();
         // Tokens sent here would belong to no account.
         if (to == address(this)) revert SessionPayment_OwnAddress();
-        uint256 balance = balanceOf[msg.sender];
-        if (amount > balance) revert SessionPayment_InsufficientBalance(msg.sender, amount, balance);
-        balanceOf[msg.sender] = balance - amount;
-        totalAccounts -= amount;
-        emit Withdrawn(msg.sender, to, amount);
-        IERC20(token).safeTransfer(to, amount);
+        IERC20 token = IERC20(tokenOf(asset));
+        uint256 balance = balanceOf[msg.sender][asset];
+        if (amount > balance) revert SessionPayment_InsufficientBalance(msg.sender, asset, amount, balance);
+        balanceOf[msg.sender][asset] = balance - amount;
+        totalAccounts[asset] -= amount;
+        emit Withdrawn(msg.sender, asset, to, amount);
+        uint256 before = token.balanceOf(address(this));
+        token.safeTransfer(to, amount);
+        uint256 left = token.balanceOf(address(this));
+        // A token that takes more than it was asked for would take it from other accounts.
+        uint256 sent = before > left ? before - left : 0;
+        if (sent != amount) revert SessionPayment_TransferMismatch(amount, sent);
     }
 
-    /// Takes `amount` out of what the session holds and frees `freed` of it.
-    function _release(SessionId sessionId, TaskId taskId, uint256 amount, uint128 freed) internal {
-        Funds storage funds = sessionFunds[sessionId];
-        uint128 held = funds.held;
-        if (amount > held) revert SessionPayment_PayoutMismatch(taskId, amount, held);
+    /// @inheritdoc ISessionPayment
+    function fundsOf(SessionId sessionId, Lane lane) external view returns (LaneFunds memory) {
+        return _funds[sessionId][lane];
+    }
+
+    /// @inheritdoc ISessionPayment
+    function tokenOf(AssetId asset) public view returns (address) {
+        uint8 i = AssetId.unwrap(asset);
+        if (i >= assetCount) revert SessionPayment_UnknownAsset(asset);
+        if (i == 0) return _token0;
+        if (i == 1) return _token1;
+        if (i == 2) return _token2;
+        if (i == 3) return _token3;
+        if (i == 4) return _token4;
+        if (i == 5) return _token5;
+        if (i == 6) return _token6;
+        return _token7;
+    }
+
+    function _enter(SessionId sessionId, Lane lane, address from, uint96 amount) internal {
+        if (amount == 0) return;
+        _add(sessionId, lane, amount);
+        emit Deposited(sessionId, lane, from, amount);
+    }
+
+    /// Bounds what is free and held together, so that no refund can overflow.
+    function _add(SessionId sessionId, Lane lane, uint96 amount) internal {
+        LaneFunds storage funds = _funds[sessionId][lane];
+        (uint256 free, uint256 held) = (funds.free, funds.held);
+        uint256 sum = free + held + amount;
+        if (sum > MAX_FUNDS) revert SessionPayment_AmountTooLarge(sum, MAX_FUNDS);
+        funds.free = uint96(free + amount);
+    }
+
+    /// Takes `held` out of what the lane holds; `spent` of it leaves the lane, the rest is free again.
+    function _release(SessionId sessionId, Lane lane, TaskId taskId, uint96 held, uint256 spent) internal {
+        if (spent > held) revert SessionPayment_PayoutMismatch(taskId, spent, held);
+        LaneFunds storage funds = _funds[sessionId][lane];
+        uint96 lanesHeld = funds.held;
+        if (held > lanesHeld) revert SessionPayment_PayoutMismatch(taskId, held, lanesHeld);
         // Bounded by `held`.
-        (funds.free, funds.held) = (funds.free + freed, held - uint128(amount));
+        (funds.free, funds.held) = (funds.free + held - uint96(spent), lanesHeld - held);
     }
 
-    /// Adds to `credit`, and pays out what it had if it was another account's.
-    function _add(Credit memory credit, address account, uint128 amount) internal {
-        if (credit.account != account) {
-            _credit(credit.account, credit.amount);
-            (credit.account, credit.amount) = (account, 0);
+    /// Adds to `credit`, and writes what it had if it was another account's.
+    function _gather(Credit memory credit, address account, AssetId asset, uint96 amount) internal {
+        if (credit.account != account || AssetId.unwrap(credit.asset) != AssetId.unwrap(asset)) {
+            _credit(credit);
+            (credit.account, credit.asset, credit.amount) = (account, asset, 0);
         }
         credit.amount += amount;
     }
 
-    function _credit(address account, uint256 amount) internal {
+    function _credit(Credit memory credit) internal {
+        if (credit.amount == 0) return;
+        if (credit.account == address(0)) revert SessionPayment_ZeroAddress();
+        balanceOf[credit.account][credit.asset] += credit.amount;
+        emit Credited(credit.account, credit.asset, credit.amount);
+    }
+
+    /// COR is destroyed. What cannot be becomes the dead address's balance here: a token that is paused, or that
+    /// refuses that address, does not stop a settlement.
+    function _burn(AssetId asset, uint256 amount) internal {
         if (amount == 0) return;
-        if (account == address(0)) revert SessionPayment_ZeroAddress();
-        balanceOf[account] += amount;
-        emit Credited(account, amount);
+        emit Burnt(asset, amount);
+        if (AssetId.unwrap(asset) == AssetId.unwrap(COR)) {
+            totalAccounts[COR] -= amount;
+            ERC20Burnable(_token0).burn(amount);
+        } else {
+            balanceOf[DEAD][asset] += amount;
+        }
     }
 
     /// The transfer is measured: a token that takes a fee, or that calls back into a second deposit, is refused.
-    function _pull(address from, uint256 amount) internal {
+    function _pull(AssetId asset, address from, uint256 amount) internal {
         if (amount == 0) revert SessionPayment_ZeroAmount();
-        totalAccounts += amount;
-        uint256 before = IERC20(token).balanceOf(address(this));
-        IERC20(token).safeTransferFrom(from, address(this), amount);
-        uint256 received = IERC20(token).balanceOf(address(this)) - before;
+        IERC20 token = IERC20(tokenOf(asset));
+        totalAccounts[asset] += amount;
+        uint256 before = token.balanceOf(address(this));
+        token.safeTransferFrom(from, address(this), amount);
+        uint256 afterwards = token.balanceOf(address(this));
+        uint256 received = afterwards > before ? afterwards - before : 0;
         if (received != amount) revert SessionPayment_TransferMismatch(amount, received);
     }
 }

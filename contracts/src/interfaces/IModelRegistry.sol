@@ -64,6 +64,7 @@ interface IModelRegistry {
     error ModelRegistry_AssetTwice(AssetId asset);
     error ModelRegistry_AssetNotAccepted(ModelIndex index, AssetId asset);
     error ModelRegistry_EmptyDigest();
+    error ModelRegistry_ZeroAddress();
 
     /// Registers a model or a new version of one; the caller becomes its publisher and earns its royalty.
     function register(ModelRegistration calldata registration) external returns (ModelIndex index);

@@ -125,10 +125,11 @@ interface INodePool {
 
     function setPayout(NodeId nodeId, address payout) external;
 
-    /// Owner: takes part in no draw that is entered from now on. Draws that wait already may still reserve it.
+    /// Owner: takes part in no draw that is entered after this second. Draws that wait already may still reserve it.
     function drain(NodeId nodeId) external;
 
-    /// Owner: a draining node takes part again, with new places after the activation delay.
+    /// Owner: a draining node takes part again; its places count in draws after the activation delay. Not while a draw
+    /// that waits can find it: that draw would lose it.
     function resume(NodeId nodeId) external;
 
     /// Owner of a draining or jailed node that is in no session and that no waiting draw can find: starts unbonding.
@@ -138,7 +139,7 @@ interface INodePool {
     function releaseStake(NodeId nodeId) external;
 
     /// Only `Session`: a place in the order of the model's draws, the number of its places now, and how much of the
-    /// pool is in use, in hundredths of a percent.
+    /// pool is in use, in hundredths of a percent (0 for a pool without nodes).
     function enterDraw(ModelIndex model) external returns (uint40 ticket, uint32 slots, uint16 utilisationBps);
 
     /// Only `Session`: reserves up to `draw.count` nodes of different owners, or none if fewer than `draw.min` are
@@ -151,7 +152,8 @@ interface INodePool {
     /// Only `Session`: the session no longer needs these nodes.
     function release(SessionId sessionId, ModelIndex model, NodeId[] calldata nodes) external;
 
-    /// Only `SessionQueue`: the node was proven to have lied.
+    /// Only `SessionQueue`: the node was proven to have lied. No draw finds it from now on; does nothing to one that is
+    /// jailed already.
     function jail(NodeId nodeId) external;
 
     /// The node, or a revert with `NodePool_UnknownNode`.
@@ -181,7 +183,8 @@ interface INodePool {
 
     function nodeCount() external view returns (uint32);
 
-    /// Places of a model's draw, active or not: the draw's modulus; and how many of them are taken and in use.
+    /// Places of a model's draw, active or not: the draw's modulus; how many of them belong to nodes that take part or
+    /// still serve; and how many of those a session has reserved.
     function poolOf(ModelIndex model) external view returns (uint32 slots, uint32 taken, uint32 used);
 
     /// The next ticket to be given, and the next to be drawn: equal if no draw waits.

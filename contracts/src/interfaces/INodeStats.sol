@@ -36,7 +36,7 @@ struct Record {
     /// Levels at the start of the epoch of `updatedAt` and of the one before it: what draws look at.
     uint8 levelAtEpoch;
     uint8 levelBefore;
-    /// Unix seconds.
+    /// Unix seconds; the last success or fault. Declining changes no level and does not stop its decay.
     uint40 updatedAt;
 }
 
@@ -47,6 +47,7 @@ interface INodeStats {
 
     error NodeStats_NotProtocol(address caller);
     error NodeStats_ZeroAddress();
+    error NodeStats_ZeroPeriod();
 
     /// Only `SessionQueue`: `times` tasks of the node ended like this.
     function count(NodeId nodeId, Series series, Outcome outcome, uint32 times) external;
@@ -60,7 +61,7 @@ interface INodeStats {
     /// when the epoch of `asOf` began, so that nobody can move it once the draw's seed is known.
     function drawLevelOf(NodeId nodeId, uint40 asOf) external view returns (uint8);
 
-    /// Seconds without a success that cost a level.
+    /// Seconds without a success, or a fault, which costs more, that cost a level.
     function levelPeriod() external view returns (uint40);
 
     /// Seconds of an epoch: no shorter than the time that a draw may take.

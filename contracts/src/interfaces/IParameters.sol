@@ -77,7 +77,8 @@ interface IParameters {
     error Parameters_Pending(uint16 version, uint40 effectiveAt);
     error Parameters_NothingPending();
     error Parameters_AssetCount(uint256 assets, uint256 wanted);
-    /// `name` is the member of the struct, ASCII, left-aligned.
+    /// `name` is the member of the struct, or `taskLife`, the longest life of a task that the set allows, which must not
+    /// exceed the unbonding of any node; ASCII, left-aligned.
     error Parameters_OutOfBounds(bytes32 name, uint256 value, uint256 min, uint256 max);
 
     /// Governor: announces a set that holds after `delay()`. Reverts with `Parameters_Pending` while another waits.
@@ -102,6 +103,13 @@ interface IParameters {
     function nodeTermsOf(uint16 version) external view returns (NodeTerms memory);
 
     function assetTermsOf(uint16 version, AssetId asset) external view returns (AssetTerms memory);
+
+    /// Longest `reservationTimeout` of any set, seconds: how long a draw may wait for its seed. Places are not reused, and
+    /// levels of draws do not move, for that long.
+    function drawWindow() external view returns (uint40);
+
+    /// Largest royalty that a model may take; no set gives away more than what it leaves.
+    function maxRoyaltyBps() external view returns (uint16);
 
     /// Seconds from a proposal until it holds.
     function delay() external view returns (uint40);

@@ -49,7 +49,7 @@ struct SessionInfo {
     uint64 drawRound;
     uint40 drawTicket;
     uint40 drawUntil;
-    /// Unix seconds from which on drawn nodes may be replaced; 0 without drawn nodes.
+    /// Unix seconds from which on its nodes may be replaced; 0 while open.
     uint40 rotatesAt;
     /// Counted from 1; 0 while open.
     uint16 reservations;

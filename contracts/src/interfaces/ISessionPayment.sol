@@ -51,7 +51,9 @@ interface ISessionPayment {
     event Deposited(SessionId indexed sessionId, Lane indexed lane, address indexed from, uint256 amount);
     event FundsMoved(SessionId indexed sessionId, Lane indexed from, Lane indexed to, uint256 amount);
     event SessionReturned(SessionId indexed sessionId, Lane indexed lane, address indexed owner, uint256 amount);
-    /// Shares, royalties or tips; one event for neighbouring tasks that pay the same account.
+    /// Out of lane 0, to whoever moved the session on.
+    event TipPaid(SessionId indexed sessionId, address indexed keeper, AssetId indexed asset, uint256 amount);
+    /// Shares, royalties or tips of tasks; one event for neighbouring tasks that pay the same account.
     event Credited(address indexed account, AssetId indexed asset, uint256 amount);
     event Staked(NodeId indexed nodeId, address indexed from, uint256 amount);
     event StakeReleased(NodeId indexed nodeId, address indexed owner, uint256 amount);
@@ -67,15 +69,18 @@ interface ISessionPayment {
         uint256 reward
     );
     event Withdrawn(address indexed account, AssetId indexed asset, address indexed to, uint256 amount);
-    /// Of all tasks that one call settled. What cannot be burnt (`canBurn` of the asset) goes to the dead address.
+    /// Of neighbouring tasks of one asset. COR is destroyed; of other assets it becomes the balance of 0x...dEaD.
     event Burnt(AssetId indexed asset, uint256 amount);
 
     error SessionPayment_NotProtocol(address caller);
     error SessionPayment_UnknownAsset(AssetId asset);
     error SessionPayment_AssetCount(uint256 assets, uint256 max);
+    error SessionPayment_AssetTwice(address token);
     error SessionPayment_InsufficientDeposit(SessionId sessionId, Lane lane, uint96 wanted, uint96 free);
     error SessionPayment_InsufficientBalance(address account, AssetId asset, uint256 wanted, uint256 balance);
     error SessionPayment_InsufficientStake(NodeId nodeId, uint256 wanted, uint256 stake);
+    error SessionPayment_RewardTooLarge(uint256 reward, uint256 amount);
+    error SessionPayment_NoEvidence(NodeId nodeId);
     error SessionPayment_NonceTooFarAhead(SessionId sessionId, Lane lane, uint64 nonce, uint64 limit);
     error SessionPayment_TransferMismatch(uint256 expected, uint256 received);
     error SessionPayment_PayoutMismatch(TaskId taskId, uint256 parts, uint256 held);
@@ -119,7 +124,8 @@ interface ISessionPayment {
     /// Only `NodePool`.
     function releaseStake(NodeId nodeId, address owner) external returns (uint256 amount);
 
-    /// Only `SessionQueue`: takes `amount` of a node's stake, `reward` of it for `reporter`, and burns the rest.
+    /// Only `SessionQueue`: takes `amount` of a node's stake, `reward` of it for `reporter`, and burns the rest. Refused
+    /// without a rule, and if the stake is smaller.
     function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward) external;
 
     /// Moves the caller's own balance out.

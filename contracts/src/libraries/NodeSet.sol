@@ -37,4 +37,15 @@ library NodeSet {
         }
         return false;
     }
+
+    /// Those of `set` that `others` does not have.
+    function without(uint256 set, uint256 others) internal pure returns (NodeId[] memory nodes) {
+        uint256 left;
+        uint256 count;
+        for (; set != 0; set >>= 32) {
+            if (contains(others, nodeAt(set, 0))) continue;
+            left |= uint256(uint32(set)) << (32 * count++);
+        }
+        return unpack(left);
+    }
 }

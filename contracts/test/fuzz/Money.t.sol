@@ -1,168 +1,167 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {NodeRegistration} from "../../src/interfaces/INodePool.sol";
+import {LaneFunds, Payout} from "../../src/interfaces/ISessionPayment.sol";
 import {OpenTerms} from "../../src/interfaces/ISession.sol";
-import {Commit, TaskRequest} from "../../src/interfaces/ISessionQueue.sol";
 import {Fees, Shares} from "../../src/libraries/Fees.sol";
-import {Lane, ModelId, NodeId, SessionId, TaskId} from "../../src/types/Ids.sol";
+import {AssetId, Lane, SessionId, TaskId} from "../../src/types/Ids.sol";
 import {Base} from "../Base.sol";
 
-/// Every path that money takes, with any prices, token counts and shares.
+/// Prices, fees and shares for any numbers, and every path that the money of a task takes, in each asset.
 contract MoneyTest is Base {
-    ModelId internal constant PRICED = ModelId.wrap(keccak256("priced"));
-
     struct Input {
-        uint96 priceIn;
-        uint96 priceOut;
-        uint16 royaltyBps;
-        uint32 maxPrompt;
-        uint32 maxOutput;
-        uint32 prompt;
-        uint32 output;
+        bool inUsd;
         bool ownersLane;
-        bool folded;
+        uint96 held;
+        uint96 fee;
+        uint96 tip;
+        uint16 minerBps;
+        uint16 routerBps;
+        uint16 royaltyBps;
     }
 
-    function bound(uint256 x, uint256 low, uint256 high) internal pure returns (uint256) {
-        return low + x % (high - low + 1);
+    address internal miner = address(0x111);
+
+    function testFuzz_price_lies_between_floor_and_five_times_it(uint80 floor, uint16 use) public pure {
+        floor = uint80(bound(floor, 1, type(uint80).max / MAX_FACTOR));
+        use = uint16(bound(use, 0, Fees.BPS));
+        uint256 price = Fees.priceDown(floor, use);
+        uint256 wanted = floor + uint256(floor) * 4 * use * use / 1e8;
+        assertEq(price, wanted, "floor * (1 + 4 u^2), down");
+        assertTrue(price >= floor && price <= uint256(floor) * MAX_FACTOR, "bounds");
+        if (use > 0) assertTrue(price >= Fees.priceDown(floor, use - 1), "grows with the use");
+        assertEq(Fees.priceDown(floor, 0), floor, "an idle pool");
+        assertEq(Fees.priceDown(floor, 10_000), uint256(floor) * 5, "a full pool");
     }
 
-    function testFuzz_fee_is_exact(uint32 prompt, uint32 output, uint96 priceIn, uint96 priceOut) public pure {
-        uint256 fee_ = Fees.feeOf(prompt, output, priceIn, priceOut);
-        assertEq(fee_, uint256(prompt) * uint256(priceIn) + uint256(output) * uint256(priceOut), "fee");
-        // What a commit may cost is never above what was held for it.
-        uint256 less = Fees.feeOf(prompt / 2, output / 3, priceIn, priceOut);
-        assertTrue(less <= fee_, "monotone");
+    function testFuzz_fee_is_rounded_up_by_less_than_one(uint32 prompt, uint32 output, uint80 priceIn, uint80 priceOut)
+        public
+        pure
+    {
+        uint256 exact = uint256(prompt) * priceIn + uint256(output) * priceOut;
+        uint256 rounded = Fees.feeUp(prompt, output, priceIn, priceOut);
+        assertTrue(rounded * 1e6 >= exact && rounded * 1e6 < exact + 1e6, "rounded up");
+        // What an answer may cost is never above what was held for it.
+        assertTrue(Fees.feeUp(prompt / 2, output / 3, priceIn, priceOut) <= rounded, "monotone");
     }
 
-    function testFuzz_split_is_exact_and_rounds_down(uint128 fee_, uint16 a, uint16 b, uint16 c, uint128 tip)
+    function testFuzz_split_is_exact_and_rounds_down(uint96 whole, uint16 a, uint16 b, uint16 c, uint96 tip)
         public
         pure
     {
         a = uint16(bound(a, 0, 10_000));
         b = uint16(bound(b, 0, 10_000 - a));
         c = uint16(bound(c, 0, 10_000 - a - b));
-        Shares memory shares = Fees.splitDown(fee_, a, b, c, tip);
+        Shares memory shares = Fees.splitDown(whole, a, b, c, tip);
         uint256 sum = uint256(shares.miner) + shares.router + shares.royalty + shares.tip + shares.burnt;
-        assertEq(sum, fee_, "sum");
-        assertEq(shares.miner, uint256(fee_) * a / 10_000, "miner");
-        assertEq(shares.router, uint256(fee_) * b / 10_000, "router");
-        assertEq(shares.royalty, uint256(fee_) * c / 10_000, "royalty");
+        assertEq(sum, whole, "sum");
+        assertEq(shares.miner, uint256(whole) * a / 10_000, "miner");
+        assertEq(shares.router, uint256(whole) * b / 10_000, "router");
+        assertEq(shares.royalty, uint256(whole) * c / 10_000, "royalty");
         assertTrue(shares.tip <= tip, "tip is capped");
         assertTrue(shares.burnt == 0 || shares.tip == tip, "burnt only beyond the tip");
     }
 
-    /// A session on a model with the input's prices, funded for the largest fee.
-    function priced(Input memory input) internal returns (SessionId id, uint128 deposit) {
-        input.priceIn = uint96(bound(input.priceIn, 1, 1000e18));
-        input.priceOut = uint96(bound(input.priceOut, 1, 1000e18));
-        input.royaltyBps = uint16(bound(input.royaltyBps, 0, 300));
-        input.maxPrompt = uint32(bound(input.maxPrompt, 1, 1 << 10));
-        input.maxOutput = uint32(bound(input.maxOutput, 1, 1 << 10));
-        input.prompt = uint32(bound(input.prompt, 1, input.maxPrompt));
-        input.output = uint32(bound(input.output, 1, input.maxOutput));
-        vm.prank(publisher);
-        models.register(PRICED, "digest", input.priceIn, input.priceOut, input.royaltyBps);
-        fund(ownerOf(1), COLLATERAL);
-        vm.startPrank(ownerOf(1));
-        pool.register(withModel());
-        vm.stopPrank();
-        skipTime(2);
-        deposit = uint128(Fees.feeOf(input.maxPrompt, input.maxOutput, input.priceIn, input.priceOut)) + 1e18;
-        fund(client, deposit);
-        OpenTerms memory wanted = terms(1, 1);
-        wanted.modelId = PRICED;
-        (wanted.maxPriceIn, wanted.maxPriceOut) = (input.priceIn, input.priceOut);
-        wanted.deposit = deposit;
-        wanted.lanes[0].allotment = type(uint128).max;
-        vm.prank(client);
-        id = session.open(wanted);
-        reveal(session.sessionOf(id).drawRound);
-        session.activate(id);
-        reveal(session.sessionOf(id).seedRound);
+    function opened(Input memory input) internal returns (SessionId id, Lane lane, AssetId asset) {
+        OpenTerms memory wanted = input.inUsd ? termsInUsd(1, 1) : terms(1, 1);
+        id = openWith(wanted);
+        (lane, asset) = (input.ownersLane ? OWNER_LANE : ROUTER_LANE, wanted.asset);
+        input.held = uint96(bound(input.held, 1, payment.fundsOf(id, lane).free));
+        input.fee = uint96(bound(input.fee, 0, input.held));
+        input.minerBps = uint16(bound(input.minerBps, 0, 10_000));
+        input.routerBps = uint16(bound(input.routerBps, 0, 10_000 - input.minerBps));
+        input.royaltyBps = uint16(bound(input.royaltyBps, 0, 10_000 - input.minerBps - input.routerBps));
     }
 
-    function withModel() internal pure returns (NodeRegistration memory r) {
-        r = registration(1, 1);
-        r.modelId = PRICED;
+    function payout(Input memory input, SessionId id, Lane lane, AssetId asset) internal view returns (Payout memory) {
+        Shares memory shares = Fees.splitDown(input.fee, input.minerBps, input.routerBps, input.royaltyBps, input.tip);
+        return Payout({
+            asset: asset,
+            sessionId: id,
+            lane: lane,
+            taskId: TaskId.wrap("task"),
+            held: input.held,
+            miner: miner,
+            minerShare: shares.miner,
+            router: router,
+            routerShare: shares.router,
+            publisher: publisher,
+            royalty: shares.royalty,
+            tip: shares.tip,
+            burnt: shares.burnt
+        });
     }
 
-    function taskRequest(SessionId id, Input memory input) internal view returns (TaskRequest memory task) {
-        Lane lane = input.ownersLane ? OWNER_LANE : ROUTER_LANE;
-        task = request(id, lane, 0, NodeId.wrap(1));
-        (task.maxPrompt, task.maxOutput, task.feeCap) = (input.maxPrompt, input.maxOutput, type(uint128).max);
-    }
-
-    function maxFee(Input memory input) internal pure returns (uint256) {
-        return Fees.feeOf(input.maxPrompt, input.maxOutput, input.priceIn, input.priceOut);
-    }
-
-    function serve(SessionId id, Input memory input) internal returns (TaskId taskId) {
-        TaskRequest memory task = taskRequest(id, input);
-        bytes memory signature = sign(input.ownersLane ? CLIENT_KEY : ROUTER_KEY, task);
-        Commit memory given = answer(input.prompt, input.output);
-        if (input.folded) {
-            vm.prank(operatorOf(NodeId.wrap(1)));
-            return queue.submitAndCommit(task, signature, given);
-        }
-        taskId = queue.submitSigned(task, signature);
-        (, uint128 held) = payment.sessionFunds(id);
-        assertEq(held, maxFee(input), "held");
-        vm.prank(operatorOf(NodeId.wrap(1)));
-        queue.commit(taskId, given);
-    }
-
-    function testFuzz_settled_task_moves_exactly_its_fee(Input memory input) public {
-        (SessionId id, uint128 deposit) = priced(input);
-        vm.assume(maxFee(input) >= TIP);
+    function testFuzz_settled_answer_moves_exactly_its_fee(Input memory input) public {
+        (SessionId id, Lane lane, AssetId asset) = opened(input);
+        LaneFunds memory before = payment.fundsOf(id, lane);
         uint256 supply = token.totalSupply();
-        TaskId taskId = serve(id, input);
-        uint128 fee_ = uint128(Fees.feeOf(input.prompt, input.output, input.priceIn, input.priceOut));
-        (uint128 free, uint128 held) = payment.sessionFunds(id);
-        assertEq(held, fee_, "the fee alone is held");
-        assertEq(free, deposit - fee_, "the rest is free");
-        skipTime(SETTLE_DELAY);
-        vm.prank(keeper);
-        assertEq(queue.settle(only(taskId)), 1, "settled");
+        vm.prank(address(queue));
+        payment.hold(id, lane, 0, input.held);
+        Payout[] memory payouts = new Payout[](1);
+        payouts[0] = payout(input, id, lane, asset);
+        vm.prank(address(queue));
+        payment.pay(payouts, keeper);
 
-        (free, held) = payment.sessionFunds(id);
-        assertEq(held, 0, "nothing held");
-        assertEq(free, deposit - fee_, "the client paid exactly the fee");
-        Lane lane = input.ownersLane ? OWNER_LANE : ROUTER_LANE;
-        assertEq(session.laneOf(id, lane).used, fee_, "lane");
-        Shares memory shares = Fees.splitDown(fee_, MINER_BPS, ROUTER_BPS, input.royaltyBps, TIP);
-        if (input.ownersLane) (shares.miner, shares.router) = (shares.miner + shares.router, 0);
-        assertEq(payment.balanceOf(payoutOf(1)), shares.miner, "miner");
-        assertEq(payment.balanceOf(router), shares.router, "router");
-        assertEq(payment.balanceOf(publisher), shares.royalty, "publisher");
-        assertEq(payment.balanceOf(keeper), shares.tip, "keeper");
-        assertEq(supply - token.totalSupply(), shares.burnt, "burnt");
-        assertEq(payment.totalAccounts(), token.balanceOf(address(payment)), "backed");
+        LaneFunds memory funds = payment.fundsOf(id, lane);
+        assertEq(funds.held, 0, "nothing held");
+        assertEq(funds.free, before.free - input.fee, "the client paid exactly the fee");
+        assertEq(funds.nextNonce, 1, "nonce used");
+        assertEq(payment.balanceOf(miner, asset), payouts[0].minerShare, "miner");
+        assertEq(payment.balanceOf(router, asset), payouts[0].routerShare, "router");
+        assertEq(payment.balanceOf(publisher, asset), payouts[0].royalty, "publisher");
+        assertEq(payment.balanceOf(keeper, asset), payouts[0].tip, "keeper");
+        if (input.inUsd) assertEq(payment.balanceOf(address(0xdEaD), asset), payouts[0].burnt, "the dead address");
+        else assertEq(supply - token.totalSupply(), payouts[0].burnt, "destroyed");
+        backed();
     }
 
     function testFuzz_refunded_task_costs_the_tip_alone(Input memory input) public {
-        (SessionId id, uint128 deposit) = priced(input);
-        vm.assume(maxFee(input) >= TIP);
-        TaskRequest memory task = taskRequest(id, input);
-        vm.prank(input.ownersLane ? client : router);
-        TaskId taskId = queue.submit(task);
-        vm.warp(task.deadline + 1);
-        vm.prank(keeper);
-        queue.advance(taskId);
-        (uint128 free, uint128 held) = payment.sessionFunds(id);
-        assertEq(held, 0, "nothing held");
-        assertEq(free, deposit - TIP, "free");
-        assertEq(payment.balanceOf(keeper), TIP, "keeper");
-        assertEq(session.laneOf(id, task.lane).used, TIP, "lane");
-        vm.prank(client);
-        session.close(id);
-        vm.warp(block.timestamp + NOTICE + 1);
-        session.finish(id);
-        assertEq(payment.balanceOf(client), deposit - TIP, "the client has the rest");
-        vm.startPrank(client);
-        payment.withdraw(client, deposit - TIP);
-        vm.stopPrank();
-        assertEq(payment.totalAccounts(), token.balanceOf(address(payment)), "backed");
+        (SessionId id, Lane lane, AssetId asset) = opened(input);
+        uint96 tip = uint96(bound(input.tip, 0, input.held));
+        LaneFunds memory before = payment.fundsOf(id, lane);
+        vm.prank(address(queue));
+        payment.hold(id, lane, 0, input.held);
+        vm.prank(address(queue));
+        payment.refund(id, lane, asset, TaskId.wrap("task"), input.held, keeper, tip);
+        LaneFunds memory funds = payment.fundsOf(id, lane);
+        assertEq(funds.held, 0, "nothing held");
+        assertEq(funds.free, before.free - tip, "free");
+        assertEq(payment.balanceOf(keeper, asset), tip, "keeper");
+        backed();
+    }
+
+    /// Deposit, tasks, the end, and withdrawals by all: nothing is left over in the contract, in neither asset.
+    function testFuzz_everything_can_be_withdrawn_in_the_end(Input memory input) public {
+        (SessionId id, Lane lane, AssetId asset) = opened(input);
+        vm.prank(address(queue));
+        payment.hold(id, lane, 0, input.held);
+        Payout[] memory payouts = new Payout[](1);
+        payouts[0] = payout(input, id, lane, asset);
+        vm.prank(address(queue));
+        payment.pay(payouts, keeper);
+        skipTime(TIMEOUT + 1);
+        session.expire(id);
+        address[5] memory all = [miner, router, publisher, keeper, client];
+        for (uint256 i; i < all.length; ++i) {
+            takeOut(all[i], asset);
+        }
+        // Whoever called `expire` has its tip.
+        takeOut(address(this), asset);
+        assertEq(payment.totalAccounts(asset), payment.balanceOf(address(0xdEaD), asset), "only what counts as burnt");
+        backed();
+    }
+
+    function takeOut(address account, AssetId asset) internal {
+        uint256 balance = payment.balanceOf(account, asset);
+        if (balance == 0) return;
+        address to = address(0x70);
+        vm.prank(account);
+        payment.withdraw(asset, to, balance);
+    }
+
+    function backed() internal view {
+        assertEq(payment.totalAccounts(COR), token.balanceOf(address(payment)), "COR is backed");
+        assertEq(payment.totalAccounts(USD), usd.balanceOf(address(payment)), "dollars are backed");
     }
 }

@@ -4,7 +4,6 @@ pragma solidity ^0.8.28;
 import {CorToken} from "../../src/CorToken.sol";
 import {RandomBeacon} from "../../src/RandomBeacon.sol";
 import {IModelRegistry, Model} from "../../src/interfaces/IModelRegistry.sol";
-import {IRandomBeacon} from "../../src/interfaces/IRandomBeacon.sol";
 import {ModelId} from "../../src/types/Ids.sol";
 import {Base} from "../Base.sol";
 
@@ -84,26 +83,26 @@ contract RandomBeaconTest is Base {
         vm.chainId(1337);
         new RandomBeacon();
         vm.chainId(1);
-        vm.expectRevert(abi.encodeWithSelector(IRandomBeacon.RandomBeacon_NotDevelopmentChain.selector, 1));
+        vm.expectRevert(abi.encodeWithSelector(RandomBeacon.RandomBeacon_NotDevelopmentChain.selector, 1));
         new RandomBeacon();
     }
 
     function test_capture_takes_the_hash_of_the_rounds_block() public {
         uint64 round = beacon.nextRound();
         assertEq(round, block.number + 1, "next round");
-        vm.expectRevert(abi.encodeWithSelector(IRandomBeacon.RandomBeacon_RoundNotReady.selector, round, round + 1));
+        vm.expectRevert(abi.encodeWithSelector(RandomBeacon.RandomBeacon_RoundNotReady.selector, round, round + 1));
         beacon.capture(round);
         vm.roll(round);
-        vm.expectRevert(abi.encodeWithSelector(IRandomBeacon.RandomBeacon_RoundNotReady.selector, round, round + 1));
+        vm.expectRevert(abi.encodeWithSelector(RandomBeacon.RandomBeacon_RoundNotReady.selector, round, round + 1));
         beacon.capture(round);
         assertEq(beacon.valueOf(round), bytes32(0), "unknown");
         vm.roll(round + 1);
         vm.setBlockhash(round, "hash");
         vm.expectEmit();
-        emit IRandomBeacon.RoundCaptured(round, "hash");
+        emit RandomBeacon.RoundCaptured(round, "hash");
         assertEq(beacon.capture(round), "hash", "value");
         assertEq(beacon.valueOf(round), "hash", "value");
-        vm.expectRevert(abi.encodeWithSelector(IRandomBeacon.RandomBeacon_AlreadyCaptured.selector, round));
+        vm.expectRevert(abi.encodeWithSelector(RandomBeacon.RandomBeacon_AlreadyCaptured.selector, round));
         beacon.capture(round);
     }
 
@@ -113,7 +112,7 @@ contract RandomBeaconTest is Base {
         assertTrue(!beacon.isMissed(round), "not missed yet");
         vm.roll(round + 257);
         assertTrue(beacon.isMissed(round), "missed");
-        vm.expectRevert(abi.encodeWithSelector(IRandomBeacon.RandomBeacon_RoundMissed.selector, round));
+        vm.expectRevert(abi.encodeWithSelector(RandomBeacon.RandomBeacon_RoundMissed.selector, round));
         beacon.capture(round);
         vm.roll(round + 256);
         beacon.capture(round);

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Block, BlockRef, Event, ProtocolEvent};
+use crate::outbox::{reopen_other, reopen_reverted};
 
 /// How many blocks are kept for walking back. Ethereum finalises within 96 blocks; rollups do not
 /// reorganise except in disasters.
@@ -51,7 +52,8 @@ fn failure(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::E
 
 /// Moves the cursor in the consumer's transaction, so that what a block taught and the cursor are stored
 /// together or not at all: onto a block that was committed, or, if the block is the cursor itself and was
-/// therefore reverted, back to its parent.
+/// therefore reverted, back to its parent. What the outbox saw mined in a block that is not canonical is
+/// open again with it.
 ///
 /// # Errors
 /// From SQLite, or a [`CursorError`] if the block does not follow.
@@ -86,12 +88,12 @@ fn step_on(tx: &Transaction<'_>, at: &Block) -> rusqlite::Result<()> {
     // Signed on purpose: below zero there is nothing to delete.
     tx.prepare_cached("DELETE FROM chain_blocks WHERE number <= ?")?
         .execute([at.at.number as i64 - KEPT_BLOCKS as i64])?;
-    Ok(())
+    reopen_other(tx, at.at)
 }
 
 fn step_back(tx: &Transaction<'_>, at: &Block) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM chain_blocks WHERE number = ?", [at.at.number as i64])?;
-    Ok(())
+    reopen_reverted(tx, at.at)
 }
 
 /// Where the agent stands; `None` if it has taken in no block yet.

@@ -1,15 +1,15 @@
 //! An agent's SQLite file: one process, one schema, one transaction at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 /// Tables of this crate; a new version is appended, an old one is never changed.
-const OWN_MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const OWN_MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 /// `user_version` is this crate's version times this, plus the agent's version.
 const VERSION_RADIX: u32 = 1 << 12;
 /// How long to wait for a reader such as a backup tool; no other agent can be there.
@@ -52,6 +52,17 @@ pub enum DatabaseError {
         /// Newest that this program knows.
         known: String,
     },
+    /// The disk is full: nothing of the transaction was stored, and nothing that was stored before is lost.
+    #[error(
+        "database {}: the disk is full ({source}); make room and start the agent again: it goes on where \
+         it stopped", path.display()
+    )]
+    Full {
+        /// Of the file.
+        path: PathBuf,
+        /// As it was told.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file system refused.
     #[error("database {}: {source}; check the folder and its permissions", path.display())]
     Io {
@@ -70,19 +81,42 @@ pub enum DatabaseError {
     },
 }
 
+impl DatabaseError {
+    /// True if the same may work later without anybody doing anything to the database.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            ErrorKind::StorageFull => Self::Full { path, source: source.into() },
+            _ => Self::Io { path, source },
+        }
+    }
+
+    fn sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full { path, source: source.into() },
+            _ => Self::Sqlite { path, source },
+        }
+    }
+}
+
 impl Database {
     /// Opens or makes the database at `path`, and brings its schema up to date: this crate's tables, and
     /// one step per entry of `migrations` (the agent's; append, never change).
     ///
     /// # Errors
-    /// If another agent has it open, a newer program wrote it, or it cannot be read or written.
+    /// If another agent has it open, a newer program wrote it, the disk is full, or it cannot be read or
+    /// written.
     pub fn open(path: &Path, migrations: &[&str]) -> Result<Arc<Self>, DatabaseError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| DatabaseError::Io { path: folder.to_path_buf(), source })?;
+            std::fs::create_dir_all(folder).map_err(|source| DatabaseError::io(folder, source))?;
         }
         let lock = take_lock(path)?;
-        let sqlite = |source| DatabaseError::Sqlite { path: path.to_path_buf(), source };
+        let sqlite = |source| DatabaseError::sqlite(path, source);
         let mut connection = Connection::open(path).map_err(sqlite)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
@@ -114,7 +148,7 @@ impl Database {
             tx.commit()?;
             Ok(value)
         };
-        run().map_err(|source| DatabaseError::Sqlite { path: self.path.clone(), source })
+        run().map_err(|source| DatabaseError::sqlite(&self.path, source))
     }
 
     /// Where the file is.
@@ -128,7 +162,7 @@ fn take_lock(path: &Path) -> Result<File, DatabaseError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    let io = |source| DatabaseError::Io { path: lock_path.clone(), source };
+    let io = |source| DatabaseError::io(&lock_path, source);
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -160,7 +194,7 @@ fn migrate(
     path: &Path,
     migrations: &[&str],
 ) -> Result<(), DatabaseError> {
-    let sqlite = |source| DatabaseError::Sqlite { path: path.to_path_buf(), source };
+    let sqlite = |source| DatabaseError::sqlite(path, source);
     let version: u32 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     let (own, agent) = ((version / VERSION_RADIX) as usize, (version % VERSION_RADIX) as usize);

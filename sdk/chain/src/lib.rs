@@ -1,6 +1,7 @@
 //! Canonical event stream with a durable cursor, and a transaction outbox
 //!
-//! - [`Chain`]: one connection, checked to be the chain and the contracts of a [`Deployment`].
+//! - [`Chain`]: a connection to one or several endpoints, checked to be the chain and the contracts of a
+//!   [`Deployment`].
 //! - [`Database`]: an agent's one SQLite file; cursor, outbox and the agent's own tables in it, so that
 //!   what a block taught, the cursor and what follows from it are stored in one transaction.
 //! - [`EventSource`]: canonical blocks in order, each checked against its parent; reorganisations come as
@@ -13,6 +14,7 @@ mod database;
 mod event;
 mod outbox;
 mod provider;
+mod rpc;
 mod source;
 
 pub use assay_bindings::Deployment;

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256};
-use alloy::providers::{DynProvider, Provider, ProviderBuilder, WsConnect};
-use alloy::transports::http::reqwest;
-use alloy::transports::{RpcError, TransportError, TransportErrorKind};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::rpc::client::RpcClient;
+use alloy::transports::{TransportError, TransportErrorKind};
 use assay_bindings::Deployment;
 
 use crate::cursor::bind_genesis;
+use crate::rpc::Rpc;
 use crate::{Database, DatabaseError};
 
-/// Longest time that one call may take. Connections over WebSocket hold calls back while they reconnect.
-pub(crate) const RPC_TIMEOUT: Duration = Duration::from_secs(10);
-/// First pause between attempts to reconnect a WebSocket; it doubles up to the library's bound.
-const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time that one call may take: more than the endpoints get together.
+const RPC_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One connection, known to lead to the deployment's chain and contracts. Clones share it.
+/// A connection to one or several endpoints, known to lead to the deployment's chain and contracts.
+/// Clones share it.
 #[derive(Debug, Clone)]
 pub struct Chain {
     /// Without fillers: what is sent is complete. Use it for reads.
@@ -28,10 +28,8 @@ pub struct Chain {
     pub chain_id: u64,
     /// Where the contracts are.
     pub deployment: Arc<Deployment>,
-    /// True if the provider can subscribe.
-    pub(crate) pubsub: bool,
-    /// Scheme and host alone: the rest of a URL often holds a key.
-    pub(crate) endpoint: Arc<str>,
+    /// What the provider calls.
+    pub(crate) rpc: Rpc,
 }
 
 /// The chain cannot be used.
@@ -92,8 +90,10 @@ pub enum ChainError {
     },
     /// More blocks were replaced than are kept.
     #[error(
-        "the chain was reorganised by more than {kept} blocks (block {number} is not canonical any \
-         more); stop the agent, remove its database and start it again: it reads the chain anew"
+        "the chain was reorganised deeper than the agent remembers, {kept} blocks at most (block {number} \
+         is not canonical any more), so that it cannot undo what it learnt; make sure that the RPC node \
+         is right, then start the agent with a new data folder: it reads the chain anew. Keep the old \
+         folder: it holds its answers and transactions"
     )]
     ReorgTooDeep {
         /// How many blocks are kept.
@@ -138,36 +138,20 @@ impl Chain {
     /// Connects by http(s) or ws(s), and checks the chain's id and that there is code at every address
     /// of the deployment. A WebSocket also wakes the [`crate::EventSource`] at each new block.
     ///
+    /// `rpc_urls` is one URL or several with `,` between them, the preferred one first: one that fails,
+    /// limits our rate, lags or is of another chain is left alone while another one answers.
+    ///
     /// # Errors
-    /// [`ChainError::Unreachable`], [`ChainError::WrongChain`], [`ChainError::NoContracts`].
-    pub async fn connect(rpc_url: &str, deployment: Deployment) -> Result<Self, ChainError> {
-        let endpoint = redact(rpc_url);
-        let pubsub = rpc_url.starts_with("ws://") || rpc_url.starts_with("wss://");
-        let unreachable = |source| ChainError::Unreachable { url: endpoint.clone(), source };
-        let provider = if pubsub {
-            let connect = WsConnect::new(rpc_url)
-                .with_max_retries(u32::MAX)
-                .with_retry_interval(RECONNECT_INTERVAL);
-            let builder = ProviderBuilder::new().disable_recommended_fillers();
-            timed(builder.connect_ws(connect)).await.map_err(unreachable)?.erased()
-        } else if rpc_url.starts_with("http://") || rpc_url.starts_with("https://") {
-            let url = rpc_url.parse().map_err(|_| ChainError::BadUrl { url: endpoint.clone() })?;
-            ProviderBuilder::new().disable_recommended_fillers().connect_http(url).erased()
-        } else {
-            return Err(ChainError::BadUrl { url: endpoint });
-        };
-        let got = timed(provider.get_chain_id().into_future()).await.map_err(unreachable)?;
-        if got != deployment.chain_id {
-            let expected = deployment.chain_id;
-            return Err(ChainError::WrongChain { url: endpoint, expected, got });
-        }
-        let chain = Self {
-            provider,
-            chain_id: got,
-            deployment: Arc::new(deployment),
-            pubsub,
-            endpoint: endpoint.into(),
-        };
+    /// [`ChainError::BadUrl`], [`ChainError::Unreachable`] if none answers, [`ChainError::WrongChain`] if
+    /// none is of the deployment's chain, [`ChainError::NoContracts`].
+    pub async fn connect(rpc_urls: &str, deployment: Deployment) -> Result<Self, ChainError> {
+        let chain_id = deployment.chain_id;
+        let rpc = Rpc::connect(rpc_urls, chain_id).await?;
+        let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .connect_client(RpcClient::new(rpc.clone(), false))
+            .erased();
+        let chain = Self { provider, chain_id, deployment: Arc::new(deployment), rpc };
         chain.check_contracts().await?;
         Ok(chain)
     }
@@ -204,8 +188,7 @@ impl Chain {
     pub async fn bind(&self, db: &Database) -> Result<(), ChainError> {
         let genesis = self.provider.get_block_by_number(BlockNumberOrTag::Earliest).into_future();
         let Some(genesis) = self.call("eth_getBlockByNumber", genesis).await? else {
-            let url = self.endpoint.to_string();
-            return Err(ChainError::BadAnswer { url, reason: "there is no block 0".into() });
+            return Err(self.bad_answer("there is no block 0"));
         };
         let got = genesis.header.hash;
         let stored = db.transaction(|tx| bind_genesis(tx, got))?;
@@ -221,11 +204,17 @@ impl Chain {
         call: &'static str,
         future: impl Future<Output = Result<T, TransportError>>,
     ) -> Result<T, ChainError> {
-        timed(future).await.map_err(|source| ChainError::Rpc {
-            url: self.endpoint.to_string(),
-            call,
-            source,
-        })
+        timed(future).await.map_err(|source| self.rpc_error(call, source))
+    }
+
+    pub(crate) fn rpc_error(&self, call: &'static str, source: TransportError) -> ChainError {
+        ChainError::Rpc { url: self.rpc.names(), call, source }
+    }
+
+    /// An answer that cannot be; another endpoint is asked from now on, if there is one.
+    pub(crate) fn bad_answer(&self, reason: &str) -> ChainError {
+        self.rpc.distrust(reason);
+        ChainError::BadAnswer { url: self.rpc.names(), reason: reason.to_string() }
     }
 }
 
@@ -234,48 +223,10 @@ pub(crate) async fn timed<T>(
     future: impl Future<Output = Result<T, TransportError>>,
 ) -> Result<T, TransportError> {
     match tokio::time::timeout(RPC_TIMEOUT, future).await {
-        Ok(result) => result.map_err(without_url),
+        Ok(result) => result,
         Err(_) => {
             let text = format!("no answer within {} s", RPC_TIMEOUT.as_secs());
             Err(TransportErrorKind::custom_str(&text))
         }
-    }
-}
-
-/// The HTTP client writes the whole URL into its errors, and with it the key that may be in there.
-fn without_url(error: TransportError) -> TransportError {
-    match error {
-        RpcError::Transport(TransportErrorKind::Custom(error)) => {
-            match error.downcast::<reqwest::Error>() {
-                Ok(error) => TransportErrorKind::custom(error.without_url()),
-                Err(error) => RpcError::Transport(TransportErrorKind::Custom(error)),
-            }
-        }
-        other => other,
-    }
-}
-
-/// Scheme and host of a URL: user, path and query may hold keys.
-fn redact(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return "(text without ://)".into();
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::redact;
-
-    #[test]
-    fn keys_in_urls_are_not_shown() {
-        assert_eq!(
-            redact("https://user:pw@node.example:8545/v2/KEY?x=KEY"),
-            "https://node.example:8545"
-        );
-        assert_eq!(redact("ws://127.0.0.1:8545"), "ws://127.0.0.1:8545");
-        assert_eq!(redact("KEY"), "(text without ://)");
     }
 }

@@ -1,6 +1,11 @@
 //! Canonical blocks in order, with what was reverted.
+//!
+//! alloy's `watch_canonical_blocks_from` does this for one life of a program: it begins without knowing
+//! what it sent before, and ends at the first failed call. Here what was sent is stored with its hashes,
+//! so that a reorganisation while the agent was down is seen, too.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +13,10 @@ use std::time::Duration;
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256};
 use alloy::providers::Provider;
-use alloy::pubsub::Subscription;
+use alloy::pubsub::RawSubscription;
 use alloy::rpc::types::{Filter, Header, Log};
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +45,8 @@ pub struct EventSource {
     db: Arc<Database>,
     start_block: u64,
     emitters: Vec<Address>,
+    /// True once the database is known to be of this chain.
+    bound: bool,
     /// What was sent and is canonical as far as we know, oldest first.
     recent: VecDeque<Block>,
 }
@@ -57,7 +65,7 @@ impl EventSource {
     /// `start_block` is the first block to send if the database has no cursor.
     pub fn new(chain: Chain, db: Arc<Database>, start_block: u64) -> Self {
         let emitters = ProtocolEvent::emitters(&chain.deployment);
-        Self { chain, db, start_block, emitters, recent: VecDeque::new() }
+        Self { chain, db, start_block, emitters, bound: false, recent: VecDeque::new() }
     }
 
     /// Sends every canonical block from the cursor on, in order, until `stop`. Failed calls are repeated
@@ -72,38 +80,36 @@ impl EventSource {
         stop: CancellationToken,
     ) -> Result<(), ChainError> {
         self.recent = self.db.transaction(load_blocks)?.into();
-        let mut bound = false;
-        let mut heads = None;
-        let mut backoff = FIRST_BACKOFF;
+        let rpc = self.chain.rpc.clone();
+        let compare = rpc.compare_heads();
+        tokio::pin!(compare);
+        let mut wakeup = Wakeup::default();
+        let mut trouble = Outage::default();
         loop {
             let result = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                result = self.look(&out, &mut bound, &mut heads) => result,
+                () = &mut compare => continue,
+                result = self.look(&out, &mut wakeup) => result,
             };
             let pause = match result {
                 Ok(Step::Stopped) if stop.is_cancelled() => return Ok(()),
                 Ok(Step::Stopped) => return Err(ChainError::ConsumerGone),
                 Ok(Step::More) => {
-                    backoff = FIRST_BACKOFF;
+                    trouble.is_over();
                     continue;
                 }
                 Ok(Step::AtHead) => {
-                    backoff = FIRST_BACKOFF;
-                    if heads.is_some() { WATCHDOG_INTERVAL } else { POLL_INTERVAL }
+                    trouble.is_over();
+                    wakeup.pause()
                 }
-                Err(error) if error.is_retryable() => {
-                    tracing::warn!(%error, retry_in_ms = backoff.as_millis() as u64, "chain events wait");
-                    let pause = backoff;
-                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
-                    heads = None;
-                    pause
-                }
+                Err(error) if error.is_retryable() => trouble.pause_after(&error),
                 Err(error) => return Err(error),
             };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = &mut compare => {}
                 () = tokio::time::sleep(pause) => {}
-                () = next_head(&mut heads) => {}
+                () = wakeup.wait() => {}
             }
         }
     }
@@ -112,20 +118,17 @@ impl EventSource {
     async fn look(
         &mut self,
         out: &mpsc::Sender<ChainEvent>,
-        bound: &mut bool,
-        heads: &mut Option<Subscription<Header>>,
+        wakeup: &mut Wakeup,
     ) -> Result<Step, ChainError> {
-        if !*bound {
+        if !self.bound {
             self.chain.bind(&self.db).await?;
-            *bound = true;
+            self.bound = true;
         }
         // Subscribed before we look, so that no head falls between.
-        if heads.is_none() && self.chain.pubsub {
-            let subscription = self.chain.provider.subscribe_blocks().into_future();
-            *heads = Some(self.chain.call("eth_subscribe", subscription).await?);
-        }
-        let Some(head) = self.header(BlockNumberOrTag::Latest).await? else {
-            return Err(self.bad_answer("there is no latest block"));
+        wakeup.subscribe(&self.chain).await;
+        let head = self.header(BlockNumberOrTag::Latest).await?;
+        let Some(head) = head else {
+            return Err(self.chain.bad_answer("there is no latest block"));
         };
         if self.is_replaced(&head).await? {
             return self.revert(out).await;
@@ -134,7 +137,7 @@ impl EventSource {
         if head.number < next {
             return Ok(Step::AtHead);
         }
-        let last = head.number.min(next + FETCH_WINDOW as u64 - 1);
+        let last = head.number.min(next.saturating_add(FETCH_WINDOW as u64 - 1));
         self.advance(next..=last, &head, out).await
     }
 
@@ -171,6 +174,7 @@ impl EventSource {
                 && block.parent != tip.at.hash
             {
                 if block.at.number == tip.at.number + 1 {
+                    self.confirm_replaced(tip, &block).await?;
                     return self.revert(out).await;
                 }
                 return Ok(Step::More);
@@ -184,6 +188,20 @@ impl EventSource {
             }
         }
         Ok(Step::More)
+    }
+
+    /// Fails if the node says in one breath that `tip` is canonical and that `next` follows another block:
+    /// to believe that would be to revert and commit `tip` for ever.
+    async fn confirm_replaced(&self, tip: &Block, next: &Block) -> Result<(), ChainError> {
+        let now = self.header(BlockNumberOrTag::Number(tip.at.number)).await?;
+        if now.is_none_or(|header| header.hash != tip.at.hash) {
+            return Ok(());
+        }
+        let (number, hash, parent) = (next.at.number, next.at.hash, next.parent);
+        Err(self.chain.bad_answer(&format!(
+            "block {number} ({hash}) has the parent {parent}, but {} is canonical there",
+            tip.at.hash
+        )))
     }
 
     /// Takes the newest block back.
@@ -217,13 +235,16 @@ impl EventSource {
             }
         };
         if header.number != number {
-            return Err(self.bad_answer(&format!("block {} for {number}", header.number)));
+            return Err(self.chain.bad_answer(&format!("block {} for {number}", header.number)));
         }
         let hash = header.hash;
         let filter = Filter::new().at_block_hash(hash).address(self.emitters.clone());
         let logs = self.chain.call("eth_getLogs", self.chain.provider.get_logs(&filter)).await?;
         if logs.len() > MAX_LOGS_PER_BLOCK {
-            return Err(self.bad_answer(&format!("{} logs in block {number}", logs.len())));
+            return Err(self.chain.bad_answer(&format!("{} logs in block {number}", logs.len())));
+        }
+        if logs.is_empty() && filter.matches_bloom(header.logs_bloom) {
+            self.confirm_known(hash).await?;
         }
         Ok(Some(Block {
             at: BlockRef { number, hash },
@@ -233,23 +254,40 @@ impl EventSource {
         }))
     }
 
+    /// Some nodes answer with no logs for a block that they do not have, e.g. one that is behind the node
+    /// that told us of the block.
+    async fn confirm_known(&self, hash: B256) -> Result<(), ChainError> {
+        let block = self.chain.provider.get_block_by_hash(hash).into_future();
+        match self.chain.call("eth_getBlockByHash", block).await? {
+            Some(_) => Ok(()),
+            None => Err(self.chain.bad_answer(&format!("no logs of block {hash}, which it lacks"))),
+        }
+    }
+
     fn events(&self, hash: B256, logs: Vec<Log>) -> Result<Vec<Event>, ChainError> {
-        let mut events = Vec::with_capacity(logs.len());
+        let mut events: BTreeMap<u64, Event> = BTreeMap::new();
         for log in logs {
             let (Some(tx_hash), Some(log_index)) = (log.transaction_hash, log.log_index) else {
-                return Err(self.bad_answer("a log without its transaction or index"));
+                return Err(self.chain.bad_answer("a log without its transaction or index"));
             };
-            if log.block_hash != Some(hash) {
-                return Err(self.bad_answer("a log of another block"));
+            if log.removed || log.block_hash != Some(hash) {
+                return Err(self.chain.bad_answer("a log that was removed, or of another block"));
             }
             let decoded = ProtocolEvent::decode(&self.chain.deployment, log.address(), log.data())
-                .map_err(|error| self.bad_answer(&format!("a log of {tx_hash}: {error}")))?;
-            if let Some(body) = decoded {
-                events.push(Event { tx_hash, log_index, body });
+                .map_err(|error| self.chain.bad_answer(&format!("a log of {tx_hash}: {error}")))?;
+            let Some(body) = decoded else { continue };
+            let event = Event { tx_hash, log_index, body };
+            // The same log twice teaches nothing; two logs at one place cannot be.
+            match events.entry(log_index) {
+                Entry::Vacant(place) => drop(place.insert(event)),
+                Entry::Occupied(place) if *place.get() == event => {}
+                Entry::Occupied(_) => {
+                    let reason = format!("two logs with index {log_index} in block {hash}");
+                    return Err(self.chain.bad_answer(&reason));
+                }
             }
         }
-        events.sort_by_key(|event| event.log_index);
-        Ok(events)
+        Ok(events.into_values().collect())
     }
 
     async fn header(&self, at: BlockNumberOrTag) -> Result<Option<Header>, ChainError> {
@@ -257,21 +295,56 @@ impl EventSource {
         let block = self.chain.call("eth_getBlockByNumber", block).await?;
         Ok(block.map(|block| block.header))
     }
+}
 
-    fn bad_answer(&self, reason: &str) -> ChainError {
-        ChainError::BadAnswer { url: self.chain.endpoint.to_string(), reason: reason.to_string() }
+/// What tells of new heads: a subscription where there is one.
+#[derive(Default)]
+struct Wakeup {
+    heads: Option<RawSubscription>,
+}
+
+impl Wakeup {
+    async fn subscribe(&mut self, chain: &Chain) {
+        if self.heads.is_none() && chain.rpc.has_socket() {
+            self.heads = chain.rpc.heads().await;
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.heads.is_some() { WATCHDOG_INTERVAL } else { POLL_INTERVAL }
+    }
+
+    /// Resolves at the next head, or never without a subscription; one that ended is dropped.
+    async fn wait(&mut self) {
+        let Some(heads) = &mut self.heads else { return std::future::pending().await };
+        if let Err(RecvError::Closed) = heads.recv().await {
+            self.heads = None;
+        }
     }
 }
 
-/// Resolves at the next head, or never without a subscription; a subscription that ended is dropped.
-async fn next_head(heads: &mut Option<Subscription<Header>>) {
-    match heads {
-        Some(subscription) => {
-            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = subscription.recv().await
-            {
-                *heads = None;
-            }
+/// Failed calls in a row: told of once, with growing pauses between.
+#[derive(Default)]
+struct Outage {
+    failures: u32,
+}
+
+impl Outage {
+    fn pause_after(&mut self, error: &ChainError) -> Duration {
+        let pause =
+            (FIRST_BACKOFF * 2u32.saturating_pow(self.failures.min(16))).min(LONGEST_BACKOFF);
+        if self.failures == 0 {
+            tracing::warn!(%error, "chain events wait");
+        } else {
+            tracing::debug!(%error, retry_in_ms = pause.as_millis() as u64, "chain events still wait");
         }
-        None => std::future::pending().await,
+        self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    fn is_over(&mut self) {
+        if std::mem::take(&mut self.failures) > 0 {
+            tracing::info!("chain events come again");
+        }
     }
 }

@@ -7,6 +7,7 @@ use assay_evm::{CallError, ChainError, StateError, TxError};
 use jsonrpsee::types::ErrorObjectOwned;
 
 use crate::pool::PoolError;
+use crate::store::StoreError;
 
 /// Why a development chain does not start.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,12 @@ pub enum DevnetError {
     /// The HTTP server cannot be set up.
     #[error("the chain's RPC server cannot be set up: {0}")]
     Server(#[source] std::io::Error),
+    /// The chain in the data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The thread that reads the stored chain ended.
+    #[error("the stored chain was not read to its end: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
     /// Two methods of one name.
     #[error("the chain's RPC methods cannot be registered: {0}")]
     Methods(#[from] jsonrpsee::core::RegisterMethodError),
@@ -96,11 +103,19 @@ impl From<StateError> for RpcError {
 impl From<ChainError> for RpcError {
     fn from(error: ChainError) -> Self {
         let code = match error {
-            ChainError::Execution(_) => CODE_INTERNAL,
+            ChainError::Execution(_) | ChainError::NotOnHead { .. } | ChainError::Stored(_) => {
+                CODE_INTERNAL
+            }
             ChainError::Timestamp { .. } => CODE_PARAMS,
             ChainError::TooManySnapshots(_) => CODE_LIMIT,
         };
         Self { code, message: error.to_string(), data: None }
+    }
+}
+
+impl From<StoreError> for RpcError {
+    fn from(error: StoreError) -> Self {
+        Self { code: CODE_INTERNAL, message: error.to_string(), data: None }
     }
 }
 

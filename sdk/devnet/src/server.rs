@@ -1,6 +1,7 @@
 //! The server: one port for HTTP and WebSocket, and the task that mines every interval.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::Clock;
 use crate::error::DevnetError;
 use crate::node::Node;
-use crate::rpc::{Context, Filters, module};
+use crate::rpc::module;
 
 /// Bytes of a request: the largest transaction that fits into a block (30 M gas pay for 1.9 MB of
 /// zero bytes, twice as much in hex), with room for a batch.
@@ -48,10 +49,13 @@ pub struct DevnetConfig {
     pub block_time: Option<Duration>,
     /// Mine a block at once when a transaction comes in.
     pub mine_on_transaction: bool,
-    /// Who has how much wei at the start.
+    /// Who has how much wei at the start. A chain that is resumed keeps what it has.
     pub accounts: Vec<(Address, U256)>,
     /// Where the chain takes its time from.
     pub clock: Clock,
+    /// Folder that the chain is kept in: a block is there before its sender hears of it, and the next
+    /// start with this folder goes on after the last block. `None`: in memory alone.
+    pub data: Option<PathBuf>,
 }
 
 impl Default for DevnetConfig {
@@ -64,6 +68,7 @@ impl Default for DevnetConfig {
             mine_on_transaction: true,
             accounts: Vec::new(),
             clock: Clock::System,
+            data: None,
         }
     }
 }
@@ -77,10 +82,11 @@ pub struct Devnet {
 }
 
 impl Devnet {
-    /// Makes the genesis block and listens.
+    /// Makes the genesis block, or reads the stored chain, and listens.
     ///
     /// # Errors
-    /// [`DevnetError::Bind`] when the address is in use or not this machine's.
+    /// [`DevnetError::Bind`] when the address is in use or not this machine's, [`DevnetError::Store`]
+    /// when the data folder is in use, of a newer version, or damaged.
     pub async fn start(config: DevnetConfig) -> Result<Self, DevnetError> {
         let bind = |source| DevnetError::Bind { addr: config.listen, source };
         let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(bind)?;
@@ -91,8 +97,12 @@ impl Devnet {
             accounts: config.accounts,
             ..ChainConfig::default()
         };
-        let node = Arc::new(Node::new(chain, config.clock, config.mine_on_transaction));
-        let methods = module(Context { node: Arc::clone(&node), filters: Filters::default() })?;
+        let open = move || {
+            let (folder, mine) = (config.data.as_deref(), config.mine_on_transaction);
+            Node::open(chain, folder, config.clock, mine)
+        };
+        let node = Arc::new(tokio::task::spawn_blocking(open).await??);
+        let methods = module(Arc::clone(&node))?;
         let server = Server::builder()
             .set_config(server_config())
             .build_from_tcp(listener)

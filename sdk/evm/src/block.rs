@@ -1,18 +1,31 @@
-//! Blocks and receipts as the chain keeps them.
+//! Blocks and receipts as the chain keeps them, and as they are stored.
 
 use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{
-    EMPTY_OMMER_ROOT_HASH, Eip658Value, Header, Receipt, ReceiptEnvelope, TxEnvelope, TxType,
-    proofs,
+    EMPTY_OMMER_ROOT_HASH, Eip658Value, Header, Receipt, ReceiptEnvelope, Transaction, TxEnvelope,
+    TxType, TypedTransaction, proofs,
 };
 use alloy::eips::eip1559::{BaseFeeParams, INITIAL_BASE_FEE, calc_next_block_base_fee};
+use alloy::eips::eip2718::{Decodable2718, Encodable2718};
 use alloy::eips::eip4895::Withdrawal;
 use alloy::eips::eip7685::EMPTY_REQUESTS_HASH;
-use alloy::primitives::{Address, B256, Bloom, Log, keccak256};
-use alloy::rlp::Encodable;
+use alloy::primitives::{Address, B256, Bloom, Bytes, Log, Signature, U256, keccak256};
+use alloy::rlp::{Decodable, Encodable};
 
 /// A transaction with its sender.
 pub type SignedTx = Recovered<TxEnvelope>;
+
+/// A transaction that nobody has signed, in the name of any account: for development. Its signature
+/// holds the sender, so that equal transactions of two senders have two hashes, and an `s` of zero,
+/// which no signature has.
+pub fn impersonate(tx: TypedTransaction, sender: Address) -> SignedTx {
+    let signature = Signature::new(U256::from_be_slice(sender.as_slice()), U256::ZERO, false);
+    SignedTx::new_unchecked(tx.into_envelope(signature), sender)
+}
+
+pub(crate) fn is_impersonated(tx: &TxEnvelope) -> bool {
+    tx.signature().s().is_zero()
+}
 
 /// Gas limit of a block: the value of mainnet when Prague came; contracts of the largest size deploy in it.
 pub const BLOCK_GAS_LIMIT: u64 = 30_000_000;
@@ -21,7 +34,7 @@ pub const BLOCK_GAS_LIMIT: u64 = 30_000_000;
 pub const GENESIS_BASE_FEE: u64 = INITIAL_BASE_FEE;
 
 /// The outcome of one transaction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxReceiptRecord {
     /// What the receipts root commits to: status, cumulative gas, bloom, logs.
     pub envelope: ReceiptEnvelope<Log>,
@@ -36,6 +49,24 @@ pub struct TxReceiptRecord {
 }
 
 impl TxReceiptRecord {
+    /// The outcome of `tx` as the one after `previous` in a block with this base fee.
+    pub(crate) fn new(
+        tx: &SignedTx,
+        envelope: ReceiptEnvelope<Log>,
+        base_fee: Option<u64>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let gas_before = previous.map_or(0, |previous| previous.envelope.cumulative_gas_used());
+        let next_log = |record: &Self| record.first_log_index + record.envelope.logs().len() as u64;
+        Self {
+            gas_used: envelope.cumulative_gas_used().saturating_sub(gas_before),
+            effective_gas_price: tx.effective_gas_price(base_fee),
+            contract_address: tx.kind().is_create().then(|| tx.signer().create(tx.nonce())),
+            first_log_index: previous.map_or(0, next_log),
+            envelope,
+        }
+    }
+
     /// Whether the transaction did what it should.
     pub fn is_success(&self) -> bool {
         self.envelope.status()
@@ -48,7 +79,7 @@ impl TxReceiptRecord {
 }
 
 /// A sealed block.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// The header; `hash` is the hash of its RLP encoding.
     pub header: Header,
@@ -101,18 +132,65 @@ impl Block {
         header.logs_bloom = receipts
             .iter()
             .fold(Bloom::ZERO, |bloom, receipt| bloom | *receipt.envelope.logs_bloom());
-        let mut rlp = Vec::new();
-        header.encode(&mut rlp);
-        let hash = keccak256(&rlp);
-        let size = block_size(rlp.len(), &bodies);
-        Self { header, hash, transactions, receipts, size }
+        Self::with_hash(header, transactions, receipts)
+    }
+
+    fn with_hash(
+        header: Header,
+        transactions: Vec<SignedTx>,
+        receipts: Vec<TxReceiptRecord>,
+    ) -> Self {
+        let rlp = alloy::rlp::encode(&header);
+        let size = block_size(rlp.len(), &transactions);
+        Self { hash: keccak256(&rlp), header, transactions, receipts, size }
+    }
+
+    /// The whole block as bytes, with what it would cost to compute again: senders and receipts.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.header.encode(&mut out);
+        let transactions = self.transactions.iter().map(|tx| {
+            let mut bytes = tx.signer().to_vec();
+            tx.inner().encode_2718(&mut bytes);
+            Bytes::from(bytes)
+        });
+        transactions.collect::<Vec<_>>().encode(&mut out);
+        let receipts = self.receipts.iter().map(|receipt| receipt.envelope.encoded_2718().into());
+        receipts.collect::<Vec<Bytes>>().encode(&mut out);
+        out
+    }
+
+    /// Reads what [`Block::encode`] wrote. The bytes are trusted: senders are taken as they stand.
+    ///
+    /// # Errors
+    /// When the bytes are no block.
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, alloy::rlp::Error> {
+        let header = Header::decode(&mut bytes)?;
+        let transactions = Vec::<Bytes>::decode(&mut bytes)?
+            .iter()
+            .map(|tx| {
+                let (sender, mut envelope) = tx
+                    .split_at_checked(Address::len_bytes())
+                    .ok_or(alloy::rlp::Error::InputTooShort)?;
+                let envelope = TxEnvelope::decode_2718(&mut envelope)?;
+                Ok(SignedTx::new_unchecked(envelope, Address::from_slice(sender)))
+            })
+            .collect::<Result<Vec<_>, alloy::rlp::Error>>()?;
+        let mut receipts: Vec<TxReceiptRecord> = Vec::with_capacity(transactions.len());
+        let envelopes = Vec::<Bytes>::decode(&mut bytes)?;
+        for (tx, envelope) in transactions.iter().zip(&envelopes) {
+            let envelope = ReceiptEnvelope::decode_2718(&mut envelope.as_ref())?;
+            let base_fee = header.base_fee_per_gas;
+            receipts.push(TxReceiptRecord::new(tx, envelope, base_fee, receipts.last()));
+        }
+        Ok(Self::with_hash(header, transactions, receipts))
     }
 }
 
 /// Length of `rlp([header, transactions, ommers, withdrawals])` with two empty lists at its end.
-fn block_size(header: usize, transactions: &[&TxEnvelope]) -> u64 {
+fn block_size(header: usize, transactions: &[SignedTx]) -> u64 {
     let list = |payload: usize| alloy::rlp::Header { list: true, payload_length: payload }.length();
-    let bodies: usize = transactions.iter().map(|tx| tx.length()).sum();
+    let bodies: usize = transactions.iter().map(|tx| tx.inner().length()).sum();
     let payload = header + list(bodies) + bodies + 2;
     (list(payload) + payload) as u64
 }

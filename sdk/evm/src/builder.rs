@@ -1,7 +1,6 @@
 //! Execution of transactions on top of the head, and the sealing of a block.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use alloy::consensus::{Header, Transaction, TxEnvelope};
 use alloy::eips::eip2935::HISTORY_STORAGE_ADDRESS;
@@ -18,12 +17,13 @@ use revm::primitives::eip3860::MAX_INITCODE_SIZE;
 use revm::primitives::hardfork::SpecId;
 
 use crate::block::{
-    BLOCK_GAS_LIMIT, Block, SignedTx, TxReceiptRecord, empty_header, receipt_envelope,
+    BLOCK_GAS_LIMIT, Block, SignedTx, TxReceiptRecord, empty_header, is_impersonated,
+    receipt_envelope,
 };
 use crate::chain::Chain;
 use crate::error::{ChainError, TxError, TxFacts};
-use crate::view::BuildDb;
-use crate::world::Undo;
+use crate::state::State;
+use crate::view::StateView;
 
 /// The one hardfork of this network.
 const SPEC: SpecId = SpecId::PRAGUE;
@@ -88,50 +88,53 @@ fn prev_randao(parent: B256) -> B256 {
     keccak256(input)
 }
 
-/// A block in the making. Dropped without [`BlockBuilder::seal`], it leaves no trace.
+/// A block that is complete, with the state after it, to be [pushed](Chain::push) onto its parent.
+#[derive(Debug)]
+pub struct SealedBlock {
+    /// The block.
+    pub block: Block,
+    /// The state after it.
+    pub state: State,
+}
+
+/// A block in the making, on a copy of the state.
 #[derive(Debug)]
 pub struct BlockBuilder<'a> {
-    chain: &'a mut Chain,
+    chain: &'a Chain,
+    view: StateView<'a>,
     header: Header,
-    undo: Undo,
     transactions: Vec<SignedTx>,
     receipts: Vec<TxReceiptRecord>,
-    logs: u64,
-    sealed: bool,
 }
 
 impl<'a> BlockBuilder<'a> {
-    pub(crate) fn begin(chain: &'a mut Chain, timestamp: u64) -> Result<Self, ChainError> {
-        let header = next_header(chain, timestamp);
-        let parent = header.parent_hash;
+    pub(crate) fn begin(chain: &'a Chain, timestamp: u64) -> Result<Self, ChainError> {
         let mut builder = Self {
             chain,
-            header,
-            undo: Undo::default(),
+            view: chain.state(),
+            header: next_header(chain, timestamp),
             transactions: Vec::new(),
             receipts: Vec::new(),
-            logs: 0,
-            sealed: false,
         };
-        builder.store_parent_hash(parent)?;
+        builder.store_parent_hash()?;
         Ok(builder)
     }
 
     /// EIP-2935: contracts can ask for the last 8191 block hashes.
-    fn store_parent_hash(&mut self, parent: B256) -> Result<(), ChainError> {
-        let db = BuildDb {
-            world: &mut self.chain.world,
-            undo: &mut self.undo,
-            blocks: &self.chain.blocks,
-        };
+    fn store_parent_hash(&mut self) -> Result<(), ChainError> {
         let env = EvmEnv::new(cfg_env(self.chain.config.chain_id), block_env(&self.header));
-        let mut evm = EthEvmFactory::default().create_evm(db, env);
-        let data = Bytes::copy_from_slice(parent.as_slice());
+        let mut evm = EthEvmFactory::default().create_evm(&mut self.view, env);
+        let data = Bytes::copy_from_slice(self.header.parent_hash.as_slice());
         let outcome = evm
             .transact_system_call(SYSTEM_ADDRESS, HISTORY_STORAGE_ADDRESS, data)
             .map_err(|e| ChainError::Execution(e.to_string()))?;
-        evm.into_db().commit(outcome.state);
+        self.view.commit(outcome.state);
         Ok(())
+    }
+
+    /// Sets the field of the header that means nothing to the protocol: up to 32 bytes.
+    pub fn extra_data(&mut self, data: B256) {
+        self.header.extra_data = data.into();
     }
 
     /// Base fee of this block, in wei per gas.
@@ -146,7 +149,7 @@ impl<'a> BlockBuilder<'a> {
 
     /// Nonce of an account after the transactions so far.
     pub fn nonce(&self, address: &Address) -> u64 {
-        self.chain.world.basic(address).unwrap_or_default().nonce
+        self.view.nonce(address)
     }
 
     /// Executes a transaction as the next one of the block.
@@ -162,32 +165,21 @@ impl<'a> BlockBuilder<'a> {
             return Err(TxError::BlockFull.into());
         }
         let (envelope, sender) = (tx.inner(), tx.signer());
-        let env = EvmEnv::new(cfg_env(self.chain.config.chain_id), block_env(&self.header));
+        let mut cfg = cfg_env(self.chain.config.chain_id);
+        cfg.disable_eip3607 = is_impersonated(envelope);
+        let env = EvmEnv::new(cfg, block_env(&self.header));
         let tx_env = TxEnv::from_recovered_tx(envelope, sender);
-        let nonce = tx.nonce();
-        let db = BuildDb {
-            world: &mut self.chain.world,
-            undo: &mut self.undo,
-            blocks: &self.chain.blocks,
-        };
-        let mut evm = EthEvmFactory::default().create_evm(db, env);
-        let result = match evm.transact_commit(tx_env) {
-            Ok(result) => result,
-            Err(error) => return Err(self.execute_error(error, envelope, sender)),
-        };
-        let gas_used = result.tx_gas_used();
-        self.header.gas_used += gas_used;
+        let mut evm = EthEvmFactory::default().create_evm(&mut self.view, env);
+        let executed = evm.transact_commit(tx_env);
+        drop(evm);
+        let result = executed.map_err(|error| self.execute_error(error, envelope, sender))?;
+        self.header.gas_used += result.tx_gas_used();
         let success = result.is_success();
         let logs = if success { result.into_logs() } else { Vec::new() };
-        let first_log_index = self.logs;
-        self.logs += logs.len() as u64;
-        self.receipts.push(TxReceiptRecord {
-            gas_used,
-            effective_gas_price: tx.effective_gas_price(self.header.base_fee_per_gas),
-            contract_address: tx.kind().is_create().then(|| sender.create(nonce)),
-            first_log_index,
-            envelope: receipt_envelope(envelope.tx_type(), success, self.header.gas_used, logs),
-        });
+        let receipt = receipt_envelope(envelope.tx_type(), success, self.header.gas_used, logs);
+        let base_fee = self.header.base_fee_per_gas;
+        let record = TxReceiptRecord::new(&tx, receipt, base_fee, self.receipts.last());
+        self.receipts.push(record);
         self.transactions.push(tx);
         self.receipts.last().ok_or_else(|| ChainError::Execution("no receipt".to_owned()).into())
     }
@@ -206,30 +198,12 @@ impl<'a> BlockBuilder<'a> {
         }
     }
 
-    /// Ends the block: it becomes the head.
-    pub fn seal(mut self) -> Arc<Block> {
-        self.sealed = true;
-        let undo = std::mem::take(&mut self.undo);
-        let mut header = std::mem::take(&mut self.header);
-        let loose = self.chain.take_loose();
-        let mut written = undo.clone();
-        written.absorb_older(&loose);
-        let parent = self.chain.head().header.state_root;
-        header.state_root = self.chain.world.digest(parent, &written);
-        let block = Block::seal(
-            header,
-            std::mem::take(&mut self.transactions),
-            std::mem::take(&mut self.receipts),
-        );
-        self.chain.push(block, undo)
-    }
-}
-
-impl Drop for BlockBuilder<'_> {
-    fn drop(&mut self) {
-        if !self.sealed {
-            self.chain.world.revert(std::mem::take(&mut self.undo));
-        }
+    /// Ends the block.
+    pub fn seal(self) -> SealedBlock {
+        let mut header = self.header;
+        header.state_root = self.view.root();
+        let block = Block::seal(header, self.transactions, self.receipts);
+        SealedBlock { block, state: self.view.state }
     }
 }
 
@@ -242,7 +216,7 @@ fn facts(chain: &Chain, tx: &TxEnvelope, sender: Address) -> TxFacts {
         want_chain_id: chain.config.chain_id,
         init_code: tx.input().len(),
         init_code_limit: MAX_INITCODE_SIZE,
-        code_hash: chain.world.basic(&sender).unwrap_or_default().code_hash,
+        code_hash: chain.state.basic(&sender).code_hash,
     }
 }
 
@@ -293,7 +267,7 @@ impl Chain {
 
     fn validate_sender(&self, tx: &SignedTx) -> Result<(), TxError> {
         let sender = tx.signer();
-        let account = self.world.basic(&sender).unwrap_or_default();
+        let account = self.state.basic(&sender);
         if tx.nonce() < account.nonce {
             return Err(TxError::NonceTooLow { next: account.nonce, tx: tx.nonce() });
         }
@@ -305,8 +279,8 @@ impl Chain {
         if account.balance < cost {
             return Err(TxError::InsufficientFunds { balance: account.balance, cost });
         }
-        let has_code = account.code_hash != KECCAK256_EMPTY;
-        if has_code && !self.world.code(&account.code_hash).is_eip7702() {
+        let has_code = account.code_hash != KECCAK256_EMPTY && !is_impersonated(tx.inner());
+        if has_code && !self.state.code(&sender).is_eip7702() {
             return Err(TxError::SenderNotEoa { sender, code_hash: account.code_hash });
         }
         Ok(())

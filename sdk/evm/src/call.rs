@@ -34,6 +34,8 @@ const CALL_STIPEND: u64 = 2_300;
 pub enum CallAt {
     /// In the block that comes next, at this time in unix seconds.
     Pending(u64),
+    /// In the head, after its transactions and what was set by hand since.
+    Head,
     /// In the block of that number, after its transactions.
     Block(u64),
 }
@@ -104,6 +106,7 @@ impl Chain {
     ) -> Result<(StateView<'_>, BlockEnv), CallError> {
         let (mut view, block) = match at {
             CallAt::Pending(timestamp) => (self.state(), block_env(&next_header(self, timestamp))),
+            CallAt::Head => (self.state(), block_env(&self.head().header)),
             CallAt::Block(number) => {
                 let view = self.state_at(number)?;
                 let block = self.block(number).ok_or(crate::error::StateError::UnknownBlock)?;

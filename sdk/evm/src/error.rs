@@ -225,7 +225,18 @@ pub enum ChainError {
         /// The timestamp of the head, in unix seconds.
         parent: u64,
     },
-    /// A snapshot copies the whole state, so their number is bounded.
+    /// A block belongs on the block that it was built on.
+    #[error("the block was built on {parent}, but the head is {head}")]
+    NotOnHead {
+        /// Hash of its parent.
+        parent: B256,
+        /// Hash of the head.
+        head: B256,
+    },
+    /// What was stored is no chain.
+    #[error("the stored chain is damaged: {0}; restore a backup, or remove it and start anew")]
+    Stored(String),
+    /// A snapshot keeps a state in memory, so their number is bounded.
     #[error("too many snapshots: at most {0} are kept; revert to one of them first")]
     TooManySnapshots(usize),
 }

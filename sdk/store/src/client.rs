@@ -153,7 +153,7 @@ impl KuboStore {
         {
             return StoreError::NotFound { cid: cid.to_owned() };
         }
-        StoreError::Daemon { message: message.chars().take(MAX_MESSAGE_CHARS).collect() }
+        StoreError::Daemon { message: words(&message) }
     }
 
     async fn call_json<T: DeserializeOwned>(
@@ -180,6 +180,7 @@ impl ContentStore for KuboStore {
         }
         let digest = digest_of(&bytes);
         let cid = cid_of(digest).to_string();
+        let size = bytes.len() as u64;
         let mut form = Form::default();
         form.add_reader("data", Cursor::new(bytes));
         let request = BlockPut {
@@ -190,6 +191,11 @@ impl ContentStore for KuboStore {
         };
         let put: BlockPutResponse = self.call_json(request, Some(form), &cid).await?;
         same_block(digest, &put.key)?;
+        if put.size != size {
+            return Err(StoreError::Daemon {
+                message: format!("it took {} bytes of the {size} of {cid}", put.size),
+            });
+        }
         // Daemons that do not know `pin` of `block/put` ignore it in silence: this answer names the pin.
         let pinned: PinAddResponse = self
             .call_json(PinAdd { key: &cid, recursive: Some(true), progress: false }, None, &cid)
@@ -238,7 +244,7 @@ impl ContentStore for KuboStore {
 
     async fn health(&self) -> Result<String, StoreError> {
         let version: VersionResponse = self.call_json(Version, None, "").await?;
-        Ok(version.version.chars().take(MAX_MESSAGE_CHARS).collect())
+        Ok(words(&version.version))
     }
 }
 
@@ -258,8 +264,12 @@ fn same_block(digest: B256, key: &str) -> Result<(), StoreError> {
     if named.is_ok_and(|named| named == digest) {
         return Ok(());
     }
-    let got = key.chars().take(MAX_MESSAGE_CHARS).collect();
-    Err(StoreError::CidMismatch { asked: cid_of(digest).to_string(), got })
+    Err(StoreError::CidMismatch { asked: cid_of(digest).to_string(), got: words(key) })
+}
+
+/// A daemon's own words, as they may stand in a log or on a terminal.
+fn words(text: &str) -> String {
+    text.chars().take(MAX_MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Address that the crate puts its paths behind.

@@ -3,35 +3,52 @@
 //! `blocks/<first byte>/<digest>` holds the bytes, `pins/<first byte>/<digest>` is an empty file, `tmp`
 //! holds what is being written, `lock` is held while the folder is served. A block is written beside
 //! its place, synced and renamed, so that a file under its name is whole; it is hashed on every read.
+//! A call that has returned holds after a power cut: the folders of new names are synced as well.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use assay_types::B256;
 
 use crate::{MAX_BLOCK_BYTES, StoreError, cid_of, digest_of};
 
+/// What a file takes on disk at least, whatever it holds: so small blocks are bounded in number too.
+const FILE_UNIT_BYTES: u64 = 4096;
+/// Kinds of file, each in 256 folders by the first byte of the digest.
+const KINDS: [&str; 2] = ["blocks", "pins"];
+
 /// The folder of one embedded store, locked for this process.
 pub(crate) struct Disk {
     folder: PathBuf,
+    limit_bytes: u64,
+    /// Space that blocks take, those being written included.
+    used_bytes: AtomicU64,
+    /// Held, by the first byte of a digest, while its block or its pin is changed.
+    changing: Vec<Mutex<()>>,
     next_temp: AtomicU64,
     _lock: File,
 }
 
-/// Count and bytes of the blocks kept.
+/// Count and bytes of the blocks kept, and the space that they may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
+    pub(crate) limit_bytes: u64,
 }
 
 impl Disk {
     /// Opens the folder, or makes it, and removes what an interrupted write left behind.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+    ///
+    /// Blocks take at most `limit_bytes` of it; more that are there already stay.
+    pub(crate) fn open(folder: &Path, limit_bytes: u64) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(at(folder))?;
         let lock_path = folder.join("lock");
         let lock = File::options()
@@ -54,25 +71,54 @@ impl Disk {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&temp)(error)),
             _ => {}
         }
-        for name in ["tmp", "blocks", "pins"] {
-            let path = folder.join(name);
-            fs::create_dir_all(&path).map_err(at(&path))?;
+        fs::create_dir_all(&temp).map_err(at(&temp))?;
+        for kind in KINDS.map(|kind| folder.join(kind)) {
+            for shard in (0..=u8::MAX).map(|byte| kind.join(format!("{byte:02x}"))) {
+                fs::create_dir_all(&shard).map_err(at(&shard))?;
+            }
+            sync_folder(&kind)?;
         }
         sync_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), next_temp: AtomicU64::new(0), _lock: lock })
+        let disk = Self {
+            folder: folder.to_owned(),
+            limit_bytes,
+            used_bytes: AtomicU64::new(0),
+            changing: (0..=u8::MAX).map(|_| Mutex::new(())).collect(),
+            next_temp: AtomicU64::new(0),
+            _lock: lock,
+        };
+        let mut used = 0;
+        disk.walk("blocks", |_, bytes| {
+            used += space(bytes);
+            true
+        })?;
+        disk.used_bytes.store(used, Ordering::Relaxed);
+        Ok(disk)
     }
 
-    /// Writes one block for good: it is there after a power cut that follows this call.
-    pub(crate) fn put(&self, bytes: &[u8]) -> Result<B256, StoreError> {
+    /// Writes one block for good, and pins it in the same step if that is wanted.
+    pub(crate) fn put(&self, bytes: &[u8], pin: bool) -> Result<B256, StoreError> {
         if bytes.len() > MAX_BLOCK_BYTES {
             return Err(StoreError::TooLarge { bytes: bytes.len(), limit: MAX_BLOCK_BYTES });
         }
         let digest = digest_of(bytes);
-        // A damaged file is replaced by the good bytes.
+        let _turn = self.turn(digest);
+        let path = self.place("blocks", digest);
         if self.get(digest).is_ok() {
-            return Ok(digest);
+            // The process that wrote it may have ended before it synced the name.
+            sync_folder(self.shard(&path))?;
+        } else {
+            // Nothing stands there, or a damaged file, which the good bytes replace.
+            let after = space(bytes.len() as u64);
+            self.take(space_of(&path), after)?;
+            if let Err(error) = self.write(&path, bytes) {
+                self.give(after, space_of(&path));
+                return Err(error);
+            }
         }
-        self.write(&self.place("blocks", digest), bytes)?;
+        if pin {
+            self.write_pin(digest)?;
+        }
         Ok(digest)
     }
 
@@ -89,28 +135,59 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// Keeps the block from any clean-up.
+    /// Keeps the block from [`Self::collect`].
     pub(crate) fn pin(&self, digest: B256) -> Result<(), StoreError> {
-        let block = self.place("blocks", digest);
-        open_block(&block, digest)?;
+        let _turn = self.turn(digest);
+        open_block(&self.place("blocks", digest), digest)?;
+        self.write_pin(digest)
+    }
+
+    fn write_pin(&self, digest: B256) -> Result<(), StoreError> {
+        let path = self.place("pins", digest);
         if self.is_pinned(digest)? {
-            return Ok(());
+            sync_folder(self.shard(&path))
+        } else {
+            self.write(&path, &[])
         }
-        self.write(&self.place("pins", digest), &[])
+    }
+
+    /// Removes the blocks without a pin, and names them.
+    pub(crate) fn collect(&self) -> Result<Vec<B256>, StoreError> {
+        let mut blocks = Vec::new();
+        self.walk("blocks", |digest, _| {
+            blocks.push(digest);
+            true
+        })?;
+        let mut removed = Vec::new();
+        for digest in blocks {
+            let _turn = self.turn(digest);
+            if self.is_pinned(digest)? {
+                continue;
+            }
+            let path = self.place("blocks", digest);
+            let freed = space_of(&path);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                // Another call removes as well.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(at(&path)(error)),
+            }
+            self.give(freed, 0);
+            removed.push(digest);
+        }
+        Ok(removed)
     }
 
     /// Takes the pin away; `false` if there was none.
     pub(crate) fn unpin(&self, digest: B256) -> Result<bool, StoreError> {
+        let _turn = self.turn(digest);
         let path = self.place("pins", digest);
         match fs::remove_file(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(at(&path)(error)),
         }
-        match path.parent() {
-            Some(shard) => sync_folder(shard)?,
-            None => sync_folder(&self.folder)?,
-        }
+        sync_folder(self.shard(&path))?;
         Ok(true)
     }
 
@@ -131,7 +208,7 @@ impl Disk {
     }
 
     pub(crate) fn totals(&self) -> Result<Totals, StoreError> {
-        let mut totals = Totals { blocks: 0, bytes: 0 };
+        let mut totals = Totals { blocks: 0, bytes: 0, limit_bytes: self.limit_bytes };
         self.walk("blocks", |_, bytes| {
             totals.blocks += 1;
             totals.bytes += bytes;
@@ -155,7 +232,12 @@ impl Disk {
                 else {
                     continue;
                 };
-                let bytes = entry.metadata().map_err(at(&entry.path()))?.len();
+                let bytes = match entry.metadata() {
+                    Ok(file) => file.len(),
+                    // It was removed a moment ago.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(at(&entry.path())(error)),
+                };
                 if !visit(digest, bytes) {
                     return Ok(());
                 }
@@ -170,12 +252,40 @@ impl Disk {
         self.folder.join(kind).join(shard).join(name)
     }
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let shard = path.parent().unwrap_or(&self.folder);
-        if !shard.is_dir() {
-            fs::create_dir_all(shard).map_err(at(shard))?;
-            sync_folder(shard.parent().unwrap_or(&self.folder))?;
+    /// Folder that a block or a pin stands in.
+    fn shard<'a>(&'a self, path: &'a Path) -> &'a Path {
+        path.parent().unwrap_or(&self.folder)
+    }
+
+    /// Waits until nobody else changes this block or its pin.
+    fn turn(&self, digest: B256) -> Option<MutexGuard<'_, ()>> {
+        let lock = self.changing.get(usize::from(digest[0]))?;
+        // What it guards is on disk and whole after every step: a panic in between harms nothing.
+        Some(lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts a file of `after` bytes in the place of one of `before`.
+    fn take(&self, before: u64, after: u64) -> Result<(), StoreError> {
+        let count = |used: u64| {
+            let sum = used.saturating_sub(before).saturating_add(after);
+            (sum <= self.limit_bytes || after <= before).then_some(sum)
+        };
+        match self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                Err(StoreError::Full { folder: self.folder.clone(), limit_bytes: self.limit_bytes })
+            }
         }
+    }
+
+    /// Counts a file that is gone, with what stands there instead.
+    fn give(&self, gone: u64, instead: u64) {
+        let _ = self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            Some(used.saturating_sub(gone).saturating_add(instead))
+        });
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let temp = self
             .folder
             .join("tmp")
@@ -188,8 +298,18 @@ impl Disk {
             let _ = fs::remove_file(&temp);
             return Err(StoreError::Io { path: path.to_owned(), source });
         }
-        sync_folder(shard)
+        sync_folder(self.shard(path))
     }
+}
+
+/// What a file of this length takes on disk.
+fn space(bytes: u64) -> u64 {
+    bytes.max(1).next_multiple_of(FILE_UNIT_BYTES)
+}
+
+/// What the file at this place takes; nothing where there is none.
+fn space_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| space(file.len()))
 }
 
 fn open_block(path: &Path, digest: B256) -> Result<File, StoreError> {

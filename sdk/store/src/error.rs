@@ -96,6 +96,16 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The blocks of the embedded store take all the space that it may use.
+    #[error(
+        "the content store in {folder} is full: its limit is {limit_bytes} bytes; unpin what is not needed and free it with `repo/gc` of its RPC, or use a Kubo node with --ipfs-url"
+    )]
+    Full {
+        /// The folder.
+        folder: PathBuf,
+        /// The limit, in bytes.
+        limit_bytes: u64,
+    },
     /// Another process serves the same folder.
     #[error(
         "the content store in {folder} is in use by another process; stop that one, or choose another --data folder"
@@ -131,6 +141,7 @@ impl StoreError {
             | Self::BadUrl { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. }
+            | Self::Full { .. }
             | Self::InUse { .. }
             | Self::Bind { .. } => false,
         }

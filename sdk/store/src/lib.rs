@@ -22,7 +22,7 @@ pub use bytes::Bytes;
 pub use cid::Cid;
 pub use client::{CALL_TIMEOUT, KuboStore};
 pub use error::StoreError;
-pub use server::{StoreServer, StoreServerConfig};
+pub use server::{DEFAULT_LIMIT_BYTES, StoreServer, StoreServerConfig};
 
 /// Largest block, in bytes. One raw block has the plain sha-256 of its bytes as its address, which
 /// is what the contracts hold; above 1 MiB daemons refuse a single block and peers do not exchange it.

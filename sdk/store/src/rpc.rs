@@ -13,7 +13,9 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use crate::{MAX_BLOCK_BYTES, StoreError, cid_of, digest_from_cid, parse_cid, server::Shared};
+use crate::{
+    MAX_BLOCK_BYTES, StoreError, cid_of, digest_from_cid, disk::Disk, parse_cid, server::Shared,
+};
 
 /// Pins in one list: the answer stays within a few hundred kilobytes.
 const MAX_PINS_LISTED: usize = 4096;
@@ -135,6 +137,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/pin/add", post(pin_add))
         .route("/pin/ls", post(pin_ls))
         .route("/pin/rm", post(pin_rm))
+        .route("/repo/gc", post(repo_gc))
         .route("/repo/stat", post(repo_stat))
         .fallback(unknown)
 }
@@ -228,15 +231,7 @@ async fn block_put(
         return Err(RpcError::client("this content store takes one block a call"));
     }
     let size = bytes.len();
-    let digest = shared
-        .on_disk(move |disk| {
-            let digest = disk.put(&bytes)?;
-            if options.pin {
-                disk.pin(digest)?;
-            }
-            Ok(digest)
-        })
-        .await?;
+    let digest = shared.on_disk(move |disk| disk.put(&bytes, options.pin)).await?;
     Ok(Json(json!({ "Key": cid_of(digest).to_string(), "Size": size })))
 }
 
@@ -323,12 +318,22 @@ async fn pin_ls(State(shared): State<Shared>, Options(filter): Options<PinFilter
     Ok(Json(json!({ "Keys": keys })))
 }
 
+/// Kubo answers with one line for each block that is gone.
+async fn repo_gc(State(shared): State<Shared>) -> Result<Response, RpcError> {
+    let removed = shared.on_disk(Disk::collect).await?;
+    let lines: String = removed
+        .into_iter()
+        .map(|digest| format!("{}\n", json!({ "Key": { "/": cid_of(digest).to_string() } })))
+        .collect();
+    Ok(([(header::CONTENT_TYPE, "application/json")], lines).into_response())
+}
+
 async fn repo_stat(State(shared): State<Shared>) -> Answer {
     let totals = shared.on_disk(|disk| disk.totals()).await?;
     // The path of the folder is nobody's business over the network.
     Ok(Json(json!({
         "RepoSize": totals.bytes,
-        "StorageMax": 0,
+        "StorageMax": totals.limit_bytes,
         "NumObjects": totals.blocks,
         "RepoPath": "",
         "Version": "assay-store@1",

@@ -38,6 +38,9 @@ const MAX_REQUESTS: usize = 64;
 const MAX_CONNECTIONS: usize = 256;
 /// Longest time for a request, its upload and its wait included: a block is 1 MiB, a slower sender is stuck.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Space that blocks may take where nobody says otherwise: some millions of usual answers, and a part
+/// of any disk that an agent runs on.
+pub const DEFAULT_LIMIT_BYTES: u64 = 16 << 30;
 /// How long a stop waits for the requests in progress.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,8 @@ pub struct StoreServerConfig {
     pub listen: SocketAddr,
     /// Folder of the blocks and pins, made if missing. One process at a time.
     pub folder: PathBuf,
+    /// Space that blocks may take, in bytes; a small block counts as the 4 KiB it takes on disk.
+    pub limit_bytes: u64,
 }
 
 /// A running embedded store. Stops when dropped; [`StoreServer::stop`] lets requests end first.
@@ -83,14 +88,15 @@ impl StoreServer {
     /// # Errors
     /// [`StoreError::Bind`], [`StoreError::InUse`], [`StoreError::Io`].
     pub async fn start(config: StoreServerConfig) -> Result<Self, StoreError> {
-        let StoreServerConfig { listen, folder } = config;
+        let StoreServerConfig { listen, folder, limit_bytes } = config;
         let bind = |source| StoreError::Bind { addr: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(bind)?;
         let local_addr = listener.local_addr().map_err(bind)?;
         let opened = folder.clone();
-        let disk = tokio::task::spawn_blocking(move || Disk::open(&opened))
-            .await
-            .map_err(|error| StoreError::Io { path: folder, source: io::Error::other(error) })??;
+        let disk =
+            tokio::task::spawn_blocking(move || Disk::open(&opened, limit_bytes)).await.map_err(
+                |error| StoreError::Io { path: folder, source: io::Error::other(error) },
+            )??;
         let shared =
             Shared { disk: Arc::new(disk), requests: Arc::new(Semaphore::new(MAX_REQUESTS)) };
         let listener = Bounded { listener, connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };

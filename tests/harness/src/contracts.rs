@@ -15,7 +15,9 @@ use foundry_compilers::{
 use crate::root;
 
 /// As in foundry.toml.
-const OPTIMIZER_RUNS: usize = 20_000;
+const OPTIMIZER_RUNS: usize = 200;
+/// As in foundry.toml.
+const REMAPPED: [&str; 2] = ["@kevincharm/bls-bn254/", "@openzeppelin/contracts/"];
 
 /// What the compiler makes of one contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +38,11 @@ pub fn compile_contracts() -> Result<BTreeMap<String, CompiledContract>> {
         .root(&root)
         .sources(root.join("contracts/src"))
         .lib(root.join("node_modules"))
-        .remapping(Remapping {
+        .remappings(REMAPPED.map(|name| Remapping {
             context: None,
-            name: "@openzeppelin/contracts/".into(),
-            path: root.join("node_modules/@openzeppelin/contracts/").display().to_string(),
-        })
+            name: name.into(),
+            path: root.join("node_modules").join(name).display().to_string(),
+        }))
         .build_with_root(&root);
     let mut settings = Settings {
         evm_version: Some(EvmVersion::Prague),

@@ -10,7 +10,9 @@ use alloy::{
 use anyhow::{Context, Result};
 use assay_bindings::{CorToken, DeployConfig, Deployment, deploy};
 use assay_devnet::{Devnet, DevnetConfig, DevnetError};
-use assay_store::{ContentStore, KuboStore, StoreError, StoreServer, StoreServerConfig};
+use assay_store::{
+    ContentStore, DEFAULT_LIMIT_BYTES, KuboStore, StoreError, StoreServer, StoreServerConfig,
+};
 
 use super::Steps;
 use crate::{
@@ -125,7 +127,11 @@ async fn start_store(data: &Path, args: &UpArgs) -> Result<(Option<StoreServer>,
     if let Some(url) = &args.ipfs_url {
         return Ok((None, url.clone()));
     }
-    let config = StoreServerConfig { listen: args.ipfs, folder: data.join("ipfs") };
+    let config = StoreServerConfig {
+        listen: args.ipfs,
+        folder: data.join("ipfs"),
+        limit_bytes: DEFAULT_LIMIT_BYTES,
+    };
     let server = StoreServer::start(config).await.map_err(|error| match error {
         StoreError::Bind { addr, source } => anyhow::Error::new(source).context(format!(
             "the content store cannot listen on {addr}: choose another address with --ipfs"

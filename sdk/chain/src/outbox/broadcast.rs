@@ -95,9 +95,6 @@ impl Inner {
                     Some(answer) => answer.message.to_string(),
                     None => error.to_string(),
                 };
-                if refusal == Refusal::Other {
-                    tracing::warn!(reason = %text, "the node did not take a transaction; it is sent again");
-                }
                 Broadcast::Refused { refusal, text }
             }
         }

@@ -87,16 +87,17 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
-    /// True if the same intent may succeed later: after funding, or when the chain answers again.
+    /// True if the same intent may succeed later: after funding, when the chain answers again, or when the
+    /// disk has room.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unfunded { .. } | Self::FeeTooHigh { .. } => true,
             Self::Rpc { source } => source.is_retryable(),
+            Self::Database { source } => source.is_retryable(),
             Self::Reverted { .. }
             | Self::Refused { .. }
             | Self::KeyReused { .. }
             | Self::BadKey { .. }
-            | Self::Database { .. }
             | Self::Sign { .. } => false,
         }
     }

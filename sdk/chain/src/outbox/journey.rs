@@ -8,11 +8,11 @@ use alloy::rpc::types::TransactionReceipt;
 use tokio::time::{Instant, sleep};
 
 use super::broadcast::{Broadcast, Refusal, revert_reason};
-use super::fees::MAX_FEE_PER_GAS;
+use super::fees::{MAX_FEE_PER_GAS, MAX_OVER_MARKET};
 use super::plan::transaction;
-use super::store::{NewAttempt, Row, State};
+use super::store::{Mined, NewAttempt, Row, State};
 use super::{Inner, Intent, OutboxError};
-use crate::ChainError;
+use crate::{BlockRef, ChainError};
 
 /// First pause before a look for the receipt: development chains mine at once. It doubles.
 const FIRST_POLL: Duration = Duration::from_millis(5);
@@ -25,8 +25,10 @@ const REBROADCAST: Duration = Duration::from_secs(5);
 /// How long receipts may lag behind the account's nonce until we believe that the nonce was used by
 /// another transaction: nodes behind one address differ by about a second.
 const RECEIPT_LAG: Duration = Duration::from_secs(1);
-/// A transaction is stuck when it was neither mined within this time ...
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// How long we wait for a receipt of ours where the node cannot tell who used the nonce.
+const RECEIPT_PATIENCE: Duration = Duration::from_secs(30);
+/// A transaction is stuck when it was neither mined within this time, many blocks of a rollup ...
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// ... nor within this many blocks.
 const STUCK_BLOCKS: u64 = 3;
 /// Gas of an empty transaction where the node does not tell.
@@ -40,6 +42,8 @@ struct Watch {
     priced: Option<(Instant, u64)>,
     /// Since when the nonce is used without a receipt of ours.
     displaced: Option<Instant>,
+    /// What was said in the log; it is said once.
+    warned: bool,
 }
 
 impl Watch {
@@ -59,18 +63,19 @@ impl Watch {
 
 impl Inner {
     /// Waits until the row is finished; does what is needed, unless somebody else sees to it already.
-    pub(super) async fn see_through(&self, id: i64) -> Result<TransactionReceipt, OutboxError> {
+    /// What was not `offered` to the node just now, such as what an earlier life left, is offered at once.
+    pub(super) async fn see_through(
+        &self,
+        id: i64,
+        offered: bool,
+    ) -> Result<TransactionReceipt, OutboxError> {
         let mut claim = None;
-        let mut watch = Watch::default();
+        let mut watch = Watch { acted: offered.then(Instant::now), ..Watch::default() };
         let mut pause = FIRST_POLL;
         loop {
             let row = self.row(id)?;
             if let Some(result) = outcome(&row) {
                 return result;
-            }
-            if row.state == State::Sent && watch.acted.is_none() {
-                // It was offered just now, or by an earlier life: give it its time.
-                watch.acted = Some(Instant::now());
             }
             match self.receipt(&row).await {
                 Ok(Some((attempt, receipt))) => {
@@ -125,7 +130,12 @@ impl Inner {
                 Refusal::Underpriced => return self.bump(&row, newest, watch, block).await,
                 Refusal::Unfunded => return Err(self.unfunded(&row, newest).await?),
                 Refusal::ForGood => return self.give_up(&row, newest, &text).await,
-                Refusal::NonceTooLow | Refusal::Other => {}
+                Refusal::NonceTooLow => {}
+                Refusal::Other if watch.warned => {}
+                Refusal::Other => {
+                    watch.warned = true;
+                    tracing::warn!(key = %row.intent.key, reason = %text, "the node does not take a transaction; it is sent again");
+                }
             },
         }
         let (since, from) = *watch.priced.get_or_insert((Instant::now(), block));
@@ -152,15 +162,23 @@ impl Inner {
         watch: &mut Watch,
         block: u64,
     ) -> Result<(), OutboxError> {
-        let fees = newest.fees.bumped(self.fees().await?);
+        let market = self.fees().await?;
+        let fees = newest.fees.bumped(market);
         if fees.max > MAX_FEE_PER_GAS {
             return Err(OutboxError::FeeTooHigh { wei: fees.max, limit: MAX_FEE_PER_GAS });
+        }
+        if fees.max > market.max.saturating_mul(MAX_OVER_MARKET) {
+            if !std::mem::replace(&mut watch.warned, true) {
+                let (key, max_fee) = (&row.intent.key, newest.fees.max);
+                tracing::warn!(%key, max_fee, market = market.max, "a transaction is not mined although it pays many times the price; is the RPC node right?");
+            }
+            return Ok(());
         }
         let (intent, gas_limit) =
             if newest.empty { self.empty().await } else { (row.intent.clone(), row.gas_limit) };
         let tx = transaction(&intent, newest.nonce, self.chain.chain_id, gas_limit, fees);
         tracing::info!(key = %row.intent.key, nonce = newest.nonce, max_fee = fees.max, "fees raised");
-        self.offer(row.id, &self.sign(tx)?).await?;
+        self.offer(row.id, &self.sign(tx, newest.empty)?).await?;
         watch.priced = Some((Instant::now(), block));
         Ok(())
     }
@@ -173,7 +191,7 @@ impl Inner {
         watch: &mut Watch,
     ) -> Result<(), OutboxError> {
         let since = *watch.displaced.get_or_insert_with(Instant::now);
-        if since.elapsed() < RECEIPT_LAG {
+        if since.elapsed() < RECEIPT_LAG || !self.is_taken(row, newest.nonce, since).await {
             return Ok(());
         }
         let (id, key) = (row.id, &row.intent.key);
@@ -187,7 +205,7 @@ impl Inner {
             Ok(plan) => {
                 let nonce = self.store.next_nonce()?.max(plan.count);
                 let tx = plan.transaction(&row.intent, nonce, self.chain.chain_id);
-                self.offer(id, &self.sign(tx)?).await?;
+                self.offer(id, &self.sign(tx, false)?).await?;
                 *watch = Watch { acted: watch.acted, ..Watch::default() };
                 Ok(())
             }
@@ -209,11 +227,24 @@ impl Inner {
         let fees = newest.fees.bumped(self.fees().await?);
         let (intent, gas_limit) = self.empty().await;
         let tx = transaction(&intent, newest.nonce, self.chain.chain_id, gas_limit, fees);
-        self.offer(row.id, &self.sign(tx)?).await
+        self.offer(row.id, &self.sign(tx, true)?).await
+    }
+
+    /// True if a transaction that is none of the row's used its nonce. To take that from a missing receipt
+    /// alone would be to send twice what a node is merely late to tell of.
+    async fn is_taken(&self, row: &Row, nonce: u64, since: Instant) -> bool {
+        match self.user_of(nonce).await {
+            Ok(Some(hash)) => row.attempts.iter().all(|attempt| attempt.hash != hash),
+            Ok(None) => since.elapsed() >= RECEIPT_PATIENCE,
+            Err(error) => {
+                tracing::debug!(%error, "the node does not tell who used a nonce");
+                since.elapsed() >= RECEIPT_PATIENCE
+            }
+        }
     }
 
     /// A transaction to ourselves that does nothing, and its gas.
-    async fn empty(&self) -> (Intent, u64) {
+    pub(super) async fn empty(&self) -> (Intent, u64) {
         let to = self.signer.address();
         let intent = Intent { key: String::new(), to, data: Bytes::new(), value: U256::ZERO };
         let gas = self.estimate(&intent).await.unwrap_or(EMPTY_GAS);
@@ -223,7 +254,7 @@ impl Inner {
     /// Stores a new version, then broadcasts it.
     async fn offer(&self, id: i64, attempt: &NewAttempt) -> Result<(), OutboxError> {
         self.store.add_attempt(id, attempt)?;
-        self.first_broadcast(id, attempt).await
+        self.first_broadcast(id, attempt).await.map(drop)
     }
 
     async fn unfunded(&self, row: &Row, newest: &NewAttempt) -> Result<OutboxError, OutboxError> {
@@ -261,15 +292,19 @@ impl Inner {
             key: row.intent.key.clone(),
             reason: format!("its receipt cannot be stored: {error}"),
         })?;
-        let (id, nonce) = (row.id, attempt.nonce);
+        let (Some(number), Some(hash)) = (receipt.block_number, receipt.block_hash) else {
+            return Ok(()); // Not mined after all.
+        };
+        let (id, nonce, block) = (row.id, attempt.nonce, BlockRef { number, hash });
+        let mined = Mined { block, receipt: &text };
         if attempt.empty {
             let reason = row.reason.as_deref().unwrap_or("given up");
-            self.store.mark_failed(id, nonce, Some(&text), reason)?;
+            self.store.mark_failed(id, nonce, Some(&mined), reason)?;
         } else if receipt.status() {
-            self.store.mark_mined(id, nonce, &text)?;
+            self.store.mark_mined(id, nonce, &mined)?;
         } else {
             let reason = self.replay(row, receipt).await;
-            self.store.mark_failed(id, nonce, Some(&text), &reason)?;
+            self.store.mark_failed(id, nonce, Some(&mined), &reason)?;
         }
         tracing::debug!(
             key = %row.intent.key,
@@ -318,7 +353,8 @@ fn outcome(row: &Row) -> Option<Result<TransactionReceipt, OutboxError>> {
         })),
         State::Failed => {
             let tx_hash = receipt().map(|receipt| receipt.transaction_hash);
-            let given_up = row.attempts.first().is_some_and(|attempt| attempt.empty);
+            let given_up = (row.attempts.iter())
+                .any(|attempt| attempt.empty && tx_hash.is_none_or(|hash| hash == attempt.hash));
             Some(Err(if given_up {
                 OutboxError::Refused { key, reason: reason() }
             } else {

@@ -8,24 +8,25 @@
 //! |---|---|
 //! | crash after signing | [`Outbox::run`] broadcasts what it finds |
 //! | "already known" | counts as sent |
-//! | "nonce too low" | receipts of all attempts are looked up; if none is ours, the effect is estimated again and, if it is still wanted, signed with a new nonce |
-//! | underpriced, or not mined after 3 blocks and 10 s | fees go up by an eighth |
-//! | dropped by the node, or undone by a reorganisation | broadcast again |
+//! | "nonce too low" | receipts of all attempts are looked up; only if another transaction is found to have used the nonce is the effect estimated again and, if it is still wanted, signed with a new nonce |
+//! | underpriced, or not mined after 3 blocks and 5 s | fees go up by an eighth |
+//! | dropped by the node, or its block was reverted | broadcast again |
 //! | refused for good | an empty transaction uses up the nonce |
+//! | a nonce below ours became free | an empty transaction uses it up |
 
 mod broadcast;
 mod error;
 mod fees;
 mod journey;
+mod nonces;
 mod plan;
 mod store;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, U256};
-use alloy::providers::Provider;
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use tokio::task::JoinSet;
@@ -34,8 +35,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::OutboxError;
 pub use store::OutboxStatus;
+pub(crate) use store::{reopen_other, reopen_reverted};
 
-use crate::{Chain, ChainError, Database};
+use crate::{Chain, Database};
 use store::{NewAttempt, NewRow, Store};
 
 /// How often [`Outbox::run`] looks for transactions that nobody watches.
@@ -149,11 +151,11 @@ impl Outbox {
         if intent.key.is_empty() || intent.key.len() > MAX_KEY_BYTES {
             return Err(OutboxError::BadKey { bytes: intent.key.len(), limit: MAX_KEY_BYTES });
         }
-        let id = match self.inner.known(&intent)? {
-            Some(id) => id,
+        let (id, offered) = match self.inner.known(&intent)? {
+            Some(id) => (id, false),
             None => self.inner.prepare(&intent).await?,
         };
-        self.inner.see_through(id).await
+        self.inner.see_through(id, offered).await
     }
 
     /// Goes on with what an earlier life, or a caller that went away, left behind, until `stop`.
@@ -161,7 +163,8 @@ impl Outbox {
     /// # Errors
     /// From the database; trouble with the chain is waited out.
     pub async fn run(self, stop: CancellationToken) -> Result<(), OutboxError> {
-        let mut journeys: JoinSet<()> = JoinSet::new();
+        let mut journeys: JoinSet<(i64, Result<(), OutboxError>)> = JoinSet::new();
+        let mut complaints: HashMap<i64, String> = HashMap::new();
         let mut sweeps = 0u32;
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -170,14 +173,17 @@ impl Outbox {
                 () = stop.cancelled() => return Ok(()),
                 _ = interval.tick() => {}
             }
-            while journeys.try_join_next().is_some() {}
+            while let Some(ended) = journeys.try_join_next() {
+                let Ok((id, result)) = ended else { continue };
+                complain(&mut complaints, id, result)?;
+            }
             if sweeps.is_multiple_of(SWEEPS_PER_PRUNE) {
                 self.inner.store.prune(KEPT_FINISHED)?;
             }
             sweeps = sweeps.wrapping_add(1);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                result = self.inner.reopen_lost() => match result {
+                result = self.inner.mend_nonces() => match result {
                     Ok(()) => {}
                     Err(OutboxError::Database { source }) => return Err(source.into()),
                     Err(error) => {
@@ -189,15 +195,35 @@ impl Outbox {
             for id in self.inner.store.open_rows()? {
                 if !self.inner.is_watched(id) {
                     let inner = Arc::clone(&self.inner);
-                    journeys.spawn(async move {
-                        if let Err(error) = inner.see_through(id).await {
-                            tracing::warn!(%error, "transaction left from before did not succeed");
-                        }
-                    });
+                    journeys
+                        .spawn(async move { (id, inner.see_through(id, false).await.map(drop)) });
                 }
             }
         }
     }
+}
+
+/// Tells why a transaction that nobody waits for did not succeed: once, though it is tried in every sweep.
+///
+/// # Errors
+/// From the database.
+fn complain(
+    complaints: &mut HashMap<i64, String>,
+    id: i64,
+    result: Result<(), OutboxError>,
+) -> Result<(), OutboxError> {
+    match result {
+        Ok(()) => drop(complaints.remove(&id)),
+        Err(OutboxError::Database { source }) => return Err(source.into()),
+        Err(error) => {
+            let text = error.to_string();
+            if complaints.get(&id) != Some(&text) {
+                tracing::warn!(%error, "transaction left from before did not succeed");
+                complaints.insert(id, text);
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Inner {
@@ -213,13 +239,14 @@ impl Inner {
         Ok(Some(row.id))
     }
 
-    /// Estimates, signs and stores a new transaction, and broadcasts it once.
-    async fn prepare(&self, intent: &Intent) -> Result<i64, OutboxError> {
+    /// Estimates, signs and stores a new transaction, and broadcasts it once. Returns its row, and whether
+    /// the node took it.
+    async fn prepare(&self, intent: &Intent) -> Result<(i64, bool), OutboxError> {
         let plan = self.plan(intent).await?;
         let _signing = self.signing.lock().await;
         // Somebody else may have been faster with the same key while we estimated.
         if let Some(id) = self.known(intent)? {
-            return Ok(id);
+            return Ok((id, false));
         }
         let mut count = plan.count;
         if self.store.lowest_unsettled()?.is_some_and(|nonce| nonce > count) {
@@ -228,21 +255,21 @@ impl Inner {
             self.reopen_from(count).await?;
         }
         let nonce = self.store.next_nonce()?.max(count);
-        let signed = self.sign(plan.transaction(intent, nonce, self.chain.chain_id))?;
+        let signed = self.sign(plan.transaction(intent, nonce, self.chain.chain_id), false)?;
         let id =
             self.store.insert(&NewRow { intent, gas_limit: plan.gas_limit, attempt: &signed })?;
         tracing::debug!(key = %intent.key, nonce, hash = %signed.hash, "transaction signed");
-        self.first_broadcast(id, &signed).await?;
-        Ok(id)
+        Ok((id, self.first_broadcast(id, &signed).await?))
     }
 
-    /// The first broadcast of what was just stored. Whatever the node says, the row stays: its journey
-    /// decides.
-    async fn first_broadcast(&self, id: i64, attempt: &NewAttempt) -> Result<(), OutboxError> {
-        if self.broadcast(&attempt.raw).await.is_accepted() {
+    /// The first broadcast of what was just stored; true if the node took it. Whatever it says, the row
+    /// stays: its journey decides.
+    async fn first_broadcast(&self, id: i64, attempt: &NewAttempt) -> Result<bool, OutboxError> {
+        let accepted = self.broadcast(&attempt.raw).await.is_accepted();
+        if accepted {
             self.store.mark_sent(id)?;
         }
-        Ok(())
+        Ok(accepted)
     }
 
     fn claim(&self, id: i64) -> Option<Claim<'_>> {
@@ -252,40 +279,5 @@ impl Inner {
 
     fn is_watched(&self, id: i64) -> bool {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
-    }
-
-    /// Nonces that the account has used on the chain.
-    async fn count(&self) -> Result<u64, ChainError> {
-        let count = self.chain.provider.get_transaction_count(self.signer.address());
-        self.chain.call("eth_getTransactionCount", count.into_future()).await
-    }
-
-    /// If nonces that we saw mined are free again, a reorganisation undid them: they are open again.
-    async fn reopen_lost(&self) -> Result<(), OutboxError> {
-        let Some(lowest) = self.store.lowest_unsettled()? else { return Ok(()) };
-        let count = self.count().await?;
-        if lowest > count {
-            let _signing = self.signing.lock().await;
-            let count = self.count().await?;
-            self.reopen_from(count).await?;
-        }
-        Ok(())
-    }
-
-    /// Opens what was mined under nonces from `count` on, and broadcasts it in order.
-    async fn reopen_from(&self, count: u64) -> Result<(), OutboxError> {
-        let reopened = self.store.reopen_from(count)?;
-        if reopened == 0 {
-            return Ok(());
-        }
-        tracing::warn!(reopened, count, "the chain took transactions back; they are sent again");
-        for id in self.store.open_rows()? {
-            if let Some(row) = self.store.load(id)?
-                && let Some(newest) = row.attempts.first()
-            {
-                self.first_broadcast(id, newest).await?;
-            }
-        }
-        Ok(())
     }
 }

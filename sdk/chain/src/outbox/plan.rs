@@ -10,7 +10,6 @@ use alloy::rpc::types::TransactionRequest;
 use super::broadcast::{Refusal, revert_reason};
 use super::fees::Fees;
 use super::{Inner, Intent, NewAttempt, OutboxError};
-use crate::ChainError;
 
 /// Gas on top of the estimate, in percent: other transactions that are mined first change what ours costs.
 const GAS_MARGIN_PERCENT: u64 = 25;
@@ -94,8 +93,7 @@ impl Inner {
             let (address, zero) = (self.signer.address(), U256::ZERO);
             return Err(OutboxError::Unfunded { address, needed: zero, balance: zero });
         }
-        let url = self.chain.endpoint.to_string();
-        Err(ChainError::Rpc { url, call: "eth_estimateGas", source }.into())
+        Err(self.chain.rpc_error("eth_estimateGas", source).into())
     }
 
     pub(super) fn request(&self, intent: &Intent) -> TransactionRequest {
@@ -108,11 +106,11 @@ impl Inner {
         }
     }
 
-    pub(super) fn sign(&self, mut tx: TxEip1559) -> Result<NewAttempt, OutboxError> {
+    /// `empty` if it only uses up the nonce of an intent that is given up.
+    pub(super) fn sign(&self, mut tx: TxEip1559, empty: bool) -> Result<NewAttempt, OutboxError> {
         let signature = self.signer.sign_transaction_sync(&mut tx)?;
         let (nonce, fees) =
             (tx.nonce, Fees { max: tx.max_fee_per_gas, tip: tx.max_priority_fee_per_gas });
-        let empty = tx.to == TxKind::Call(self.signer.address()) && tx.input.is_empty();
         let envelope: TxEnvelope = tx.into_signed(signature).into();
         Ok(NewAttempt {
             hash: *envelope.tx_hash(),

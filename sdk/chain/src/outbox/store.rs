@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row as SqlRow, Transaction, params};
 
 use super::Intent;
 use super::fees::Fees;
-use crate::{Database, DatabaseError};
+use crate::{BlockRef, Database, DatabaseError};
 
 /// How many transactions are in which state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,6 +57,13 @@ pub(super) struct NewRow<'a> {
     pub intent: &'a Intent,
     pub gas_limit: u64,
     pub attempt: &'a NewAttempt,
+}
+
+/// Where a transaction was mined.
+pub(super) struct Mined<'a> {
+    pub block: BlockRef,
+    /// JSON.
+    pub receipt: &'a str,
 }
 
 /// A row with its attempts, newest first.
@@ -144,6 +151,26 @@ fn with_attempts(tx: &Transaction<'_>, row: Option<Row>) -> Sql<Option<Row>> {
     Ok(Some(row))
 }
 
+/// What was mined in a block that was reverted is open again.
+pub(crate) fn reopen_reverted(tx: &Transaction<'_>, at: BlockRef) -> Sql<()> {
+    tx.prepare_cached(
+        "UPDATE outbox SET state = 'sent', receipt = NULL, block_number = NULL, block_hash = NULL
+         WHERE block_number = ? AND block_hash = ?",
+    )?
+    .execute(params![at.number as i64, at.hash.as_slice()])
+    .map(drop)
+}
+
+/// What was mined in another block of this height, which the agent never saw, is open again.
+pub(crate) fn reopen_other(tx: &Transaction<'_>, at: BlockRef) -> Sql<()> {
+    tx.prepare_cached(
+        "UPDATE outbox SET state = 'sent', receipt = NULL, block_number = NULL, block_hash = NULL
+         WHERE block_number = ? AND block_hash <> ?",
+    )?
+    .execute(params![at.number as i64, at.hash.as_slice()])
+    .map(drop)
+}
+
 impl Store {
     pub(super) fn new(db: Arc<Database>, account: Address) -> Self {
         Self { db, account }
@@ -220,29 +247,34 @@ impl Store {
         &self,
         id: i64,
         nonce: u64,
-        receipt: &str,
+        mined: &Mined<'_>,
     ) -> Result<(), DatabaseError> {
+        let (number, hash) = (mined.block.number as i64, mined.block.hash);
         self.db.transaction(|tx| {
             tx.execute(
-                "UPDATE outbox SET state = 'mined', nonce = ?, receipt = ?, reason = NULL WHERE id = ?",
-                params![nonce as i64, receipt, id],
+                "UPDATE outbox SET state = 'mined', nonce = ?, receipt = ?, reason = NULL,
+                 block_number = ?, block_hash = ? WHERE id = ?",
+                params![nonce as i64, mined.receipt, number, hash.as_slice(), id],
             )
             .map(drop)
         })
     }
 
-    /// `receipt` is `None` if the transaction itself was never mined.
+    /// `mined` is `None` if the transaction itself was never mined.
     pub(super) fn mark_failed(
         &self,
         id: i64,
         nonce: u64,
-        receipt: Option<&str>,
+        mined: Option<&Mined<'_>>,
         reason: &str,
     ) -> Result<(), DatabaseError> {
+        let (receipt, number) = mined.map(|at| (at.receipt, at.block.number as i64)).unzip();
+        let hash = mined.map(|at| at.block.hash.to_vec());
         self.db.transaction(|tx| {
             tx.execute(
-                "UPDATE outbox SET state = 'failed', nonce = ?, receipt = ?, reason = ? WHERE id = ?",
-                params![nonce as i64, receipt, reason, id],
+                "UPDATE outbox SET state = 'failed', nonce = ?, receipt = ?, reason = ?,
+                 block_number = ?, block_hash = ? WHERE id = ?",
+                params![nonce as i64, receipt, reason, number, hash, id],
             )
             .map(drop)
         })
@@ -274,24 +306,31 @@ impl Store {
     /// Lowest nonce that, as far as we know, is not used on the chain: of the open rows, or the next one.
     /// The chain's own count can only be lower if it lost blocks. `None` without any row.
     pub(super) fn lowest_unsettled(&self) -> Result<Option<u64>, DatabaseError> {
-        self.db.transaction(|tx| {
-            let open: Option<i64> = tx
-                .prepare_cached(
-                    "SELECT MIN(nonce) FROM outbox WHERE account = ? AND state IN ('signed', 'sent')",
-                )?
-                .query_row([self.account.as_slice()], |row| row.get(0))?;
-            match open {
-                Some(nonce) => Ok(Some(nonce as u64)),
-                None => Ok(Some(self.next_nonce_in(tx)?).filter(|next| *next > 0)),
-            }
+        self.db.transaction(|tx| match self.lowest_open_in(tx)? {
+            Some(nonce) => Ok(Some(nonce)),
+            None => Ok(Some(self.next_nonce_in(tx)?).filter(|next| *next > 0)),
         })
+    }
+
+    /// Lowest nonce of the open rows.
+    pub(super) fn lowest_open(&self) -> Result<Option<u64>, DatabaseError> {
+        self.db.transaction(|tx| self.lowest_open_in(tx))
+    }
+
+    fn lowest_open_in(&self, tx: &Transaction<'_>) -> Sql<Option<u64>> {
+        let open: Option<i64> = tx
+            .prepare_cached(
+                "SELECT MIN(nonce) FROM outbox WHERE account = ? AND state IN ('signed', 'sent')",
+            )?
+            .query_row([self.account.as_slice()], |row| row.get(0))?;
+        Ok(open.map(|nonce| nonce as u64))
     }
 
     /// Finished rows whose nonce is free on the chain are open again; returns how many.
     pub(super) fn reopen_from(&self, count: u64) -> Result<usize, DatabaseError> {
         self.db.transaction(|tx| {
             tx.execute(
-                "UPDATE outbox SET state = 'signed', receipt = NULL
+                "UPDATE outbox SET state = 'signed', receipt = NULL, block_number = NULL, block_hash = NULL
                  WHERE account = ? AND nonce >= ? AND state IN ('mined', 'failed')
                    AND receipt IS NOT NULL",
                 params![self.account.as_slice(), count as i64],

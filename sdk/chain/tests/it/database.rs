@@ -32,7 +32,7 @@ fn migrations_run_once_each_and_a_newer_schema_is_refused() {
     assert_eq!(count(&Database::open(&path, &[one, two]).unwrap()), 2);
     let error = Database::open(&path, &[one]).unwrap_err();
     let DatabaseError::NewerSchema { found, known, .. } = &error else { panic!("{error}") };
-    assert_eq!((found.as_str(), known.as_str()), ("1.2", "1.1"));
+    assert_eq!((found.as_str(), known.as_str()), ("2.2", "2.1"));
     assert!(error.to_string().contains("newer program"));
 }
 

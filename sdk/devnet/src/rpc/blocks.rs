@@ -13,7 +13,7 @@ use crate::convert;
 use crate::error::{DevnetError, RpcError};
 
 /// Tip that is suggested: one gwei, as by anvil. Nobody competes for space in these blocks.
-const SUGGESTED_TIP: u128 = 1_000_000_000;
+pub(super) const SUGGESTED_TIP: u128 = 1_000_000_000;
 
 /// Blocks that one `eth_feeHistory` covers at most: geth's limit.
 const MAX_FEE_HISTORY: u64 = 1024;

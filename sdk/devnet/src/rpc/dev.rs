@@ -1,6 +1,8 @@
 //! Methods that only a development chain has.
 
+use alloy::consensus::Transaction;
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
+use alloy::rpc::types::anvil::TransactionData;
 use serde::Deserialize;
 
 use super::{Answer, Context, Maybe, Module, Must, heavy, quantity, quick};
@@ -17,12 +19,15 @@ pub(super) fn register(module: &mut Module) -> Result<(), DevnetError> {
     heavy(module, "anvil_mine", mine_many)?;
     quick(module, "evm_increaseTime", increase_time)?;
     quick(module, "evm_setNextBlockTimestamp", set_next_timestamp)?;
-    quick(module, "anvil_setNextBlockTimestamp", set_next_timestamp)?;
+    module.register_alias("anvil_increaseTime", "evm_increaseTime")?;
+    module.register_alias("anvil_setNextBlockTimestamp", "evm_setNextBlockTimestamp")?;
     quick(module, "evm_setAutomine", set_automine)?;
     heavy(module, "evm_snapshot", |node, ()| Ok(quantity(node.snapshot()?)))?;
-    heavy(module, "evm_revert", |node, (Must(id),): (Must<U64>,)| {
-        Ok(node.revert(id.saturating_to()))
-    })?;
+    heavy(module, "evm_revert", |node, (Must(id),): (Must<U64>,)| node.revert(id.saturating_to()))?;
+    module.register_alias("anvil_snapshot", "evm_snapshot")?;
+    module.register_alias("anvil_revert", "evm_revert")?;
+    heavy(module, "anvil_reorg", reorg)?;
+    quick(module, "anvil_dropTransaction", drop_transaction)?;
     quick(module, "anvil_setBalance", set_balance)?;
     quick(module, "anvil_setNonce", set_nonce)?;
     quick(module, "anvil_setCode", set_code)?;
@@ -119,6 +124,49 @@ fn set_automine(node: &Context, (Must(on),): (Must<bool>,)) -> Answer<bool> {
     let mut inner = node.write();
     inner.mine_on_transaction = on;
     Ok(true)
+}
+
+/// What `anvil_reorg` takes: how many blocks are replaced, and what the new ones hold.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Reorg {
+    #[serde(rename_all = "camelCase")]
+    Options {
+        depth: u64,
+        #[serde(default)]
+        tx_block_pairs: Vec<(TransactionData, u64)>,
+    },
+    Depth(u64),
+}
+
+fn reorg(
+    node: &Context,
+    (Must(reorg), Maybe(pairs)): (Must<Reorg>, Maybe<Vec<(TransactionData, u64)>>),
+) -> Answer<()> {
+    let (depth, pairs) = match reorg {
+        Reorg::Options { depth, tx_block_pairs } => (depth, tx_block_pairs),
+        Reorg::Depth(depth) => (depth, pairs.unwrap_or_default()),
+    };
+    let decode = |(data, block): (TransactionData, u64)| match data {
+        TransactionData::Raw(raw) if block < depth => Ok((crate::node::decode(&raw)?, block)),
+        TransactionData::Raw(_) => Err(RpcError::params(format!(
+            "Block number for reorg tx will exceed the reorged chain height. Block number {block} must not exceed (depth-1) {}",
+            depth.saturating_sub(1)
+        ))),
+        TransactionData::JSON(_) => Err(RpcError::params("a reorg takes signed transactions only")),
+    };
+    let replacements = pairs.into_iter().map(decode).collect::<Answer<Vec<_>>>()?;
+    node.reorg(depth, &replacements)
+}
+
+/// Takes a waiting transaction out of the pool, as a node may do at any time.
+fn drop_transaction(node: &Context, (Must(hash),): (Must<B256>,)) -> Answer<Option<B256>> {
+    let mut inner = node.write();
+    let Some((sender, nonce)) = inner.pool.get(&hash).map(|tx| (tx.signer(), tx.nonce())) else {
+        return Ok(None);
+    };
+    inner.pool.remove(&sender, nonce);
+    Ok(Some(hash))
 }
 
 fn set_balance(

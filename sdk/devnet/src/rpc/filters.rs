@@ -1,16 +1,18 @@
 //! Filters that a client polls.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{B256, U64};
 use alloy::rpc::types::{Filter, FilterBlockOption, FilterChanges, Log as RpcLog};
+use assay_evm::Block;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use super::logs::{MAX_LOG_RANGE, check, query, range, scan};
 use super::{Answer, Context, Module, Must, heavy, quantity, quick};
+use crate::convert::matching_logs;
 use crate::error::{DevnetError, RpcError};
 use crate::node::{Inner, News};
 
@@ -20,12 +22,17 @@ const MAX_FILTERS: usize = 1024;
 /// A filter that nobody polls for so long is dropped: geth's rule.
 const FILTER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// Blocks with logs to take back that wait for the next poll of one filter.
+const MAX_DROPPED: usize = 4096;
+
 #[derive(Debug)]
 enum Kind {
-    /// The block from which on logs have not been told yet.
+    /// The block from which on logs have not been told yet; and the blocks that were told and are no
+    /// longer part of the chain, in the order in which they were taken back.
     Logs {
         filter: Box<Filter>,
         next: u64,
+        dropped: Vec<Arc<Block>>,
     },
     /// The block from which on hashes have not been told yet.
     Blocks {
@@ -62,6 +69,26 @@ impl Filters {
         entries.insert(*last, Entry { kind, polled: Instant::now() });
         Ok(quantity(*last))
     }
+
+    /// Blocks are no longer part of the chain, oldest first: whoever was told of them is told so, and
+    /// of what comes in their place.
+    pub(crate) fn dropped(&self, blocks: &[Arc<Block>]) {
+        let Some(first) = blocks.first().map(|block| block.number()) else { return };
+        self.lock().1.retain(|_, entry| {
+            match &mut entry.kind {
+                Kind::Logs { next, dropped, .. } => {
+                    let told = blocks.iter().rev().filter(|block| block.number() < *next);
+                    dropped.extend(told.filter(|block| !block.receipts.is_empty()).cloned());
+                    *next = first.min(*next);
+                    // Better no filter, which the client sees, than one that forgets.
+                    return dropped.len() <= MAX_DROPPED;
+                }
+                Kind::Blocks { next } => *next = first.min(*next),
+                Kind::Transactions(_) => {}
+            }
+            true
+        });
+    }
 }
 
 pub(super) fn register(module: &mut Module) -> Result<(), DevnetError> {
@@ -94,7 +121,7 @@ fn new_filter(node: &Context, (Must(filter),): (Must<Filter>,)) -> Answer<U64> {
             inner.chain.head().number() + 1
         }
     };
-    node.filters.add(Kind::Logs { filter: Box::new(filter), next })
+    node.filters.add(Kind::Logs { filter: Box::new(filter), next, dropped: Vec::new() })
 }
 
 fn changes(node: &Context, (Must(id),): (Must<U64>,)) -> Answer<FilterChanges> {
@@ -104,7 +131,9 @@ fn changes(node: &Context, (Must(id),): (Must<U64>,)) -> Answer<FilterChanges> {
     entry.polled = Instant::now();
     match &mut entry.kind {
         Kind::Blocks { next } => Ok(FilterChanges::Hashes(new_hashes(&inner, next))),
-        Kind::Logs { filter, next } => new_logs(&inner, filter, next).map(FilterChanges::Logs),
+        Kind::Logs { filter, next, dropped } => {
+            new_logs(&inner, filter, next, dropped).map(FilterChanges::Logs)
+        }
         Kind::Transactions(news) => Ok(FilterChanges::Hashes(new_transactions(news))),
     }
 }
@@ -115,25 +144,33 @@ fn not_found() -> RpcError {
 
 fn new_hashes(inner: &Inner, next: &mut u64) -> Vec<B256> {
     let head = inner.chain.head().number();
-    // After `evm_revert` the numbers start again from the new head.
-    let from = (*next).min(head + 1);
+    let blocks = (*next..=head).rev().take(MAX_LOG_RANGE as usize);
     *next = head + 1;
-    let blocks = (from..=head).rev().take(MAX_LOG_RANGE as usize);
     let mut hashes: Vec<B256> =
         blocks.filter_map(|number| inner.chain.block(number)).map(|block| block.hash).collect();
     hashes.reverse();
     hashes
 }
 
-fn new_logs(inner: &Inner, filter: &Filter, next: &mut u64) -> Answer<Vec<RpcLog>> {
+fn new_logs(
+    inner: &Inner,
+    filter: &Filter,
+    next: &mut u64,
+    dropped: &mut Vec<Arc<Block>>,
+) -> Answer<Vec<RpcLog>> {
     let head = inner.chain.head().number();
     let first = filter.get_from_block().unwrap_or_default();
-    let last = filter.get_to_block().unwrap_or(u64::MAX).min(head);
-    let from = (*next).min(head + 1).max(first);
+    let last = filter.get_to_block().unwrap_or(u64::MAX);
+    let from = (*next).max(first);
     // Not more than fits into an answer: the rest comes with the next poll.
-    let last = last.min(from.saturating_add(MAX_LOG_RANGE - 1));
-    let logs = scan(&inner.chain, filter, from, last)?;
-    *next = last.max(from.saturating_sub(1)) + 1;
+    let to = last.min(head).min(from.saturating_add(MAX_LOG_RANGE - 1));
+    let new = scan(&inner.chain, filter, from, to)?;
+    *next = to.max(from.saturating_sub(1)) + 1;
+    let mut logs = Vec::new();
+    for block in dropped.drain(..).filter(|block| (first..=last).contains(&block.number())) {
+        logs.extend(matching_logs(&block, filter, true).into_iter().rev());
+    }
+    logs.extend(new);
     Ok(logs)
 }
 

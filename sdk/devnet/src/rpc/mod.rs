@@ -3,6 +3,7 @@
 mod blocks;
 mod dev;
 mod filters;
+mod impersonate;
 mod logs;
 mod state;
 mod subscribe;
@@ -24,32 +25,20 @@ use crate::node::Node;
 pub(crate) use filters::Filters;
 
 /// What every method works on.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) node: Arc<Node>,
-    pub(crate) filters: Filters,
-}
-
-impl std::ops::Deref for Context {
-    type Target = Node;
-
-    fn deref(&self) -> &Node {
-        &self.node
-    }
-}
-
+type Context = Node;
 type Module = RpcModule<Context>;
 type Answer<T> = Result<T, RpcError>;
 
 /// All methods of the node.
-pub(crate) fn module(context: Context) -> Result<Module, DevnetError> {
-    let mut module = RpcModule::new(context);
+pub(crate) fn module(node: Arc<Node>) -> Result<Module, DevnetError> {
+    let mut module = RpcModule::from_arc(node);
     blocks::register(&mut module)?;
     state::register(&mut module)?;
     transactions::register(&mut module)?;
     logs::register(&mut module)?;
     filters::register(&mut module)?;
     dev::register(&mut module)?;
+    impersonate::register(&mut module)?;
     subscribe::register(&mut module)?;
     Ok(module)
 }
@@ -141,8 +130,8 @@ tuple_params!(A);
 tuple_params!(A, B);
 tuple_params!(A, B, C);
 
-/// The block that a number or tag means. There is no pending block: `pending` is the head, and as
-/// nothing can reorganise this chain but `evm_revert`, `safe` and `finalized` are the head as well.
+/// The block that a number or tag means. There is no pending block: `pending` is the head. So are
+/// `safe` and `finalized`: only the methods of a development chain can reorganise this one.
 fn by_tag(chain: &Chain, tag: BlockNumberOrTag) -> Option<&Arc<Block>> {
     match tag {
         BlockNumberOrTag::Number(number) => chain.block(number),

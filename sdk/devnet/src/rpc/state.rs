@@ -1,33 +1,47 @@
-//! Balances, code, storage; calls and estimates.
+//! Balances, code, storage and their proofs; calls and estimates.
 
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
-use alloy::rpc::types::TransactionRequest;
 use alloy::rpc::types::state::StateOverride;
+use alloy::rpc::types::{EIP1186AccountProofResponse, EIP1186StorageProof, TransactionRequest};
+use alloy::serde::JsonStorageKey;
 use assay_evm::{CallAt, StateError, StateView};
 
 use super::{Answer, Context, Maybe, Module, Must, by_id, heavy, quantity};
-use crate::error::DevnetError;
+use crate::error::{DevnetError, RpcError};
 use crate::node::Inner;
+
+/// Slots that one `eth_getProof` covers at most: geth's limit.
+const MAX_PROOF_SLOTS: usize = 1024;
 
 pub(super) fn register(module: &mut Module) -> Result<(), DevnetError> {
     heavy(module, "eth_getBalance", balance)?;
     heavy(module, "eth_getCode", code)?;
     heavy(module, "eth_getStorageAt", storage)?;
     heavy(module, "eth_getTransactionCount", transaction_count)?;
+    heavy(module, "eth_getProof", proof)?;
     heavy(module, "eth_call", call)?;
     heavy(module, "eth_estimateGas", estimate)?;
     Ok(())
 }
 
+/// What an id asks for: the state now, or that after a block.
+fn at(inner: &Inner, id: BlockId) -> Answer<CallAt> {
+    match id {
+        BlockId::Number(BlockNumberOrTag::Number(_) | BlockNumberOrTag::Earliest)
+        | BlockId::Hash(_) => {
+            let block = by_id(&inner.chain, id).ok_or(StateError::UnknownBlock)?;
+            Ok(CallAt::Block(block.number()))
+        }
+        BlockId::Number(_) => Ok(CallAt::Head),
+    }
+}
+
 /// The state that an id means; without one, that of now.
 fn view(inner: &Inner, id: Option<BlockId>) -> Answer<StateView<'_>> {
-    match id {
-        None | Some(BlockId::Number(BlockNumberOrTag::Pending)) => Ok(inner.chain.state()),
-        Some(id) => {
-            let block = by_id(&inner.chain, id).ok_or(StateError::UnknownBlock)?;
-            Ok(inner.chain.state_at(block.number())?)
-        }
+    match at(inner, id.unwrap_or_default())? {
+        CallAt::Block(number) => Ok(inner.chain.state_at(number)?),
+        CallAt::Head | CallAt::Pending(_) => Ok(inner.chain.state()),
     }
 }
 
@@ -52,6 +66,35 @@ fn storage(
     Ok(view(&node.read(), id)?.storage_at(&address, &slot).into())
 }
 
+fn proof(
+    node: &Context,
+    (Must(address), Must(keys), Maybe(id)): (
+        Must<Address>,
+        Must<Vec<JsonStorageKey>>,
+        Maybe<BlockId>,
+    ),
+) -> Answer<EIP1186AccountProofResponse> {
+    if keys.len() > MAX_PROOF_SLOTS {
+        return Err(RpcError::params(format!("too many slots: at most {MAX_PROOF_SLOTS}")));
+    }
+    let slots: Vec<U256> = keys.iter().map(|key| key.as_b256().into()).collect();
+    let proof = view(&node.read(), id)?.prove(&address, &slots);
+    let storage_proof = keys
+        .into_iter()
+        .zip(proof.slots)
+        .map(|(key, (value, proof))| EIP1186StorageProof { key, value, proof })
+        .collect();
+    Ok(EIP1186AccountProofResponse {
+        address,
+        balance: proof.basic.balance,
+        code_hash: proof.basic.code_hash,
+        nonce: proof.basic.nonce,
+        storage_hash: proof.storage_root,
+        account_proof: proof.nodes,
+        storage_proof,
+    })
+}
+
 fn transaction_count(
     node: &Context,
     (Must(address), Maybe(id)): (Must<Address>, Maybe<BlockId>),
@@ -69,8 +112,7 @@ fn place(node: &Context, inner: &Inner, id: BlockId) -> Answer<CallAt> {
     if id == BlockId::Number(BlockNumberOrTag::Pending) {
         return Ok(CallAt::Pending(node.block_time(inner)));
     }
-    let block = by_id(&inner.chain, id).ok_or(StateError::UnknownBlock)?;
-    Ok(CallAt::Block(block.number()))
+    at(inner, id)
 }
 
 fn call(

@@ -114,3 +114,53 @@ async fn mining_on_transactions_can_be_switched() {
     assert_eq!(provider.get_transaction_count(world.address()).await.unwrap(), 1);
     world.devnet.stop().await;
 }
+
+#[tokio::test]
+async fn any_account_can_be_impersonated_while_it_is_asked_for() {
+    let world = World::start().await;
+    let provider = world.http();
+    let contract = deploy(&provider, &STORE).await;
+    let poor = Address::repeat_byte(0x61);
+    ask(&provider, "anvil_setBalance", json!([contract, ether(2)])).await;
+    let payment = json!([{"from": contract, "to": poor, "value": "0x5"}]);
+    let refused: Result<B256, _> =
+        provider.raw_request("eth_sendTransaction".into(), payment.clone()).await;
+    let (code, text) = message(refused);
+    assert!(code == -32000 && text.contains("no key of"), "{text}");
+    ask(&provider, "anvil_impersonateAccount", json!([contract])).await;
+    let hash: B256 =
+        provider.raw_request("eth_sendTransaction".into(), payment.clone()).await.unwrap();
+    let receipt = provider.get_transaction_receipt(hash).await.unwrap().unwrap();
+    assert!(receipt.status());
+    assert_eq!(receipt.from, contract);
+    assert_eq!(provider.get_balance(poor).await.unwrap(), U256::from(5));
+    let tx = provider.get_transaction_by_hash(hash).await.unwrap().unwrap();
+    assert_eq!((tx.inner.signer(), *tx.inner.tx_hash()), (contract, hash));
+    // Its code still runs, and what was sent in its name is no transaction for anyone else.
+    let raw: alloy::primitives::Bytes =
+        provider.raw_request("eth_getRawTransactionByHash".into(), (hash,)).await.unwrap();
+    let (_, text) = message(provider.send_raw_transaction(&raw).await);
+    assert_eq!(text, "invalid sender");
+    ask(&provider, "anvil_stopImpersonatingAccount", json!([contract])).await;
+    let refused: Result<B256, _> =
+        provider.raw_request("eth_sendTransaction".into(), payment.clone()).await;
+    assert_eq!(message(refused).0, -32000);
+    ask(&provider, "anvil_autoImpersonateAccount", json!([true])).await;
+    let _: B256 = provider.raw_request("eth_sendTransaction".into(), payment).await.unwrap();
+    assert_eq!(provider.get_balance(poor).await.unwrap(), U256::from(10));
+    world.devnet.stop().await;
+}
+
+#[tokio::test]
+async fn a_waiting_transaction_can_be_dropped() {
+    let world = World::with(|config| config.mine_on_transaction = false).await;
+    let provider = world.http();
+    let raw = world.sign(transfer(0)).await;
+    let hash = *provider.send_raw_transaction(&raw).await.unwrap().tx_hash();
+    assert_eq!(ask(&provider, "anvil_dropTransaction", json!([hash])).await, json!(hash));
+    assert_eq!(ask(&provider, "anvil_dropTransaction", json!([hash])).await, json!(null));
+    ask(&provider, "evm_mine", json!([])).await;
+    assert!(provider.get_transaction_by_hash(hash).await.unwrap().is_none());
+    assert_eq!(provider.get_transaction_count(world.address()).await.unwrap(), 0);
+    world.devnet.stop().await;
+}

@@ -120,7 +120,7 @@ async fn requests_that_make_no_sense() {
         async move { message(provider.raw_request::<_, serde_json::Value>(method.into(), params).await) }
     };
     let json = serde_json::json!([]);
-    assert_eq!(ask("eth_getProof", json.clone()).await.0, -32601);
+    assert_eq!(ask("eth_getWork", json.clone()).await.0, -32601);
     assert_eq!(ask("eth_getBalance", json).await.0, -32602);
     assert_eq!(ask("eth_getBalance", serde_json::json!(["0x12"])).await.0, -32602);
     let both = serde_json::json!([{"to": Address::ZERO, "gasPrice": "0x1", "maxFeePerGas": "0x1"}]);

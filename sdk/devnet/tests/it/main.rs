@@ -5,8 +5,11 @@ mod blocks;
 mod calls;
 mod dev;
 mod errors;
+mod folder;
 mod pool;
+mod proofs;
 mod push;
+mod reorg;
 
 use alloy::network::{EthereumWallet, NetworkTransactionBuilder, TransactionBuilder};
 use alloy::primitives::{Address, Bytes, U256, bytes, hex};

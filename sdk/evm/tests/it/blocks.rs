@@ -3,7 +3,7 @@
 use alloy::consensus::TxEip1559;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
-use assay_evm::{ChainError, ExecuteError, TxError};
+use assay_evm::{Block, ChainError, ExecuteError, TxError};
 
 use crate::{RANDAO, START_S, STORE, World, ether, init_code, sign, word};
 
@@ -53,25 +53,11 @@ fn hashes_chain_and_are_those_of_the_headers() {
 }
 
 #[test]
-fn the_state_field_depends_on_every_write() {
-    let root = |value: u64| {
-        let mut world = World::new();
-        world.chain.set_balance(NOBODY, U256::from(value));
-        world.chain.begin_block(START_S).unwrap().seal().header.state_root
-    };
-    assert_ne!(root(1), root(2));
-}
-
-#[test]
 fn several_transactions_share_a_block() {
     let mut world = World::new();
     let txs: Vec<_> = (0..3).map(|_| world.tx(TxKind::Call(NOBODY), 1, Bytes::new())).collect();
     let hashes: Vec<_> = txs.iter().map(|tx| *tx.tx_hash()).collect();
-    let mut builder = world.chain.begin_block(START_S).unwrap();
-    for tx in txs {
-        builder.execute(tx).unwrap();
-    }
-    let block = builder.seal();
+    let block = world.seal(txs);
     assert_eq!(block.header.gas_used, 63_000);
     let cumulative: Vec<_> =
         block.receipts.iter().map(|r| r.envelope.cumulative_gas_used()).collect();
@@ -94,12 +80,12 @@ fn an_invalid_transaction_changes_nothing_and_the_block_goes_on() {
     builder.execute(first.clone()).unwrap();
     let error = builder.execute(first).unwrap_err();
     assert_eq!(error.to_string(), "nonce too low: next nonce 1, tx nonce 0");
-    let block = builder.seal();
+    let block = builder.seal().block;
     assert_eq!((block.transactions.len(), block.header.gas_used), (1, 21_000));
 }
 
 #[test]
-fn a_block_that_is_not_sealed_leaves_no_trace() {
+fn a_block_that_is_not_pushed_leaves_no_trace() {
     let mut world = World::new();
     let contract = world.deploy(&STORE);
     let before = world.chain.state().balance(&world.signer.address());
@@ -107,16 +93,42 @@ fn a_block_that_is_not_sealed_leaves_no_trace() {
     let tx = world.tx(TxKind::Call(contract), 0, word(5));
     let mut builder = world.chain.begin_block(START_S).unwrap();
     builder.execute(tx).unwrap();
-    drop(builder);
+    let sealed = builder.seal();
     let state = world.chain.state();
     assert_eq!(state.balance(&world.signer.address()), before);
     assert_eq!(state.storage_at(&contract, &U256::ZERO), U256::ZERO);
     assert_eq!(world.chain.head().hash, head);
+    // And on another head it has no place any more.
+    world.seal(Vec::new());
+    assert!(matches!(world.chain.push(sealed), Err(ChainError::NotOnHead { .. })));
+}
+
+#[test]
+fn a_block_is_the_same_after_it_was_stored() {
+    let mut world = World::new();
+    let contract = world.deploy(&STORE);
+    let (deployed, called) =
+        (world.chain.head().clone(), world.tx(TxKind::Call(contract), 0, word(5)));
+    let unsigned = TxEip1559 {
+        chain_id: 31337,
+        gas_limit: 21_000,
+        to: TxKind::Call(NOBODY),
+        max_fee_per_gas: 2_000_000_000,
+        ..TxEip1559::default()
+    };
+    let unsigned = assay_evm::impersonate(unsigned.into(), contract);
+    world.chain.set_nonce(contract, 0);
+    world.chain.set_balance(contract, ether(1));
+    let mixed = world.seal(vec![called, unsigned]);
+    for block in [deployed, mixed] {
+        assert_eq!(Block::decode(&block.encode()).unwrap(), *block);
+    }
+    assert!(Block::decode(&[0xc0]).is_err());
 }
 
 #[test]
 fn gas_is_bounded_by_the_block() {
-    let mut world = World::new();
+    let world = World::new();
     let signer = world.signer.clone();
     let tx = |nonce, gas_limit| {
         let tx = TxEip1559 {
@@ -152,8 +164,8 @@ fn base_fee_follows_the_gas_of_the_parent() {
 #[test]
 fn time_may_stand_still_but_not_run_back() {
     let mut world = World::new();
-    world.chain.begin_block(START_S).unwrap().seal();
-    world.chain.begin_block(START_S + 3).unwrap().seal();
+    world.seal_at(START_S, Vec::new());
+    world.seal_at(START_S + 3, Vec::new());
     let error = world.chain.begin_block(START_S + 2).unwrap_err();
     assert!(matches!(error, ChainError::Timestamp { timestamp, parent }
         if timestamp == START_S + 2 && parent == START_S + 3));

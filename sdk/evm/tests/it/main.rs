@@ -3,14 +3,17 @@
 
 mod blocks;
 mod calls;
+mod proofs;
 mod state;
+
+use std::sync::Arc;
 
 use alloy::consensus::transaction::SignerRecoverable;
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy::primitives::{Address, Bytes, TxKind, U256, bytes};
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
-use assay_evm::{Chain, ChainConfig, SignedTx, TxReceiptRecord};
+use assay_evm::{Block, Chain, ChainConfig, SignedTx, TxReceiptRecord};
 
 /// Empty calldata: returns slot 0. Otherwise writes the first word there.
 const STORE: Bytes = bytes!("36600f5760005460005260206000f35b60003560005500");
@@ -60,11 +63,22 @@ impl World {
     fn mine(&mut self, to: TxKind, value: u64, input: Bytes) -> TxReceiptRecord {
         let tx = self.tx(to, value, input);
         self.chain.validate(&tx).unwrap();
-        let timestamp = self.chain.head().timestamp();
-        let mut block = self.chain.begin_block(timestamp).unwrap();
-        let receipt = block.execute(tx).unwrap().clone();
-        block.seal();
-        receipt
+        let block = self.seal(vec![tx]);
+        block.receipts[0].clone()
+    }
+
+    /// Seals a block with these transactions, at the time of the head.
+    fn seal(&mut self, txs: Vec<SignedTx>) -> Arc<Block> {
+        self.seal_at(self.chain.head().timestamp(), txs)
+    }
+
+    fn seal_at(&mut self, timestamp: u64, txs: Vec<SignedTx>) -> Arc<Block> {
+        let mut builder = self.chain.begin_block(timestamp).unwrap();
+        for tx in txs {
+            builder.execute(tx).unwrap();
+        }
+        let sealed = builder.seal();
+        self.chain.push(sealed).unwrap()
     }
 
     fn deploy(&mut self, runtime: &Bytes) -> Address {

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, Bytes, TxKind, U256};
 use assay_evm::{ChainError, MAX_SNAPSHOTS, STATE_HISTORY_BLOCKS, StateError};
 
-use crate::{START_S, STORE, SUICIDE, World, word};
+use crate::{STORE, SUICIDE, World, word};
 
 const NOBODY: Address = Address::repeat_byte(0x11);
 
@@ -52,23 +52,53 @@ fn history_is_kept_for_its_length_and_no_longer() {
     world.mine(TxKind::Call(NOBODY), 5, Bytes::new());
     let last = STATE_HISTORY_BLOCKS as u64 + 1;
     for _ in 1..last {
-        world.chain.begin_block(START_S).unwrap().seal();
+        world.seal(Vec::new());
     }
     assert_eq!(world.chain.head().number(), last);
     assert_eq!(world.chain.state_at(1).unwrap().balance(&NOBODY), U256::from(5));
     let error = world.chain.state_at(0).unwrap_err();
     assert_eq!(error, StateError::Pruned { number: 0, oldest: 1 });
+    assert_eq!(world.chain.rewind(0).unwrap_err(), error);
 }
 
 #[test]
-fn what_is_set_by_hand_belongs_to_the_head() {
+fn what_is_set_by_hand_is_there_now_and_in_the_next_block() {
     let mut world = World::new();
-    world.chain.begin_block(START_S).unwrap().seal();
+    world.seal(Vec::new());
     world.chain.set_balance(NOBODY, U256::from(5));
-    world.chain.begin_block(START_S).unwrap().seal();
-    world.chain.set_balance(NOBODY, U256::from(6));
-    let at = |number| world.chain.state_at(number).unwrap().balance(&NOBODY);
-    assert_eq!((at(0), at(1), at(2)), (U256::ZERO, U256::from(5), U256::from(6)));
+    let at = |world: &World, n| world.chain.state_at(n).unwrap().balance(&NOBODY);
+    assert_eq!(world.chain.state().balance(&NOBODY), U256::from(5));
+    // A sealed block stays what its state root says.
+    assert_eq!(at(&world, 1), U256::ZERO);
+    world.seal(Vec::new());
+    assert_eq!((at(&world, 1), at(&world, 2)), (U256::ZERO, U256::from(5)));
+}
+
+#[test]
+fn a_rewind_takes_blocks_back_and_the_chain_goes_on() {
+    let mut world = World::new();
+    let contract = world.deploy(&STORE);
+    let early = world.chain.snapshot().unwrap();
+    for value in [1, 2, 3] {
+        world.mine(TxKind::Call(contract), 0, word(value));
+    }
+    let late = world.chain.snapshot().unwrap();
+    world.chain.set_balance(NOBODY, U256::from(5));
+    let dropped = world.chain.rewind(2).unwrap();
+    assert_eq!(dropped.iter().map(|block| block.number()).collect::<Vec<_>>(), [3, 4]);
+    let slot = |world: &World| world.chain.state().storage_at(&contract, &U256::ZERO);
+    assert_eq!((slot(&world), world.chain.head().number()), (U256::ONE, 2));
+    assert_eq!(world.chain.state().balance(&NOBODY), U256::ZERO);
+    assert_eq!(world.chain.state().root(), world.chain.head().header.state_root);
+    assert_eq!(world.chain.state_at(3).unwrap_err(), StateError::UnknownBlock);
+    // A snapshot of a block that is gone is gone; one of a block that stayed is not.
+    assert!(world.chain.revert(late).is_none());
+    world.nonce = 2;
+    world.mine(TxKind::Call(contract), 0, word(9));
+    assert_eq!((slot(&world), world.chain.head().number()), (U256::from(9), 3));
+    assert_eq!(world.chain.rewind(4).unwrap_err(), StateError::UnknownBlock);
+    assert_eq!(world.chain.revert(early).unwrap().len(), 2);
+    assert_eq!(slot(&world), U256::ZERO);
 }
 
 #[test]

@@ -22,20 +22,18 @@ use axum::{
 };
 use futures::stream;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
 
 const BYTES: &[u8] = b"the true bytes";
 
 /// A daemon with the given calls; ends when dropped.
 struct Liar {
     addr: SocketAddr,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Liar {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: AbortOnDrop,
 }
 
 impl Liar {
@@ -46,7 +44,7 @@ impl Liar {
             router.route(&format!("/api/v0{path}"), route.clone())
         });
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { addr, task }
+        Self { addr, _task: AbortOnDrop(task) }
     }
 
     fn client(&self) -> KuboStore {
@@ -76,6 +74,46 @@ fn endless(status: StatusCode, taken: Arc<AtomicUsize>) -> MethodRouter {
         });
         (status, Body::from_stream(chunks)).into_response()
     })
+}
+
+/// One byte after the other, without end and without haste.
+fn drips() -> MethodRouter {
+    post(|| async {
+        let mut pause = tokio::time::interval(Duration::from_millis(10));
+        let bytes = stream::poll_fn(move |context| {
+            pause.poll_tick(context).map(|_| Some(Ok::<_, Infallible>(Bytes::from_static(b" "))))
+        });
+        Body::from_stream(bytes)
+    })
+}
+
+/// A daemon below HTTP: gives this answer to whatever comes, and closes the connection.
+async fn raw(answer: &'static [u8]) -> (KuboStore, AbortOnDrop) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = KuboStore::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            // The end of a request without a body, or of the head of one: enough to answer.
+            let mut read = 0;
+            while !request[..read].windows(4).any(|end| end == b"\r\n\r\n") {
+                let bytes = stream.read(&mut request[read..]).await.unwrap();
+                assert!(bytes > 0, "the client left in the middle of its request");
+                read += bytes;
+            }
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    (client, AbortOnDrop(task))
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn hangs() -> MethodRouter {
@@ -176,17 +214,12 @@ async fn an_endless_answer_is_cut_off() {
 
 #[tokio::test]
 async fn a_daemon_that_hangs_is_left() {
-    let stalls =
-        || post(|| async { Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()) });
-    for route in [hangs, || {
+    fn stalls() -> MethodRouter {
         post(|| async { Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()) })
-    }] {
-        let liar = Liar::start(&[
-            ("/block/get", route()),
-            ("/block/put", route()),
-            ("/version", stalls()),
-        ])
-        .await;
+    }
+    for route in [hangs, stalls, drips] {
+        let calls = ["/block/get", "/block/put", "/pin/ls", "/version"];
+        let liar = Liar::start(&calls.map(|call| (call, route()))).await;
         let client =
             KuboStore::with_timeout(&format!("http://{}", liar.addr), Duration::from_millis(100))
                 .unwrap();
@@ -196,8 +229,103 @@ async fn a_daemon_that_hangs_is_left() {
             client.put(Bytes::from_static(BYTES)).await,
             Err(StoreError::Timeout { .. })
         ));
+        assert!(matches!(
+            client.is_pinned(digest_of(BYTES)).await,
+            Err(StoreError::Timeout { .. })
+        ));
         assert!(matches!(client.health().await, Err(StoreError::Timeout { .. })));
     }
+    // It takes the block and hangs over the pin: the block counts as not stored.
+    let liar = Liar::start(&[
+        ("/block/put", says(json!({ "Key": key(BYTES), "Size": BYTES.len() }))),
+        ("/pin/add", hangs()),
+    ])
+    .await;
+    let url = format!("http://{}", liar.addr);
+    let client = KuboStore::with_timeout(&url, Duration::from_millis(100)).unwrap();
+    let put = client.put(Bytes::from_static(BYTES)).await;
+    assert!(matches!(put, Err(StoreError::Timeout { .. })), "{put:?}");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    // Cut off before the length or the last chunk that it announced, in its head, before its head.
+    for half in [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nthe true"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\nthe true\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\ne\r\nthe true",
+        b"HTTP/1.1 200 OK\r\ncontent-len",
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nthe true bytes",
+    ] {
+        let (client, _daemon) = raw(half).await;
+        let error = client.get(digest_of(BYTES)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+        assert!(error.is_retryable());
+        let error = client.health().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    }
+    // Without a length the end of the connection ends the answer: only its hash shows what it is.
+    let (client, _daemon) = raw(b"HTTP/1.1 200 OK\r\n\r\nthe true").await;
+    let error = client.get(digest_of(BYTES)).await.unwrap_err();
+    assert!(matches!(error, StoreError::CidMismatch { .. }), "{error:?}");
+    let (client, _daemon) = raw(b"HTTP/1.1 200 OK\r\n\r\nthe true bytes").await;
+    assert_eq!(client.get(digest_of(BYTES)).await.unwrap(), BYTES);
+    // Bytes behind the announced length are not part of the answer.
+    let (client, _daemon) =
+        raw(b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nthe true bytes and more").await;
+    assert_eq!(client.get(digest_of(BYTES)).await.unwrap(), BYTES);
+    // Nor is another address followed that it names instead of an answer.
+    let (client, _daemon) =
+        raw(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
+    let error = client.get(digest_of(BYTES)).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Daemon { message } if message.contains("307")),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn another_size_is_refused() {
+    for size in [0, 13, 15, u64::MAX] {
+        let liar = Liar::start(&[
+            ("/block/put", says(json!({ "Key": key(BYTES), "Size": size }))),
+            ("/pin/add", says(json!({ "Pins": [key(BYTES)] }))),
+        ])
+        .await;
+        let error = liar.client().put(Bytes::from_static(BYTES)).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Daemon { message } if message.contains("of the 14 of")),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn words_of_a_daemon_cannot_write_on_a_terminal() {
+    let trick = "\u{1b}[2Jgone\r\n\u{9b}31mERROR another line";
+    let liar = Liar::start(&[
+        ("/block/get", refuses(trick)),
+        ("/version", says(json!({ "Version": trick, "Commit": "", "Repo": "" }))),
+        ("/block/put", says(json!({ "Key": trick, "Size": 14 }))),
+    ])
+    .await;
+    let client = liar.client();
+    for text in [
+        client.get(digest_of(BYTES)).await.unwrap_err().to_string(),
+        client.health().await.unwrap(),
+        client.put(Bytes::from_static(BYTES)).await.unwrap_err().to_string(),
+    ] {
+        assert!(text.contains("gone") && !text.contains(char::is_control), "{text:?}");
+    }
+    // Nor fill a log.
+    let long = Liar::start(&[(
+        "/block/get",
+        post(|| async { (StatusCode::INTERNAL_SERVER_ERROR, "x".repeat(60_000)) }),
+    )])
+    .await;
+    let text = long.client().get(digest_of(BYTES)).await.unwrap_err().to_string();
+    assert!(text.len() < 600, "{} characters", text.len());
 }
 
 #[tokio::test]
@@ -226,8 +354,10 @@ async fn answers_that_are_no_answers() {
         ("/version", post(|| async { "<html>a gateway</html>" })),
         ("/block/put", says(json!({ "Key": 7 }))),
         ("/pin/ls", says(json!([]))),
+        ("/block/get", post(|| async { (StatusCode::BAD_GATEWAY, "[".repeat(60_000)) })),
     ])
     .await;
+    assert!(matches!(liar.client().get(digest_of(BYTES)).await, Err(StoreError::Daemon { .. })));
     assert!(matches!(liar.client().health().await, Err(StoreError::Daemon { .. })));
     assert!(matches!(
         liar.client().put(Bytes::from_static(BYTES)).await,
@@ -238,7 +368,7 @@ async fn answers_that_are_no_answers() {
         Err(StoreError::Daemon { .. })
     ));
     // No such call at all: status 404 and no words of Kubo.
-    let error = liar.client().get(digest_of(BYTES)).await.unwrap_err();
+    let error = Liar::start(&[]).await.client().get(digest_of(BYTES)).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::Daemon { message } if message.contains("404")),
         "{error:?}"

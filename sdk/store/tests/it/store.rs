@@ -7,7 +7,17 @@ use assay_store::{
     cid_of, digest_of,
 };
 
-use crate::Running;
+use tempfile::TempDir;
+
+use crate::{Running, config};
+
+impl Running {
+    async fn call(&self, call: &str) -> (u16, String) {
+        let url = format!("{}/api/v0/{call}", self.server.url());
+        let answer = reqwest::Client::new().post(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
 
 #[tokio::test]
 async fn put_get_and_pin() {
@@ -108,6 +118,50 @@ async fn damaged_file_is_an_error_and_is_repaired_by_the_next_put() {
 }
 
 #[tokio::test]
+async fn a_full_store_refuses_and_can_be_freed() {
+    const UNIT: usize = 4096;
+    let folder = TempDir::new().unwrap();
+    let store = Running::start_with(folder, 4 * UNIT as u64).await;
+    // The space that they take on disk counts: one, one and two units.
+    let kept: Vec<Bytes> = [1, UNIT, UNIT + 1].map(|bytes| vec![5; bytes].into()).into();
+    for bytes in &kept {
+        store.client.put(bytes.clone()).await.unwrap();
+    }
+    let full = |error: StoreError| {
+        assert!(
+            matches!(&error, StoreError::Daemon { message } if message.contains("is full") && message.contains("16384")),
+            "{error:?}"
+        );
+    };
+    full(store.client.put(Bytes::from_static(b"one more")).await.unwrap_err());
+    let Running { folder, server, .. } = store;
+    server.stop().await;
+    let store = Running::start_with(folder, 4 * UNIT as u64).await;
+    full(store.client.put(Bytes::from_static(b"one more")).await.unwrap_err());
+    assert!(!store.client.is_pinned(digest_of(b"one more")).await.unwrap());
+    // What is there stays readable, can be stored again, and can be repaired.
+    let damaged = store.file("blocks", digest_of(&kept[1]));
+    fs::write(&damaged, b"half").unwrap();
+    for bytes in &kept {
+        assert_eq!(store.client.put(bytes.clone()).await.unwrap(), digest_of(bytes));
+        assert_eq!(store.client.get(digest_of(bytes)).await.unwrap(), bytes);
+    }
+    // Freed: what nobody pins any more, and nothing else.
+    assert_eq!(store.call("repo/gc").await, (200, String::new()));
+    let gone = digest_of(&kept[2]);
+    assert_eq!(store.call(&format!("pin/rm?arg={}", cid_of(gone))).await.0, 200);
+    let removed = format!("{{\"Key\":{{\"/\":\"{}\"}}}}\n", cid_of(gone));
+    assert_eq!(store.call("repo/gc").await, (200, removed));
+    assert!(matches!(store.client.get(gone).await, Err(StoreError::NotFound { .. })));
+    for bytes in [&b"one more"[..], b"and one"] {
+        store.client.put(Bytes::from_static(bytes)).await.unwrap();
+    }
+    full(store.client.put(Bytes::from_static(b"too much")).await.unwrap_err());
+    assert_eq!(store.client.get(digest_of(&kept[0])).await.unwrap(), kept[0]);
+    store.server.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_at_the_address() {
     let store = Running::start().await;
     let url = store.server.url();
@@ -140,23 +194,23 @@ async fn taken_port_and_taken_folder_have_their_own_errors() {
     let store = Running::start().await;
     let addr = store.server.local_addr();
     let other = store.folder.path().join("other");
-    let taken =
-        StoreServer::start(StoreServerConfig { listen: addr, folder: other }).await.err().unwrap();
+    let taken = StoreServer::start(StoreServerConfig { listen: addr, ..config(other) })
+        .await
+        .err()
+        .unwrap();
     assert!(
         matches!(&taken, StoreError::Bind { addr: asked, source } if *asked == addr && source.kind() == ErrorKind::AddrInUse),
         "{taken:?}"
     );
     assert!(taken.to_string().contains(&addr.to_string()), "{taken}");
 
-    let listen = "127.0.0.1:0".parse().unwrap();
     let folder = store.folder.path().join("store");
-    let in_use = StoreServer::start(StoreServerConfig { listen, folder }).await.err().unwrap();
+    let in_use = StoreServer::start(config(folder)).await.err().unwrap();
     assert!(matches!(in_use, StoreError::InUse { .. }), "{in_use:?}");
 
     let file = store.folder.path().join("a-file");
     fs::write(&file, b"").unwrap();
-    let not_a_folder =
-        StoreServer::start(StoreServerConfig { listen, folder: file }).await.err().unwrap();
+    let not_a_folder = StoreServer::start(config(file)).await.err().unwrap();
     assert!(matches!(not_a_folder, StoreError::Io { .. }), "{not_a_folder:?}");
     store.server.stop().await;
 }

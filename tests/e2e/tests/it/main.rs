@@ -4,6 +4,7 @@
 mod bad_input;
 mod commands;
 mod crash;
+mod ipfs;
 mod ledger;
 mod openai;
 
