@@ -52,3 +52,18 @@ sol!(
     RandomBeacon,
     "artifacts/RandomBeacon.json"
 );
+sol!(
+    #[sol(rpc, all_derives)]
+    BlockhashBeacon,
+    "artifacts/BlockhashBeacon.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    DrandBeacon,
+    "artifacts/DrandBeacon.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    Deployer,
+    "artifacts/Deployer.json"
+);

@@ -12,7 +12,7 @@ use alloy::{
 use serde::Deserialize;
 
 /// Committed artifacts: name of the contract and JSON with `abi` and `bytecode`.
-const ARTIFACTS: [(&str, &str); 9] = [
+const ARTIFACTS: [(&str, &str); 11] = [
     ("CorToken", include_str!("../artifacts/CorToken.json")),
     ("Parameters", include_str!("../artifacts/Parameters.json")),
     ("ModelRegistry", include_str!("../artifacts/ModelRegistry.json")),
@@ -21,7 +21,9 @@ const ARTIFACTS: [(&str, &str); 9] = [
     ("Session", include_str!("../artifacts/Session.json")),
     ("SessionQueue", include_str!("../artifacts/SessionQueue.json")),
     ("SessionPayment", include_str!("../artifacts/SessionPayment.json")),
-    ("RandomBeacon", include_str!("../artifacts/RandomBeacon.json")),
+    ("BlockhashBeacon", include_str!("../artifacts/BlockhashBeacon.json")),
+    ("DrandBeacon", include_str!("../artifacts/DrandBeacon.json")),
+    ("Deployer", include_str!("../artifacts/Deployer.json")),
 ];
 /// Characters of a decoded value that are kept: revert data is untrusted.
 const MAX_TEXT: usize = 1024;
