@@ -204,7 +204,11 @@ pub struct SessionOpenArgs {
     /// Reserves at most this many.
     #[arg(long, default_value_t = 4)]
     pub max_nodes: u8,
-    /// A lane: ADDRESS:COR, the router's key and the most that it may spend. May be repeated.
+    /// A node that is dedicated to the key's account and shall serve the session. May be repeated; 0 for --min-nodes and
+    /// --max-nodes then leaves drawn nodes out.
+    #[arg(long, value_name = "NODE")]
+    pub dedicated: Vec<u32>,
+    /// A lane: ADDRESS:COR, the router's key and the money that is reserved for it. May be repeated.
     #[arg(long = "lane", value_name = "ADDRESS:COR")]
     pub lanes: Vec<String>,
 }
@@ -247,9 +251,18 @@ pub struct TaskSubmitArgs {
     /// Node that shall serve it; default: chosen by the session's seed.
     #[arg(long, default_value_t = 0)]
     pub node: u32,
-    /// Seconds until the task is refunded if nobody answers.
+    /// Seconds that the first node has for its answer.
     #[arg(long, default_value_t = 60)]
     pub deadline_s: u64,
+    /// Answers wanted, each by another node, each paid: 1 to 8.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub redundancy: u8,
+    /// Nodes that are asked one after the other for an answer.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub attempts: u8,
+    /// Let the session's nodes claim the task instead of giving it to one.
+    #[arg(long, conflicts_with = "node")]
+    pub pull: bool,
 }
 
 #[derive(Debug, Args)]

@@ -65,7 +65,7 @@ struct Row {
 }
 
 fn state_name(state: u8) -> &'static str {
-    ["none", "ephemeral", "reserved", "exiting", "exited"]
+    ["none", "ephemeral", "dedicated", "draining", "exiting", "exited", "jailed"]
         .get(usize::from(state))
         .unwrap_or(&"unknown")
 }

@@ -1,8 +1,11 @@
 //! `assay session open|show|close`.
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{
+    Address, B256, U256,
+    aliases::{U80, U96},
+};
 use anyhow::{Context, Result, ensure};
-use assay_bindings::{Session, SessionPayment};
+use assay_bindings::{ModelRegistry, RandomBeacon, Session, SessionPayment};
 use assay_chain::Chain;
 use assay_types::ModelId;
 use serde_json::{Value, json};
@@ -28,35 +31,42 @@ pub async fn run(global: &Global, command: SessionCommand) -> Result<()> {
     }
 }
 
+/// COR's place among the assets.
+const COR_ASSET: u8 = 0;
+
 /// What a session is opened with.
 pub struct Opening {
     pub model_id: ModelId,
     pub deposit: u128,
     pub min_nodes: u8,
     pub max_nodes: u8,
+    /// Nodes dedicated to the opener.
+    pub dedicated: Vec<u32>,
     pub lanes: Vec<(Address, u128)>,
+}
+
+/// Minor units of COR as the contracts take them; the supply fits 96 bits.
+pub fn minor(amount: u128) -> Result<U96> {
+    U96::try_from(amount).ok().context("there is less COR than that")
 }
 
 /// Opens a session and returns its number.
 pub async fn open_session(wallet: &Wallet, opening: &Opening) -> Result<u64> {
     wallet.allow_payment(U256::from(opening.deposit)).await?;
+    let lane = |(holder, allotment): &(Address, u128)| {
+        anyhow::Ok(Session::LaneTerms { holder: *holder, allotment: minor(*allotment)? })
+    };
     let call = Session::openCall {
         terms: Session::OpenTerms {
             modelId: opening.model_id.0,
+            asset: COR_ASSET,
             minNodes: opening.min_nodes,
             maxNodes: opening.max_nodes,
-            // The price is the model's floor, which is frozen: there is nothing to be surprised by.
-            maxPriceIn: alloy::primitives::aliases::U96::MAX,
-            maxPriceOut: alloy::primitives::aliases::U96::MAX,
-            deposit: opening.deposit,
-            lanes: opening
-                .lanes
-                .iter()
-                .map(|(holder, allotment)| Session::LaneTerms {
-                    holder: *holder,
-                    allotment: *allotment,
-                })
-                .collect(),
+            dedicated: opening.dedicated.clone(),
+            maxPriceIn: U80::MAX,
+            maxPriceOut: U80::MAX,
+            deposit: minor(opening.deposit)?,
+            lanes: opening.lanes.iter().map(lane).collect::<Result<_>>()?,
         },
     };
     let receipt = wallet.send(wallet.chain.deployment.sessions, call).await?;
@@ -86,6 +96,7 @@ async fn open(global: &Global, network: Network, args: SessionOpenArgs) -> Resul
         deposit: parse_cor(&args.deposit)?,
         min_nodes: args.min_nodes,
         max_nodes: args.max_nodes,
+        dedicated: args.dedicated,
         lanes: args.lanes.iter().map(String::as_str).map(parse_lane).collect::<Result<_>>()?,
     };
     let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
@@ -113,41 +124,83 @@ async fn show(global: &Global, chain: &Chain, session: u64) -> Result<()> {
         "there is no session {session} on this chain"
     );
     let info = contract.sessionOf(session).call().await?;
-    let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);
-    let funds = payment.sessionFunds(session).call().await?;
-    let seed_known = !contract.seedOf(session).call().await?.is_zero();
+    let beacon = RandomBeacon::new(chain.deployment.beacon, &chain.provider);
+    let seed = match info.current.seedRound {
+        0 => B256::ZERO,
+        round => beacon.valueOf(round).call().await?,
+    };
+    let models = ModelRegistry::new(chain.deployment.models, &chain.provider);
+    let model_id = models.modelAt(info.model).call().await?.modelId;
     let value = json!({
         "session": session,
-        "state": state_name(info.state as u8),
+        "state": state_name(info.state),
         "owner": info.owner,
-        "model_id": info.modelId,
-        "nodes": info.nodes,
+        "model_id": model_id,
+        "nodes": info.current.nodes,
+        "dedicated_nodes": info.current.dedicated,
+        "reservations": info.reservations,
+        "seed_round": info.current.seedRound,
+        "seed_known": !seed.is_zero(),
+        "draws": info.drawRound != 0,
+        "rotates_at": info.rotatesAt.to::<u64>(),
         "price_in": info.priceIn.to_string(),
         "price_out": info.priceOut.to_string(),
-        "free": funds.free.to_string(),
-        "held": funds.held.to_string(),
-        "seed_known": seed_known,
+        "terms_version": info.termsVersion,
+        "lanes": lanes(chain, session).await?,
         "ends_at": info.endsAt.to::<u64>(),
     });
-    ui::show(global.json, &value, |value| {
-        describe(value, U256::from(funds.free), U256::from(funds.held))
-    })
+    ui::show(global.json, &value, describe)
 }
 
-fn describe(value: &Value, free: U256, held: U256) -> String {
+/// The lanes of a session with their holders and their money.
+async fn lanes(chain: &Chain, session: u64) -> Result<Vec<Value>> {
+    let contract = Session::new(chain.deployment.sessions, &chain.provider);
+    let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);
+    let count = contract.laneCount(session).call().await?.to::<u32>();
+    let mut lanes = Vec::new();
+    for lane in 0..count {
+        let info = contract.laneOf(session, lane).call().await?;
+        let funds = payment.fundsOf(session, lane).call().await?;
+        lanes.push(json!({
+            "lane": lane,
+            "holder": info.holder,
+            "free": funds.free.to_string(),
+            "held": funds.held.to_string(),
+            "next_nonce": funds.nextNonce,
+            "reclaim_at": info.reclaimAt.to::<u64>(),
+        }));
+    }
+    Ok(lanes)
+}
+
+fn describe(value: &Value) -> String {
+    let amount = |value: &Value| {
+        let minor: U256 = value.as_str().unwrap_or_default().parse().unwrap_or_default();
+        cor(minor)
+    };
     let nodes: Vec<String> =
         value["nodes"].as_array().into_iter().flatten().map(ToString::to_string).collect();
     let mut text = format!(
-        "session {}: {}\n  owner  {}\n  nodes  {}\n  free   {}\n  held   {}",
+        "session {}: {}\n  owner  {}\n  model  {}\n  nodes  {}\n  price  {} and {} per million tokens of prompt and answer",
         value["session"],
         value["state"].as_str().unwrap_or_default(),
         value["owner"].as_str().unwrap_or_default(),
+        value["model_id"].as_str().unwrap_or_default(),
         if nodes.is_empty() { "none yet".into() } else { nodes.join(", ") },
-        cor(free),
-        cor(held),
+        amount(&value["price_in"]),
+        amount(&value["price_out"]),
     );
-    if value["state"] == "open" {
-        text.push_str("\n  waits for its nodes: an oracle draws them within seconds");
+    for lane in value["lanes"].as_array().into_iter().flatten() {
+        text.push_str(&format!(
+            "\n  lane {} {}  free {}, held {}",
+            lane["lane"],
+            lane["holder"].as_str().unwrap_or_default(),
+            amount(&lane["free"]),
+            amount(&lane["held"]),
+        ));
+    }
+    if value["draws"] == true {
+        text.push_str("\n  waits for nodes: an oracle draws them within seconds");
     }
     if let Some(ends_at) = value["ends_at"].as_u64().filter(|at| *at > 0) {
         text.push_str(&format!(

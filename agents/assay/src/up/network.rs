@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use alloy::{
     eips::BlockId,
-    primitives::{aliases::U96, utils::Unit},
+    primitives::{aliases::U80, utils::Unit},
     providers::Provider,
 };
 use anyhow::{Context, Result, bail};
-use assay_bindings::{ModelRegistry, NodePool, Session};
+use assay_bindings::{COR, ModelRegistry, Parameters, RandomBeacon, Session};
 use assay_chain::Chain;
 use assay_engine::Engine;
 use assay_engine_mistral::MistralEngine;
@@ -25,10 +25,10 @@ use crate::{
     wallet::Wallet,
 };
 
-/// Price of a prompt token in wei of COR: 10 COR for a million.
-const FLOOR_IN: u64 = 10_000_000_000_000;
-/// Price of a generated token: 20 COR for a million.
-const FLOOR_OUT: u64 = 20_000_000_000_000;
+/// Price of a million prompt tokens in minor units: 10 COR.
+const FLOOR_IN: u128 = 10 * COR;
+/// Price of a million generated tokens: 20 COR.
+const FLOOR_OUT: u128 = 20 * COR;
 /// Deposit of the router's session, and what the router may spend of it.
 const SESSION_COR: u128 = 1_000;
 /// Slots of each miner: the most, so that every session may reserve it.
@@ -153,13 +153,18 @@ async fn register_model(base: &Foundation, engine: &MistralEngine) -> Result<net
     let info = engine.info();
     let signer = base.accounts.deployer.signer.clone();
     let wallet = Wallet::connect(&base.rpc_url, base.deployment.clone(), signer).await?;
-    let call = ModelRegistry::registerCall {
+    let floor = ModelRegistry::Floor {
+        asset: 0,
+        priceIn: U80::from(FLOOR_IN),
+        priceOut: U80::from(FLOOR_OUT),
+    };
+    let registration = ModelRegistry::ModelRegistration {
         modelId: info.model_id.0,
         manifestDigest: manifest,
-        floorIn: U96::from(FLOOR_IN),
-        floorOut: U96::from(FLOOR_OUT),
-        royaltyBps: 0,
+        floors: vec![floor],
+        ..Default::default()
     };
+    let call = ModelRegistry::registerCall { registration };
     wallet.send(base.deployment.models, call).await?;
     Ok(network::ServedModel {
         name: info.model.clone(),
@@ -229,8 +234,10 @@ async fn start_miners(
 /// Waits until the slots that were just registered count: a draw takes only those that were active when
 /// its session was opened.
 async fn wait_for_slots(chain: &Chain) -> Result<()> {
-    let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
-    let active_from = head_time(chain).await? + pool.activationDelay().call().await?.to::<u64>();
+    let parameters = Parameters::new(chain.deployment.parameters, &chain.provider);
+    let version = parameters.currentVersion().call().await?;
+    let delay = parameters.nodeTermsOf(version).call().await?.activationDelay;
+    let active_from = head_time(chain).await? + u64::from(delay);
     while head_time(chain).await? < active_from {
         tokio::time::sleep(POLL).await;
     }
@@ -258,14 +265,20 @@ async fn open_and_wait(
         deposit,
         min_nodes: 1,
         max_nodes: miners.min(MAX_SESSION_NODES),
+        dedicated: Vec::new(),
         lanes: vec![(base.accounts.router.address(), deposit)],
     };
     let session =
         open_session(&wallet, &opening).await.context("the client's session cannot be opened")?;
     steps.say(format!("session {session}: opened, waits for its nodes and its seed"));
     let contract = Session::new(base.deployment.sessions, &chain.provider);
+    let beacon = RandomBeacon::new(base.deployment.beacon, &chain.provider);
     let begun = tokio::time::Instant::now();
-    while contract.seedOf(session).call().await?.is_zero() {
+    loop {
+        let round = contract.sessionOf(session).call().await?.current.seedRound;
+        if round != 0 && !beacon.valueOf(round).call().await?.is_zero() {
+            break;
+        }
         if begun.elapsed() > SESSION_START {
             bail!(
                 "session {session} got no nodes within {SESSION_START:?}: run again with --log info to see why"
@@ -273,7 +286,7 @@ async fn open_and_wait(
         }
         tokio::time::sleep(POLL).await;
     }
-    let nodes = contract.sessionOf(session).call().await?.nodes;
+    let nodes = contract.sessionOf(session).call().await?.current.nodes;
     steps.say(format!("session {session}: active with nodes {nodes:?}"));
     Ok(session)
 }
@@ -294,7 +307,8 @@ mod tests {
     #[test]
     fn the_smallest_request_pays_for_the_tip() {
         // The router's prompt bound is at least its template allowance, 256 tokens; the tip is 0.001 COR.
-        let fee = 256 * FLOOR_IN + FLOOR_OUT;
-        assert!(u128::from(fee) >= DeployConfig::development().tip, "{fee}");
+        let fee = assay_protocol::money::fee_up(256, 1, FLOOR_IN, FLOOR_OUT);
+        let tip = DeployConfig::development().assets[0].tip;
+        assert!(fee >= tip, "{fee}");
     }
 }
