@@ -150,18 +150,7 @@ contract Session is ISession {
 
     /// What is never changed is read from `Parameters` once.
     function _fetchTerms(uint16 version, AssetId asset, uint96 tip) internal returns (TaskTerms memory taskTerms) {
-        SessionTerms memory held = _sessionTerms(version);
-        taskTerms = TaskTerms({
-            minerBps: held.minerBps,
-            routerBps: held.routerBps,
-            maxDeadline: held.maxDeadline,
-            attemptTime: held.attemptTime,
-            revealTime: held.revealTime,
-            settleDelay: held.settleDelay,
-            maxAttempts: held.maxAttempts,
-            reservationTimeout: held.reservationTimeout,
-            tip: tip
-        });
+        taskTerms = SessionWordsLib.taskTerms(_sessionTerms(version), tip);
         _taskTerms[version][asset] = taskTerms;
     }
 
@@ -266,7 +255,7 @@ contract Session is ISession {
         if (drawn.length == 0) return _drawAgain(sessionId, words, order);
         words.order.drawRound = 0;
         if (state == SessionState.Active) _retire(sessionId, words, named);
-        _begin(sessionId, words, _joined(named, drawn), named.length);
+        _begin(sessionId, words, NodeSet.joined(named, drawn), named.length);
         ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
     }
 
@@ -598,10 +587,6 @@ contract Session is ISession {
         if (Lane.unwrap(lane) > words.order.lanes) revert Session_UnknownLane(sessionId, lane);
         info = _lanes[sessionId][lane];
         if (Lane.unwrap(lane) == 0) info.holder = words.deed.owner;
-    }
-
-    function _joined(NodeId[] memory one, NodeId[] memory other) internal pure returns (NodeId[] memory) {
-        return (NodeSet.pack(one) | NodeSet.pack(other) << (32 * one.length)).unpack();
     }
 
     function _known(SessionId sessionId) internal view returns (SessionWords storage words) {

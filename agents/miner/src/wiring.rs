@@ -21,7 +21,7 @@ use crate::{
     link::{Identity, LINKS, Link, LinkParts},
     registration::Registration,
     status::Stats,
-    worker::{Sessions, Tools, Worker},
+    worker::{Outlets, Sessions, Tools, Worker},
 };
 
 /// Blocks that wait for the intake; the source waits when it is full.
@@ -210,7 +210,7 @@ fn serve(
     let clock = Arc::new(ChainClock::new(parts.block_time_s));
     let (worker, worker_inputs) = mpsc::channel(WORKER_BUFFER);
     let (committer, committer_inputs) = mpsc::unbounded_channel();
-    let worker_done = CancellationToken::new();
+    let (worker_done, outlets) = (CancellationToken::new(), Outlets::default());
     let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
     let identity = Identity::new(parts.ledger.as_ref(), parts.node, config.capacity);
     let tools = Tools {
@@ -241,6 +241,7 @@ fn serve(
         tools: Arc::new(tools),
         capacity: config.capacity,
         inputs: worker_inputs,
+        outlets: outlets.clone(),
         done: worker_done.clone(),
     };
     runtime.spawn(Phase::Work, "worker", boxed(worker_service.run(drain.clone(), work.clone())));
@@ -262,6 +263,7 @@ fn serve(
         stats: stats.clone(),
         health: health.clone(),
         worker,
+        outlets,
         drain,
     };
     start_links(&config.router_urls, shared, &mut runtime);

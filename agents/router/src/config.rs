@@ -35,14 +35,13 @@ pub const MAX_LINKS: usize = 512;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest first frame: before the key is proven nobody may send megabytes.
 pub const MAX_HELLO_BYTES: usize = 4096;
-/// Frames that wait to be written to one miner: an offer is up to 2 MiB.
+/// Frames that wait to be written to one miner: an offer is up to 2 MiB. All tasks of a node can be resumed
+/// at once.
 pub const WRITE_QUEUE: usize = 64;
 /// Commands that wait for one connection.
 pub const COMMAND_QUEUE: usize = 256;
-/// Most tasks that a miner may say it runs at once.
-pub const MAX_CAPACITY: u32 = 256;
-/// Silent ping intervals after which a miner is gone.
-pub const MISSED_PINGS: u32 = 3;
+/// Most tasks that a node gets at once, whatever it says: a node has at most 8 slots.
+pub const MAX_CAPACITY: u32 = 32;
 /// Pins, submissions and receipts that are under way at once.
 pub const MAX_CHORES: usize = 64;
 /// How long a stopping router waits for chores: a few blocks of a fast chain.
@@ -94,6 +93,8 @@ pub struct RouterConfig {
     pub first_token_timeout: Duration,
     /// Time between two tokens.
     pub token_timeout: Duration,
+    /// Time that tasks wait for a node whose connection dropped: some of its tries to come back.
+    pub resume_timeout: Duration,
     /// Block that events are read from when the database is new: the deployment's.
     pub start_block: u64,
 }
@@ -109,6 +110,7 @@ impl RouterConfig {
             deadline_s: 60,
             first_token_timeout: Duration::from_secs(45),
             token_timeout: Duration::from_secs(20),
+            resume_timeout: Duration::from_secs(5),
             start_block: 0,
         }
     }

@@ -179,13 +179,19 @@ impl ChainPort for LiveChain {
 
     async fn operator_of(&self, node: NodeId) -> Result<Option<Address>, PortError> {
         let pool = NodePool::new(self.chain.deployment.nodes, &self.chain.provider);
-        match timeout(READ_TIMEOUT, pool.nodeOf(node.0).call()).await.map_err(failed)? {
-            Ok(found) => Ok(Some(found.operator)),
-            Err(error) => {
-                let unknown = error.as_decoded_error::<NodePool::NodePool_UnknownNode>();
-                if unknown.is_some() { Ok(None) } else { Err(failed(error)) }
-            }
-        }
+        let operator =
+            match timeout(READ_TIMEOUT, pool.nodeOf(node.0).call()).await.map_err(failed)? {
+                Ok(found) => found.operator,
+                Err(error) => {
+                    let unknown = error.as_decoded_error::<NodePool::NodePool_UnknownNode>();
+                    return if unknown.is_some() { Ok(None) } else { Err(failed(error)) };
+                }
+            };
+        // A node that has left keeps its record, but its key speaks for it no more.
+        let call = pool.nodeByOperator(operator);
+        let registered =
+            timeout(READ_TIMEOUT, call.call()).await.map_err(failed)?.map_err(failed)?;
+        Ok((registered == node.0).then_some(operator))
     }
 
     async fn submit(&self, task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {

@@ -5,10 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use alloy::signers::local::PrivateKeySigner;
 use assay_runtime::{BoxError, Health, Phase, Running, Runtime, RuntimeError};
 use assay_store::ContentStore;
-use axum::{Router, serve::ListenerExt};
+use axum::{
+    Router,
+    serve::{ListenerExt, TapIo},
+};
 use futures::future::BoxFuture;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -165,6 +168,8 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
         scope,
         signer,
         chain: chain.clone(),
+        ledger: ledger.clone(),
+        resume_timeout: config.resume_timeout,
         drain: intake.clone(),
         stop: links_end.clone(),
     });
@@ -210,6 +215,17 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Router
     Ok((listener, bound))
 }
 
+/// Small frames go out at once: Nagle's algorithm costs 40 ms on the first token.
+fn without_delay(
+    listener: TcpListener,
+) -> TapIo<TcpListener, impl FnMut(&mut TcpStream) + Send + 'static> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its delay");
+        }
+    })
+}
+
 /// The HTTP service.
 struct Web {
     routes: Router,
@@ -221,11 +237,7 @@ impl Web {
     async fn serve(self, listener: TcpListener, work: CancellationToken) -> Result<(), BoxError> {
         let _links = self.links_end.drop_guard();
         let _connections = self.closing.clone().drop_guard();
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delay");
-            }
-        });
+        let listener = without_delay(listener);
         let service = self.routes.into_make_service_with_connect_info::<SocketAddr>();
         let closing = self.closing.clone();
         let serving = axum::serve(listener, service)
@@ -298,4 +310,21 @@ fn not_ready(ledger: &Ledger, hub: &Hub, config: &RouterConfig) -> Option<String
     }
     let reachable = ready.iter().any(|s| s.nodes.iter().any(|n| connected.contains(n)));
     (!reachable).then(|| "no node of its sessions is connected".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::serve::Listener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connections_socket_does_not_wait_for_more_to_send() {
+        let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut listener = without_delay(listener);
+        let (client, (accepted, _)) =
+            tokio::join!(TcpStream::connect(address), Listener::accept(&mut listener));
+        assert!(!client.unwrap().nodelay().unwrap(), "the system's default is a delay");
+        assert!(accepted.nodelay().unwrap());
+    }
 }

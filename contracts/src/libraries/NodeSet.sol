@@ -48,4 +48,8 @@ library NodeSet {
         }
         return unpack(left);
     }
+
+    function joined(NodeId[] memory one, NodeId[] memory other) internal pure returns (NodeId[] memory) {
+        return unpack(pack(one) | pack(other) << (32 * one.length));
+    }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {SessionTerms} from "../interfaces/IParameters.sol";
 import {Reservation, SessionState} from "../interfaces/ISession.sol";
 import {AssetId, ModelIndex} from "../types/Ids.sol";
 import {NodeSet} from "./NodeSet.sol";
@@ -110,6 +111,20 @@ library SessionWordsLib {
     /// Unix seconds; the last one in which the draw that waits may take place.
     function drawUntil(Order memory order) internal pure returns (uint40) {
         return order.drawRound == 0 ? 0 : order.asOf + order.window;
+    }
+
+    function taskTerms(SessionTerms memory terms, uint96 tip) internal pure returns (TaskTerms memory) {
+        return TaskTerms({
+            minerBps: terms.minerBps,
+            routerBps: terms.routerBps,
+            maxDeadline: terms.maxDeadline,
+            attemptTime: terms.attemptTime,
+            revealTime: terms.revealTime,
+            settleDelay: terms.settleDelay,
+            maxAttempts: terms.maxAttempts,
+            reservationTimeout: terms.reservationTimeout,
+            tip: tip
+        });
     }
 
     function current(SessionWords storage self) internal view returns (Reservation memory) {

@@ -7,7 +7,9 @@ use multihash_codetable::{Code, MultihashDigest};
 use crate::StoreError;
 
 /// Code of plain bytes in the multicodec table.
-const RAW: u64 = 0x55;
+pub(crate) const RAW: u64 = 0x55;
+/// Code of nodes with links.
+pub(crate) const DAG_PB: u64 = 0x70;
 /// Code of sha-256 in the multicodec table.
 const SHA2_256: u64 = 0x12;
 /// A CID in any base of the table, of the 36 bytes used here, is far below this; longer texts are refused unread.
@@ -24,10 +26,14 @@ pub fn digest_of(bytes: &[u8]) -> B256 {
 
 /// CIDv1 (raw, sha2-256) of the block with this digest.
 pub fn cid_of(digest: B256) -> Cid {
+    cid_of_kind(RAW, digest)
+}
+
+pub(crate) fn cid_of_kind(kind: u64, digest: B256) -> Cid {
     // `wrap` fails above 64 bytes only; a digest has 32.
     let hash =
         cid::multihash::Multihash::<64>::wrap(SHA2_256, digest.as_slice()).unwrap_or_default();
-    Cid::new_v1(RAW, hash)
+    Cid::new_v1(kind, hash)
 }
 
 /// Digest of the block that this CID names.
@@ -36,17 +42,26 @@ pub fn cid_of(digest: B256) -> Cid {
 /// [`StoreError::BadCid`] for anything but CIDv1, raw, sha2-256 of 32 bytes: other CIDs name nothing
 /// that stands on chain.
 pub fn digest_from_cid(cid: &Cid) -> Result<B256, StoreError> {
-    let hash = cid.hash();
-    if cid.version() != cid::Version::V1 || cid.codec() != RAW || hash.code() != SHA2_256 {
-        return Err(StoreError::BadCid {
-            cid: cid.to_string(),
-            reason: "it is not a CIDv1 of a raw block under sha2-256",
-        });
+    match kind_and_digest(cid)? {
+        (RAW, digest) => Ok(digest),
+        _ => Err(bad_kind(cid, "it is not a CIDv1 of a raw block under sha2-256")),
     }
-    B256::try_from(hash.digest()).map_err(|_| StoreError::BadCid {
-        cid: cid.to_string(),
-        reason: "its sha2-256 digest is not 32 bytes",
-    })
+}
+
+/// Kind and digest of the block that this CID names: [`RAW`] or [`DAG_PB`].
+pub(crate) fn kind_and_digest(cid: &Cid) -> Result<(u64, B256), StoreError> {
+    let hash = cid.hash();
+    let known = matches!(cid.codec(), RAW | DAG_PB);
+    if cid.version() != cid::Version::V1 || !known || hash.code() != SHA2_256 {
+        return Err(bad_kind(cid, "it is not a CIDv1 of a raw block or a file under sha2-256"));
+    }
+    let digest = B256::try_from(hash.digest());
+    let digest = digest.map_err(|_| bad_kind(cid, "its sha2-256 digest is not 32 bytes"))?;
+    Ok((cid.codec(), digest))
+}
+
+fn bad_kind(cid: &Cid, reason: &'static str) -> StoreError {
+    StoreError::BadCid { cid: cid.to_string(), reason }
 }
 
 /// Reads a CID from text, with or without `/ipfs/` before it.

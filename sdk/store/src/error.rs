@@ -68,6 +68,14 @@ pub enum StoreError {
         /// Why it does not do.
         reason: &'static str,
     },
+    /// The CID names a tree of blocks that this network would not have written for any content.
+    #[error("the file {cid} cannot be read: {reason}; ask whoever named it for the right CID")]
+    BadFile {
+        /// Its root.
+        cid: String,
+        /// Why it does not do.
+        reason: &'static str,
+    },
     /// The address given for the daemon is none.
     #[error(
         "{url:?} is not the address of a Kubo RPC: {reason}; give one like http://127.0.0.1:5001"
@@ -138,6 +146,7 @@ impl StoreError {
             Self::CidMismatch { .. }
             | Self::TooLarge { .. }
             | Self::BadCid { .. }
+            | Self::BadFile { .. }
             | Self::BadUrl { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. }

@@ -1,13 +1,15 @@
 //! Content store: client of the Kubo RPC that checks every read, and an embedded Kubo-compatible server.
 //!
 //! What the network stores is one raw block of at most [`MAX_BLOCK_BYTES`]; the sha-256 digest of its
-//! bytes stands on chain and is, with a fixed prefix, its CIDv1. Agents use [`ContentStore`], which
+//! bytes stands on chain and is, with a fixed prefix, its CIDv1. Longer content is a UnixFS file of such
+//! blocks ([`put_content`]). Nothing is stored without being pinned. Agents use [`ContentStore`], which
 //! [`KuboStore`] implements over the RPC of any Kubo daemon; [`StoreServer`] is such a daemon for a
 //! machine that has none: blocks in a folder, no peers.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod address;
 mod client;
+mod content;
 mod disk;
 mod error;
 mod gateway;
@@ -18,15 +20,13 @@ use assay_types::B256;
 use async_trait::async_trait;
 
 pub use address::{cid_of, digest_from_cid, digest_of, parse_cid};
+pub use assay_types::MAX_BLOCK_BYTES;
 pub use bytes::Bytes;
 pub use cid::Cid;
 pub use client::{CALL_TIMEOUT, KuboStore};
+pub use content::{content_cid, get_content, put_content};
 pub use error::StoreError;
 pub use server::{DEFAULT_LIMIT_BYTES, StoreServer, StoreServerConfig};
-
-/// Largest block, in bytes. One raw block has the plain sha-256 of its bytes as its address, which
-/// is what the contracts hold; above 1 MiB daemons refuse a single block and peers do not exchange it.
-pub const MAX_BLOCK_BYTES: usize = 1 << 20;
 
 /// Where requests and results are kept, by the sha-256 digest of their bytes.
 #[async_trait]

@@ -2,30 +2,37 @@
 //!
 //! The router sends [`FromRouter`], the miner [`FromMiner`]. Both begin with a signed challenge:
 //! `Challenge` → `Hello` → `Welcome` (or `Error`), each side signing the other's nonce.
+//!
+//! A stream is cut at every multiple of [`RECEIPT_EVERY_TOKENS`]: no `Token` frame reaches across one,
+//! and the [`StreamReceipt`] over the tokens so far comes before anything else of the task. `Done` comes
+//! after a receipt over all tokens. So whatever a router has shown, it holds the node's signature over
+//! all of it but the last few tokens.
+//!
+//! When a connection drops, the task goes on. The miner connects again, the router asks with `Resume` for
+//! the stream from the first token that it does not have.
 
 use alloy::{
     primitives::{Address, B256, Bytes, Signature, keccak256},
-    sol_types::SolValue,
+    sol_types::{SolStruct, SolValue},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{EndReason, NodeId, TaskId, TaskRequest};
+use crate::{EndReason, NodeId, RequestSignatureError, StreamHash, TaskId, TaskRequest, domain};
 
 /// Version of the frames; both sides must speak the same.
-pub const LINK_VERSION: u32 = 1;
+pub const LINK_VERSION: u32 = 2;
 /// Largest frame: a request block of 1 MiB as hex, and its envelope.
 pub const MAX_FRAME_BYTES: usize = (2 << 20) + (64 << 10);
 /// A receipt is signed after this many tokens: little enough to lose, rare enough to sign.
 pub const RECEIPT_EVERY_TOKENS: u32 = 32;
-/// Seconds between pings; a peer that is silent for three of them is gone.
+/// Seconds between pings: far below what a proxy or a NAT lets a connection be silent.
 pub const PING_INTERVAL_S: u64 = 5;
+/// A peer that says nothing for so many ping intervals is gone.
+pub const MISSED_PINGS: u32 = 3;
 /// Domain of the challenge that a router signs.
 pub const DOMAIN_LINK_ROUTER: &str = "assay.link.router.v1";
 /// Domain of the challenge that a miner signs.
 pub const DOMAIN_LINK_MINER: &str = "assay.link.miner.v1";
-/// Domain of a receipt.
-pub const DOMAIN_RECEIPT: &str = "assay.link.receipt.v1";
-
 /// What one side of the link signs: the other side's nonce, bound to chain, queue and both parties.
 pub fn challenge_hash(
     domain: &str,
@@ -38,11 +45,60 @@ pub fn challenge_hash(
     keccak256((keccak256(domain.as_bytes()), chain_id, queue, node.0, router, nonce).abi_encode())
 }
 
-/// What a miner signs after every [`RECEIPT_EVERY_TOKENS`] tokens.
-pub fn receipt_hash(chain_id: u64, queue: Address, task: TaskId, seq: u32, stream: B256) -> B256 {
-    keccak256(
-        (keccak256(DOMAIN_RECEIPT.as_bytes()), chain_id, queue, task.0, seq, stream).abi_encode(),
-    )
+alloy::sol! {
+    /// What a node signs (EIP-712, the domain of requests) over the tokens that it has streamed so far. One
+    /// that contradicts the committed answer proves that the node showed something else.
+    #[derive(Debug, PartialEq, Eq)]
+    struct StreamReceipt {
+        bytes32 taskId;
+        uint32 nodeId;
+        uint32 seq;
+        bytes32 streamHash;
+    }
+}
+
+impl StreamReceipt {
+    /// The receipt of `node` over the first `seq` tokens of a stream.
+    pub fn new(task: TaskId, node: NodeId, seq: u32, stream_hash: B256) -> Self {
+        Self { taskId: task.0, nodeId: node.0, seq, streamHash: stream_hash }
+    }
+
+    /// The hash to sign.
+    pub fn signing_hash(&self, chain_id: u64, queue: Address) -> B256 {
+        self.eip712_signing_hash(&domain(chain_id, queue))
+    }
+
+    /// Who signed.
+    ///
+    /// # Errors
+    /// If it is no signature, or one of the two that the same signer could have made.
+    pub fn signer(
+        &self,
+        chain_id: u64,
+        queue: Address,
+        signature: &Signature,
+    ) -> Result<Address, RequestSignatureError> {
+        if signature.normalize_s().is_some() {
+            return Err(RequestSignatureError::Malleable);
+        }
+        Ok(signature.recover_address_from_prehash(&self.signing_hash(chain_id, queue))?)
+    }
+
+    /// Whether an answer of these ids is another one than the one that was streamed.
+    pub fn contradicts(&self, ids: &[u32]) -> bool {
+        let streamed = usize::try_from(self.seq).ok().and_then(|seq| ids.get(..seq));
+        streamed.is_none_or(|ids| StreamHash::of(TaskId(self.taskId), ids) != self.streamHash)
+    }
+}
+
+/// The version that a first frame names, also if the rest of it cannot be read: so that the older side is
+/// told to update.
+pub fn version_of(text: &str) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    serde_json::from_str::<Versioned>(text).ok().map(|frame| frame.version)
 }
 
 /// Carries a request as its ABI encoding in hex: 128-bit amounts do not survive JSON numbers.
@@ -71,6 +127,9 @@ pub struct Offer {
     pub signature: Signature,
     /// Canonical bytes of the request block; their sha-256 is the request's digest.
     pub block: Bytes,
+    /// Whether tokens are streamed. Of the nodes of one redundant task only the leader's are: the others
+    /// say `Sealed` at the end, so that nothing can be copied before their commits.
+    pub stream: bool,
 }
 
 /// Frames that a router sends.
@@ -97,6 +156,13 @@ pub enum FromRouter {
     },
     /// Serve this.
     Offer(Box<Offer>),
+    /// The connection was lost after the task was accepted: go on here.
+    Resume {
+        /// The task.
+        task: TaskId,
+        /// Tokens that the router has: the first one that it wants.
+        seq: u32,
+    },
     /// Stop this task: its client is gone.
     Cancel {
         /// The task.
@@ -158,7 +224,7 @@ pub enum FromMiner {
         /// What happened and what to do.
         message: String,
     },
-    /// Tokens in order.
+    /// Tokens in order, at most up to the next multiple of [`RECEIPT_EVERY_TOKENS`].
     Token {
         /// The task.
         task: TaskId,
@@ -175,9 +241,9 @@ pub enum FromMiner {
         task: TaskId,
         /// Tokens covered.
         seq: u32,
-        /// [`StreamHash`](crate::StreamHash) over them.
+        /// [`StreamHash`] over them.
         stream_hash: B256,
-        /// By the node's operator key, over [`receipt_hash`].
+        /// By the node's operator key, over the [`StreamReceipt`].
         signature: Signature,
     },
     /// The answer is complete and pinned; the commit follows on chain.
@@ -194,6 +260,11 @@ pub enum FromMiner {
         output_digest: B256,
         /// Stream hash of the whole answer.
         stream_hash: B256,
+    },
+    /// The answer of a task without a stream is complete; its commit will show it.
+    Sealed {
+        /// The task.
+        task: TaskId,
     },
     /// The task failed after it was accepted.
     Error {
@@ -220,6 +291,8 @@ pub enum FromMiner {
 
 #[cfg(test)]
 mod tests {
+    use alloy::signers::{SignerSync, local::PrivateKeySigner};
+
     use super::*;
 
     #[test]
@@ -248,9 +321,60 @@ mod tests {
             },
             signature: Signature::test_signature(),
             block: Bytes::from_static(b"{}"),
+            stream: true,
         }));
         let text = serde_json::to_string(&offer).unwrap();
         assert_eq!(serde_json::from_str::<FromRouter>(&text).unwrap(), offer, "{text}");
+    }
+
+    /// Written out word by word, as a contract would hash it.
+    #[test]
+    fn a_receipt_is_hashed_as_eip712_says() {
+        let (chain_id, queue) = (31337_u64, Address::repeat_byte(0x42));
+        let (task, hash) = (TaskId(B256::repeat_byte(7)), B256::repeat_byte(8));
+        let receipt = StreamReceipt::new(task, NodeId(3), 64, hash);
+        let text = |text: &str| keccak256(text.as_bytes());
+        let kind =
+            text("StreamReceipt(bytes32 taskId,uint32 nodeId,uint32 seq,bytes32 streamHash)");
+        let struct_hash = keccak256((kind, task.0, 3_u32, 64_u32, hash).abi_encode());
+        let domain = text(
+            "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)",
+        );
+        let domain = (domain, text("Assay"), text("1"), chain_id, queue).abi_encode();
+        let digest = [&[0x19, 0x01], keccak256(domain).as_slice(), struct_hash.as_slice()].concat();
+        assert_eq!(receipt.signing_hash(chain_id, queue), keccak256(digest));
+    }
+
+    #[test]
+    fn a_receipt_speaks_for_its_signer_chain_queue_and_node_alone() {
+        let key = PrivateKeySigner::random();
+        let queue = Address::repeat_byte(0x42);
+        let task = TaskId(B256::repeat_byte(7));
+        let receipt = StreamReceipt::new(task, NodeId(3), 2, StreamHash::of(task, &[5, 6]));
+        let signature = key.sign_hash_sync(&receipt.signing_hash(1, queue)).unwrap();
+        assert_eq!(receipt.signer(1, queue, &signature).unwrap(), key.address());
+        assert_ne!(receipt.signer(2, queue, &signature).unwrap(), key.address());
+        assert_ne!(receipt.signer(1, Address::ZERO, &signature).unwrap(), key.address());
+        let other = StreamReceipt { nodeId: 4, ..receipt.clone() };
+        assert_ne!(other.signer(1, queue, &signature).unwrap(), key.address());
+        let order = alloy::primitives::uint!(
+            0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141_U256
+        );
+        let high = Signature::new(signature.r(), order - signature.s(), !signature.v());
+        let refused = receipt.signer(1, queue, &high);
+        assert!(matches!(refused, Err(RequestSignatureError::Malleable)), "{refused:?}");
+
+        assert!(!receipt.contradicts(&[5, 6]) && !receipt.contradicts(&[5, 6, 7]));
+        assert!(receipt.contradicts(&[5]) && receipt.contradicts(&[5, 7]));
+    }
+
+    #[test]
+    fn a_version_is_read_from_frames_of_another_version() {
+        let text = r#"{"type":"challenge","version":9,"something":"new"}"#;
+        assert!(serde_json::from_str::<FromRouter>(text).is_err());
+        assert_eq!(version_of(text), Some(9));
+        assert_eq!(version_of("{\"version\":-1}"), None);
+        assert_eq!(version_of("[]"), None);
     }
 
     proptest::proptest! {
@@ -258,6 +382,7 @@ mod tests {
         fn any_text_never_panics(text: String) {
             let _ = serde_json::from_str::<FromMiner>(&text);
             let _ = serde_json::from_str::<FromRouter>(&text);
+            let _ = version_of(&text);
         }
     }
 }

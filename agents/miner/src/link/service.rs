@@ -9,17 +9,17 @@ use assay_types::{
     link::{FromMiner, MAX_FRAME_BYTES, PING_INTERVAL_S},
 };
 use futures::{SinkExt, StreamExt};
-use tokio::{net::TcpStream, sync::mpsc, time::Instant};
+use tokio::{net::TcpStream, sync::mpsc, time::MissedTickBehavior};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    tungstenite::{self, Message, protocol::WebSocketConfig},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Action, Identity, State};
 use crate::{
     status::Stats,
-    worker::{self, LinkRef},
+    worker::{self, LinkRef, Outlets},
 };
 
 /// First pause before connecting again; it doubles up to the longest.
@@ -32,11 +32,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for saying goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A peer that is silent for this many pings is gone.
-const MISSED_PINGS: u32 = 3;
-/// Frames that wait for a slow router: some minutes of tokens of eight tasks. More, and it is
-/// disconnected; the tasks go on.
-const FRAME_BUFFER: usize = 8192;
+/// Frames besides those of running tasks that wait for a slow router, e.g. refusals of its offers. More,
+/// and it is disconnected; the tasks go on.
+const FRAME_BUFFER: usize = 1024;
+/// Bytes of a task's frames that are written before the next task has its turn.
+const TURN_BYTES: usize = 64 << 10;
 
 /// Condition of readiness: linked to at least one router.
 pub(crate) const LINKS: &str = "links";
@@ -50,6 +50,8 @@ pub(crate) struct LinkParts {
     pub stats: Arc<Stats>,
     pub health: Health,
     pub worker: mpsc::Sender<worker::Input>,
+    /// What routers come back for.
+    pub outlets: Outlets,
     /// Cancelled when the node takes no more tasks.
     pub drain: CancellationToken,
 }
@@ -92,17 +94,12 @@ impl Link {
 
     /// One connection; returns why it ended.
     async fn connection(&self, opened: &mut bool, stop: &CancellationToken) -> String {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_FRAME_BYTES))
-            .max_frame_size(Some(MAX_FRAME_BYTES));
-        // Nagle's algorithm off: it costs 40 ms on the first token.
-        let connect = connect_async_with_config(self.url.as_str(), Some(config), true);
         let connected = tokio::select! {
             () = stop.cancelled() => return "the miner stops".into(),
-            connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connect) => connected,
+            connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connect(&self.url)) => connected,
         };
         let socket = match connected {
-            Ok(Ok((socket, _))) => socket,
+            Ok(Ok(socket)) => socket,
             Ok(Err(error)) => {
                 return format!("cannot connect: {error}; check that the router runs");
             }
@@ -119,7 +116,10 @@ impl Link {
             link: None,
         };
         let reason = connection.serve(socket, outgoing, stop).await;
-        *opened = connection.link.is_some();
+        if let Some(link) = &connection.link {
+            link.close();
+            *opened = true;
+        }
         if *opened && parts.stats.link_down() == 0 {
             parts.health.fail(LINKS, format!("no link to a router: {reason}"));
         }
@@ -145,35 +145,20 @@ impl Connection<'_> {
         mut outgoing: mpsc::Receiver<FromMiner>,
         stop: &CancellationToken,
     ) -> String {
-        let started = Instant::now();
-        let mut heard = started;
         let interval = Duration::from_secs(PING_INTERVAL_S);
-        let mut ping = tokio::time::interval_at(started + interval, interval);
-        let (mut seq, mut drained) = (0_u64, false);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut drained = false;
         let drain = self.parts.drain.clone();
         loop {
-            let written = tokio::select! {
+            let frames = tokio::select! {
                 () = stop.cancelled() => {
-                    let mut frames = Vec::new();
-                    while let Ok(frame) = outgoing.try_recv() {
-                        frames.push(frame);
-                    }
-                    let _ = write(&mut socket, frames).await;
-                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+                    self.say_the_rest(&mut socket, &mut outgoing).await;
                     return "the miner stops".into();
                 }
                 () = self.overrun.cancelled() => return "the router reads too slowly".into(),
                 message = socket.next() => match message {
-                    Some(Ok(message)) => {
-                        heard = Instant::now();
-                        match self.read(message).await {
-                            Ok(frames) => write(&mut socket, frames).await,
-                            Err(reason) => {
-                                let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(None)).await;
-                                return reason;
-                            }
-                        }
-                    }
+                    Some(Ok(message)) => self.read(message).await,
                     Some(Err(error)) => return format!("the connection broke: {error}"),
                     None => return "the router closed the connection".into(),
                 },
@@ -182,22 +167,23 @@ impl Connection<'_> {
                     while let Ok(frame) = outgoing.try_recv() {
                         frames.push(frame);
                     }
-                    write(&mut socket, frames).await
+                    Ok(frames)
                 }
-                _ = ping.tick() => {
-                    if heard.elapsed() >= interval * MISSED_PINGS {
-                        return "the router does not answer".into();
-                    }
-                    if !self.state.is_open() && started.elapsed() >= HANDSHAKE_TIMEOUT {
-                        return "the router did not finish the handshake".into();
-                    }
-                    seq = seq.wrapping_add(1);
-                    let frames = if self.state.is_open() { vec![FromMiner::Ping { seq }] } else { vec![] };
-                    write(&mut socket, frames).await
+                frames = next_of(self.link.as_ref()) => Ok(frames),
+                _ = ticks.tick() => {
+                    let actions = self.state.on_tick();
+                    self.perform(actions).await
                 }
                 () = drain.cancelled(), if !drained && self.state.is_open() => {
                     drained = true;
-                    write(&mut socket, vec![FromMiner::Drain]).await
+                    Ok(vec![FromMiner::Drain])
+                }
+            };
+            let written = match frames {
+                Ok(frames) => write(&mut socket, frames).await,
+                Err(reason) => {
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+                    return reason;
                 }
             };
             if let Err(reason) = written {
@@ -206,8 +192,25 @@ impl Connection<'_> {
         }
     }
 
+    /// What is due when the miner stops, then goodbye.
+    async fn say_the_rest(&self, socket: &mut Socket, outgoing: &mut mpsc::Receiver<FromMiner>) {
+        let mut frames = Vec::new();
+        while let Ok(frame) = outgoing.try_recv() {
+            frames.push(frame);
+        }
+        let mut written = write(socket, frames).await;
+        while written.is_ok()
+            && let Some(link) = &self.link
+            && let Some(outlet) = link.try_next()
+        {
+            written = write(socket, outlet.take(link, TURN_BYTES)).await;
+        }
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+    }
+
     /// What one message asks to be sent; an error ends the connection.
     async fn read(&mut self, message: Message) -> Result<Vec<FromMiner>, String> {
+        self.state.heard();
         let text = match message {
             Message::Text(text) => text,
             // The library answers pings of the protocol itself.
@@ -217,8 +220,14 @@ impl Connection<'_> {
                 return Err("the router sent a binary message: frames are text".into());
             }
         };
+        let actions = self.state.on_text(text.as_str());
+        self.perform(actions).await
+    }
+
+    /// Does it; returns what is to be sent.
+    async fn perform(&mut self, actions: Vec<Action>) -> Result<Vec<FromMiner>, String> {
         let mut frames = Vec::new();
-        for action in self.state.on_text(text.as_str()) {
+        for action in actions {
             match action {
                 Action::Send(frame) => frames.push(frame),
                 Action::Opened { router } => {
@@ -231,6 +240,15 @@ impl Connection<'_> {
                 Action::Offer { task, offer } => {
                     if let Some(link) = self.link.clone() {
                         self.tell(worker::Input::Offer { task, link, offer }).await?;
+                    }
+                }
+                Action::Resume { task, seq } => {
+                    if let Some(link) = self.link.clone()
+                        && let Err((code, message)) = self.parts.outlets.resume(task, link, seq)
+                    {
+                        tracing::info!(url = %self.url, %task, seq, code, "a task is not resumed");
+                        let (code, message) = (code.into(), message.into());
+                        frames.push(FromMiner::Error { task: Some(task), code, message });
                     }
                 }
                 Action::Cancel { task } => {
@@ -252,6 +270,25 @@ impl Connection<'_> {
     }
 }
 
+/// Connects; small frames go out at once.
+async fn connect(url: &str) -> Result<Socket, tungstenite::Error> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_FRAME_BYTES))
+        .max_frame_size(Some(MAX_FRAME_BYTES));
+    // Nagle's algorithm off: it costs 40 ms on the first token.
+    let no_delay = true;
+    let (socket, _) = connect_async_with_config(url, Some(config), no_delay).await?;
+    Ok(socket)
+}
+
+/// Frames of the task whose turn it is; waits until there is one.
+async fn next_of(link: Option<&LinkRef>) -> Vec<FromMiner> {
+    match link {
+        Some(link) => link.next().await.take(link, TURN_BYTES),
+        None => std::future::pending().await,
+    }
+}
+
 /// Puts frames into the socket and flushes once.
 async fn write(socket: &mut Socket, frames: Vec<FromMiner>) -> Result<(), String> {
     if frames.is_empty() {
@@ -267,5 +304,25 @@ async fn write(socket: &mut Socket, frames: Vec<FromMiner>) -> Result<(), String
     match tokio::time::timeout(WRITE_TIMEOUT, all).await {
         Ok(result) => result.map_err(|error| format!("the connection broke: {error}")),
         Err(_) => Err("the router does not read".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_links_socket_does_not_wait_for_more_to_send() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/link", listener.local_addr().unwrap());
+        let accepted = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio_tungstenite::accept_async(stream).await.unwrap()
+        };
+        let (socket, _router) = tokio::join!(connect(&url), accepted);
+        match socket.unwrap().get_ref() {
+            MaybeTlsStream::Plain(stream) => assert!(stream.nodelay().unwrap()),
+            other => panic!("{other:?}"),
+        }
     }
 }

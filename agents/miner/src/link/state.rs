@@ -4,8 +4,8 @@ use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use assay_types::{
     Address, B256, NodeId, TaskId,
     link::{
-        DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
-        challenge_hash,
+        DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, MISSED_PINGS,
+        Offer, challenge_hash, version_of,
     },
 };
 
@@ -14,6 +14,8 @@ use crate::ledger::Ledger;
 /// Frames that cannot be read before the connection is given up: a router that speaks another version
 /// must not be answered for ever.
 const MAX_BAD_FRAMES: u32 = 8;
+/// Ping intervals that the handshake may take.
+const HANDSHAKE_TICKS: u32 = 2;
 
 /// Who we are.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,10 @@ pub(crate) enum Action {
     Offer {
         task: TaskId,
         offer: Box<Offer>,
+    },
+    Resume {
+        task: TaskId,
+        seq: u32,
     },
     Cancel {
         task: TaskId,
@@ -74,15 +80,44 @@ pub(crate) struct State {
     nonce: B256,
     phase: Phase,
     bad_frames: u32,
+    /// Ping intervals since the router said anything.
+    silent: u32,
+    pings: u64,
 }
 
 impl State {
     pub(crate) fn new(identity: Identity, operator: PrivateKeySigner, nonce: B256) -> Self {
-        Self { identity, operator, nonce, phase: Phase::Start, bad_frames: 0 }
+        Self { identity, operator, nonce, phase: Phase::Start, bad_frames: 0, silent: 0, pings: 0 }
     }
 
     pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// The router is there: something came, whatever it is.
+    pub(crate) fn heard(&mut self) {
+        if self.phase == Phase::Open {
+            self.silent = 0;
+        }
+    }
+
+    /// A ping interval has passed.
+    pub(crate) fn on_tick(&mut self) -> Vec<Action> {
+        self.silent += 1;
+        match self.phase {
+            Phase::Closed => vec![],
+            Phase::Open if self.silent > MISSED_PINGS => {
+                self.close(format!("the router was silent for {MISSED_PINGS} pings"))
+            }
+            Phase::Open => {
+                self.pings += 1;
+                vec![Action::Send(FromMiner::Ping { seq: self.pings })]
+            }
+            Phase::Start | Phase::Greeted { .. } if self.silent >= HANDSHAKE_TICKS => {
+                self.close("the router did not finish the handshake".into())
+            }
+            Phase::Start | Phase::Greeted { .. } => vec![],
+        }
     }
 
     /// A text came.
@@ -90,6 +125,9 @@ impl State {
         match serde_json::from_str::<FromRouter>(text) {
             Ok(frame) => self.on_frame(frame),
             Err(_) if self.phase == Phase::Closed => vec![],
+            Err(_) if self.phase == Phase::Start && version_of(text).is_some_and(is_other) => {
+                self.other_version(version_of(text).unwrap_or_default())
+            }
             Err(error) => {
                 self.bad_frames += 1;
                 if self.phase != Phase::Open || self.bad_frames > MAX_BAD_FRAMES {
@@ -119,7 +157,7 @@ impl State {
                 let hash = self.hash(DOMAIN_LINK_ROUTER, router, self.nonce);
                 match signature.recover_address_from_prehash(&hash) {
                     Ok(signer) if signer == router => {
-                        self.phase = Phase::Open;
+                        (self.phase, self.silent) = (Phase::Open, 0);
                         vec![Action::Opened { router }]
                     }
                     _ => self.close(format!("whoever answers does not hold the key of router {router}: check router_urls")),
@@ -129,6 +167,7 @@ impl State {
                 let task = offer.request.task_id(self.identity.queue);
                 vec![Action::Offer { task, offer }]
             }
+            (Phase::Open, FromRouter::Resume { task, seq }) => vec![Action::Resume { task, seq }],
             (Phase::Open, FromRouter::Cancel { task }) => vec![Action::Cancel { task }],
             (Phase::Open, FromRouter::Drain) => vec![Action::Note {
                 code: "drain".into(),
@@ -153,8 +192,8 @@ impl State {
         nonce: B256,
     ) -> Vec<Action> {
         let us = self.identity;
-        if version != LINK_VERSION {
-            return self.close(format!("the router speaks link version {version}, this miner {LINK_VERSION}: update the older one"));
+        if is_other(version) {
+            return self.other_version(version);
         }
         if chain_id != us.chain_id || queue != us.queue {
             return self.close(format!(
@@ -182,10 +221,20 @@ impl State {
         challenge_hash(domain, us.chain_id, us.queue, us.node, router, nonce)
     }
 
+    fn other_version(&mut self, version: u32) -> Vec<Action> {
+        self.close(format!(
+            "the router speaks link version {version}, this miner {LINK_VERSION}: update the older one"
+        ))
+    }
+
     fn close(&mut self, reason: String) -> Vec<Action> {
         self.phase = Phase::Closed;
         vec![Action::Close { reason }]
     }
+}
+
+fn is_other(version: u32) -> bool {
+    version != LINK_VERSION
 }
 
 fn short(text: &str, chars: usize) -> String {
@@ -288,15 +337,47 @@ mod tests {
             let nonce = B256::ZERO;
             state().on_frame(FromRouter::Challenge { version, chain_id, queue, router, nonce })
         };
-        closes(&other(|version, _, _| *version += 1), "link version 2");
+        closes(&other(|version, _, _| *version += 1), "link version 3,");
         closes(&other(|_, chain, _| *chain = 1), "on chain 1,");
         closes(&other(|_, _, queue| *queue = Address::ZERO), "SessionQueue 0x0000");
+    }
+
+    #[test]
+    fn an_unknown_version_is_named_whatever_else_its_challenge_says() {
+        let mut unknown = state();
+        closes(&unknown.on_text(r#"{"type":"challenge","version":7,"new":1}"#), "link version 7,");
+        closes(&state().on_text(r#"{"type":"challenge","version":2}"#), "no frame");
+    }
+
+    #[test]
+    fn a_silent_router_is_given_up_and_one_that_speaks_is_not() {
+        let mut state = open();
+        for _ in 0..MISSED_PINGS {
+            assert!(matches!(state.on_tick()[..], [Action::Send(FromMiner::Ping { .. })]));
+        }
+        state.heard();
+        for _ in 0..MISSED_PINGS {
+            assert!(matches!(state.on_tick()[..], [Action::Send(FromMiner::Ping { .. })]));
+        }
+        closes(&state.on_tick(), "silent");
+        assert!(state.on_tick().is_empty());
+    }
+
+    #[test]
+    fn a_handshake_that_does_not_end_is_given_up() {
+        let mut state = state();
+        state.on_frame(challenge(Address::repeat_byte(8)));
+        state.heard();
+        assert!(state.on_tick().is_empty());
+        closes(&state.on_tick(), "handshake");
     }
 
     #[test]
     fn nothing_is_served_before_the_handshake() {
         let cancel = FromRouter::Cancel { task: TaskId(B256::ZERO) };
         closes(&state().on_frame(cancel.clone()), "out of turn");
+        let resume = FromRouter::Resume { task: TaskId(B256::ZERO), seq: 0 };
+        closes(&state().on_frame(resume), "out of turn");
         let mut greeted = state();
         greeted.on_frame(challenge(Address::repeat_byte(8)));
         closes(&greeted.on_frame(cancel), "out of turn");
@@ -355,6 +436,7 @@ mod tests {
             "challenge",
             "welcome",
             "offer",
+            "resume",
             "cancel",
             "drain",
             "error",

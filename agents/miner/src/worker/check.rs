@@ -2,8 +2,8 @@
 
 use assay_engine::EngineError;
 use assay_types::{
-    B256, Bytes, Lane, MAX_OUTPUT_LIMIT, RequestBlock, SessionId, TaskId, TaskRequest, link::Offer,
-    sha256,
+    Address, B256, Bytes, Lane, MAX_OUTPUT_LIMIT, RequestBlock, SessionId, TaskId, TaskRequest,
+    link::Offer, sha256,
 };
 
 use super::Tools;
@@ -75,9 +75,9 @@ impl Terms {
     }
 }
 
-/// Whether the holder of the lane signed exactly this request for this node. A request that passes is
-/// genuine: what it leads to is its holder's doing.
-pub(crate) async fn genuine(tools: &Tools, offer: &Offer) -> Result<(), Refusal> {
+/// Whether the holder of the lane signed exactly this request for this node, and is the router that offers
+/// it. A request that passes is genuine: what it leads to is its holder's doing.
+pub(crate) async fn genuine(tools: &Tools, offer: &Offer, router: Address) -> Result<(), Refusal> {
     let request = &offer.request;
     if request.nodeId != tools.node.0 {
         return Err(refuse(
@@ -91,7 +91,13 @@ pub(crate) async fn genuine(tools: &Tools, offer: &Offer) -> Result<(), Refusal>
         .map_err(|error| refuse("bad_signature", error.to_string()))?;
     let (session, lane) = (SessionId(request.sessionId), Lane(request.lane));
     match tools.sessions.holder(session, lane).await? {
-        Some(holder) if holder == signer => Ok(()),
+        Some(holder) if holder == signer && holder == router => Ok(()),
+        Some(holder) if holder == signer => Err(refuse(
+            "wrong_router",
+            format!(
+                "router {router} offers a request of {holder}, who holds lane {lane} of session {session}: only the holder may offer it"
+            ),
+        )),
         Some(holder) => Err(refuse(
             "bad_signature",
             format!(

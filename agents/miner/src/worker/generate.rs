@@ -7,7 +7,7 @@ use assay_engine::{GenerateEvent, GenerateRequest};
 use assay_store::StoreError;
 use assay_types::{
     B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, StreamHash, TaskId,
-    link::{FromMiner, RECEIPT_EVERY_TOKENS, receipt_hash},
+    link::{RECEIPT_EVERY_TOKENS, StreamReceipt},
     prompt_hash, seed_g,
 };
 use futures::StreamExt;
@@ -15,7 +15,7 @@ use futures::StreamExt;
 use super::{
     Tools,
     check::{Checked, Refusal, refuse},
-    outlet::Outlet,
+    outlet::{Outlet, Receipt},
 };
 
 /// Pause before the store is tried again; it doubles up to the longest.
@@ -83,11 +83,16 @@ pub(crate) async fn generate(
                 stream.push(id);
                 text.push_str(&piece);
                 tools.stats.token();
-                outlet.token(id, piece);
-                sign_receipt(tools, task, ids.len(), stream.value(), outlet);
+                outlet.token(id, &piece);
+                if ids.len().is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
+                    outlet.receipt(receipt(tools, task, ids.len(), stream.value())?);
+                }
             }
             Some(GenerateEvent::Done { end_reason }) if !ids.is_empty() => {
                 let stream_hash = stream.value();
+                if !ids.len().is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
+                    outlet.receipt(receipt(tools, task, ids.len(), stream_hash)?);
+                }
                 return Ok(Made { ids, text, end_reason, stream_hash, prompt_hash });
             }
             Some(GenerateEvent::Done { .. }) => {
@@ -100,17 +105,21 @@ pub(crate) async fn generate(
     }
 }
 
-fn sign_receipt(tools: &Tools, task: TaskId, count: usize, stream_hash: B256, outlet: &Outlet) {
-    if !count.is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
-        return;
-    }
+/// Signs for the tokens so far.
+fn receipt(
+    tools: &Tools,
+    task: TaskId,
+    count: usize,
+    stream_hash: B256,
+) -> Result<Receipt, Refusal> {
     let seq = u32::try_from(count).unwrap_or(u32::MAX);
-    let hash = receipt_hash(tools.ledger.chain_id(), tools.ledger.queue(), task, seq, stream_hash);
-    match tools.operator.sign_hash_sync(&hash) {
-        Ok(signature) => outlet.receipt(FromMiner::Receipt { task, seq, stream_hash, signature }),
-        // A router may do without; the commit does not need it.
-        Err(error) => tracing::error!(%task, %error, "a receipt could not be signed"),
-    }
+    let hash = StreamReceipt::new(task, tools.node, seq, stream_hash)
+        .signing_hash(tools.ledger.chain_id(), tools.ledger.queue());
+    let signature = tools
+        .operator
+        .sign_hash_sync(&hash)
+        .map_err(|error| refuse("internal", format!("a receipt could not be signed: {error}")))?;
+    Ok(Receipt { seq, stream_hash, signature })
 }
 
 /// Pins the result block and returns its digest. Tries until the task's job is stopped by its deadline.

@@ -68,7 +68,7 @@ pub(crate) async fn serve(tools: &Tools, terms: Terms, source: Source, outlet: O
         outlet.end(FromMiner::Decline { task: terms.task, code: code.into(), message });
     };
     if let Source::Offer(offer) = &source
-        && let Err(refusal) = genuine(tools, offer).await
+        && let Err(refusal) = genuine(tools, offer, outlet.router().unwrap_or_default()).await
     {
         decline(refusal);
         return Outcome::Forged;

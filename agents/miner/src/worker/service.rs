@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use assay_chain::DatabaseError;
 use assay_types::{
-    TaskId,
+    Address, TaskId,
     link::{FromMiner, Offer},
     sha256,
 };
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LinkRef, Tools,
+    LinkRef, Outlets, Tools,
     check::{Terms, genuine},
     job::{Outcome, Source, serve},
     outlet::Outlet,
@@ -46,6 +46,8 @@ pub(crate) struct Worker {
     pub tools: Arc<Tools>,
     pub capacity: u8,
     pub inputs: mpsc::Receiver<Input>,
+    /// Where links find what their routers come back for.
+    pub outlets: Outlets,
     /// Cancelled when no answer can come any more.
     pub done: CancellationToken,
 }
@@ -144,7 +146,7 @@ impl Worker {
             Action::Decline { task, link, offer, code, message } => {
                 self.decline(task, &link, (code, message));
                 if jobs.aside.len() < MAX_ASIDE {
-                    self.drop_if_genuine(task, offer, &mut jobs.aside);
+                    self.drop_if_genuine(task, link.router, offer, &mut jobs.aside);
                 }
             }
             Action::Cancel { job, task, link } => {
@@ -152,6 +154,7 @@ impl Worker {
                 match running.filter(|running| running.outlet.belongs_to(link.router)) {
                     Some(running) => {
                         running.cancelled = true;
+                        running.outlet.mute(link);
                         running.abort.abort();
                     }
                     None => {
@@ -177,7 +180,9 @@ impl Worker {
         jobs: &mut Jobs,
     ) {
         let (task, deadline_s) = (terms.task, terms.deadline_s);
-        let outlet = Outlet::new(task, terms.request_digest, link);
+        // A task of the chain is shown to nobody until its router asks for it.
+        let stream = matches!(&source, Source::Offer(offer) if offer.stream);
+        let outlet = self.outlets.open(task, terms.request_digest, link, stream);
         let (tools, frames) = (self.tools.clone(), outlet.clone());
         let abort = jobs.set.spawn(async move { serve(&tools, terms, source, frames).await });
         let job = Job { id, task, deadline_s, outlet, abort, cancelled: false };
@@ -201,12 +206,13 @@ impl Worker {
         };
         let Some(job) = jobs.by_tokio.remove(&id) else { return Ok(()) };
         state.ended(job.task, job.id);
+        self.outlets.retire(&job.outlet);
         match outcome {
             Some(Outcome::Answered | Outcome::Forged) => return Ok(()),
             Some(Outcome::GivenUp) => {}
             // Stopped after its answer was stored: it stands.
             None if self.tools.answers.is_answered(job.task)? => return Ok(()),
-            None if job.cancelled => self.tools.stats.failed("cancelled"),
+            None if job.cancelled => self.fail(&job, "cancelled", "stopped as its router asked"),
             None => self.fail(&job, "internal", "the node failed; offer the task to another one"),
         }
         self.drop_task(job.task, job.deadline_s)
@@ -248,7 +254,7 @@ impl Worker {
         aside.spawn(async move {
             let digest = outlet.request_digest();
             let same = offer.request.requestDigest == digest && sha256(&offer.block) == digest;
-            let refusal = match genuine(&tools, &offer).await {
+            let refusal = match genuine(&tools, &offer, link.router).await {
                 Ok(()) if same => None,
                 Ok(()) => {
                     Some(("bad_request", "another request of this nonce is being served".into()))
@@ -258,7 +264,7 @@ impl Worker {
             match refusal {
                 None => {
                     outlet.give_block(offer.block);
-                    outlet.attach(link);
+                    outlet.attach(link, offer.stream);
                 }
                 Some((code, message)) => {
                     tools.stats.declined(code);
@@ -270,13 +276,19 @@ impl Worker {
 
     /// Its router goes elsewhere, so the task is not served when the chain shows it, unless somebody
     /// else made the offer up.
-    fn drop_if_genuine(&self, task: TaskId, offer: Box<Offer>, aside: &mut JoinSet<()>) {
+    fn drop_if_genuine(
+        &self,
+        task: TaskId,
+        router: Address,
+        offer: Box<Offer>,
+        aside: &mut JoinSet<()>,
+    ) {
         let tools = self.tools.clone();
         aside.spawn(async move {
-            let Offer { request, signature, .. } = *offer;
+            let Offer { request, signature, stream, .. } = *offer;
             let deadline_s = request.deadline;
-            let offer = Offer { request, signature, block: assay_types::Bytes::new() };
-            if genuine(&tools, &offer).await.is_ok()
+            let offer = Offer { request, signature, block: assay_types::Bytes::new(), stream };
+            if genuine(&tools, &offer, router).await.is_ok()
                 && let Err(error) = tools.answers.drop_task(task, deadline_s, tools.clock.now_s())
             {
                 tracing::error!(%task, %error, "a declined task could not be remembered");

@@ -199,7 +199,7 @@ mod tests {
             nodeId: 1,
         };
         let signature = Signature::test_signature();
-        let offer = Box::new(Offer { request, signature, block: Bytes::new() });
+        let offer = Box::new(Offer { request, signature, block: Bytes::new(), stream: true });
         Input::Offer { task: task(byte), link: link(), offer }
     }
 

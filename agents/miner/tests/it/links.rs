@@ -1,9 +1,9 @@
 //! The link: handshake, reconnecting, bad frames, two routers.
 
-use alloy::signers::local::PrivateKeySigner;
+use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use assay_types::{
-    B256, Signature,
-    link::{FromMiner, FromRouter, MAX_FRAME_BYTES},
+    B256, Signature, TaskId,
+    link::{FromMiner, FromRouter, LINK_VERSION, MAX_FRAME_BYTES},
 };
 
 use crate::world::*;
@@ -57,6 +57,50 @@ async fn a_router_of_another_chain_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_router_of_another_version_is_refused_by_name() {
+    let world = World::new().await;
+    let miner = world.start();
+    let mut link = world.router.accept_raw().await;
+    let version = LINK_VERSION + 1;
+    link.send_text(format!(r#"{{"type":"challenge","version":{version},"new":true}}"#)).await;
+    assert_eq!(link.try_next().await, None);
+    until("the reason is told", || {
+        let named = format!("link version {version},");
+        miner.status().last_error.is_some_and(|error| error.contains(&named))
+    })
+    .await;
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_out_of_turn_end_the_link() {
+    let world = World::new().await;
+    let miner = world.start();
+    let early = [
+        FromRouter::Offer(Box::new(world.offer(0, "early"))),
+        FromRouter::Resume { task: TaskId(B256::ZERO), seq: 0 },
+        FromRouter::Cancel { task: TaskId(B256::ZERO) },
+        FromRouter::Welcome { signature: Signature::test_signature() },
+    ];
+    for frame in early {
+        let mut link = world.router.accept_raw().await;
+        link.send(frame).await;
+        assert_eq!(link.try_next().await, None);
+    }
+    // A handshake cannot be played again on an open link.
+    for again in [
+        world.router.challenge(B256::ZERO),
+        FromRouter::Welcome { signature: Signature::test_signature() },
+    ] {
+        let mut link = world.link().await;
+        link.send(again).await;
+        assert_eq!(link.try_next().await, None);
+    }
+    assert_eq!(miner.status().running, 0);
+    miner.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn bad_frames_are_answered_and_cost_no_other_task() {
     let world = World::new().await;
     let miner = world.start();
@@ -98,8 +142,14 @@ async fn a_miner_serves_two_routers_at_once() {
     let second = FakeRouter::start(PrivateKeySigner::random()).await;
     world.config.router_urls.push(second.url());
     let miner = world.start();
+    world.chain.set_lane(2, second.key.address());
     let (mut a, mut b) = tokio::join!(world.link(), second.accept(world.operator.address()));
-    let (one, two) = (world.offer(0, "first"), world.offer(1, "second"));
+    let one = world.offer(0, "first");
+    let mut two = world.offer_with(0, "second", |request, _| request.lane = 2);
+    // What another router may offer, this one may not, signed as it is.
+    b.send(FromRouter::Offer(Box::new(one.clone()))).await;
+    assert_eq!(b.task(task_of(&one)).await.code(), "wrong_router");
+    two.signature = second.key.sign_hash_sync(&two.request.signing_hash(CHAIN_ID, QUEUE)).unwrap();
     let (first, other) = (task_of(&one), task_of(&two));
     a.send(FromRouter::Offer(Box::new(one))).await;
     b.send(FromRouter::Offer(Box::new(two))).await;

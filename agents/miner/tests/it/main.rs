@@ -4,5 +4,6 @@
 mod committing;
 mod links;
 mod onchain;
+mod resume;
 mod tasks;
 mod world;

@@ -307,7 +307,7 @@ async fn an_offer_is_carried_to_the_chain_with_its_answer() {
     let task = request.task_id(net.deployment.queue);
     let hash = request.signing_hash(31337, net.deployment.queue);
     let signature = net.client.sign_hash_sync(&hash).unwrap();
-    let offer = Offer { request, signature, block: Bytes::from(bytes) };
+    let offer = Offer { request, signature, block: Bytes::from(bytes), stream: true };
     link.send(FromRouter::Offer(Box::new(offer))).await;
     assert_eq!(link.task(task).await.text, "carried");
     net.settled(&miner, 1, task).await;

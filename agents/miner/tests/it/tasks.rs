@@ -7,7 +7,7 @@ use assay_store::ContentStore;
 use assay_types::{
     B256, CommitScope, EMPTY_ROOT, EndReason, NumericClass, ProofSeal, ResultBlock, Signature,
     StreamHash, TaskId, commitment,
-    link::{FromMiner, FromRouter, Offer, receipt_hash},
+    link::{FromMiner, FromRouter, Offer, StreamReceipt},
     prompt_hash,
 };
 
@@ -26,8 +26,7 @@ async fn an_offer_is_streamed_pinned_and_committed_with_its_submission() {
     let world = World::new().await;
     let miner = world.start();
     let mut link = world.link().await;
-    let text =
-        "a text of more than sixty-four bytes, so that there are two receipts of thirty-two.";
+    let text = "a text of more than sixty-four bytes, so that there are two receipts of thirty-two and one.";
     let offer = world.offer(0, text);
     let task = task_of(&offer);
     link.send(boxed(&offer)).await;
@@ -35,15 +34,17 @@ async fn an_offer_is_streamed_pinned_and_committed_with_its_submission() {
 
     assert_eq!(frames.text, text);
     assert_eq!(frames.ids.len(), text.len() + 1);
-    for (n, receipt) in (1..).zip(&frames.receipts) {
+    let count = u32::try_from(frames.ids.len()).unwrap();
+    for (due, receipt) in [32, 64, count].into_iter().zip(&frames.receipts) {
         let FromMiner::Receipt { seq, stream_hash, signature, .. } = receipt else { panic!() };
-        assert_eq!(*seq, n * 32);
+        assert_eq!(*seq, due);
         assert_eq!(*stream_hash, StreamHash::of(task, &frames.ids[..*seq as usize]));
-        let hash = receipt_hash(CHAIN_ID, QUEUE, task, *seq, *stream_hash);
-        let signer = signature.recover_address_from_prehash(&hash).unwrap();
+        let receipt = StreamReceipt::new(task, NODE, *seq, *stream_hash);
+        let signer = receipt.signer(CHAIN_ID, QUEUE, signature).unwrap();
         assert_eq!(signer, world.operator.address());
+        assert!(!receipt.contradicts(&frames.ids));
     }
-    assert_eq!(frames.receipts.len(), 2);
+    assert_eq!(frames.receipts.len(), 3);
 
     let bytes = world.store.get(frames.output_digest()).await.unwrap();
     let result = ResultBlock::decode(&bytes).unwrap();

@@ -70,6 +70,8 @@ struct ChainState {
     sent: Vec<Sent>,
     keys: Vec<String>,
     sessions: HashMap<u64, SessionView>,
+    /// Lanes of other routers.
+    lanes: HashMap<u32, Address>,
     seed: B256,
     /// A submission that lands between a look and a send.
     race: Vec<(TaskId, TaskStatus)>,
@@ -120,6 +122,10 @@ impl FakeChain {
         let mut view = state.sessions[&SESSION].clone();
         change(&mut view);
         state.sessions.insert(id, view);
+    }
+
+    pub fn set_lane(&self, lane: u32, holder: Address) {
+        self.state().lanes.insert(lane, holder);
     }
 
     pub fn set_task(&self, task: TaskId, status: TaskStatus) {
@@ -317,8 +323,10 @@ impl Ledger for FakeChain {
         session: SessionId,
         lane: Lane,
     ) -> Result<Option<Address>, LedgerError> {
-        let known = self.state().sessions.contains_key(&session.0) && lane.0 <= LANE;
-        Ok(known.then(|| self.holder.address()))
+        let state = self.state();
+        let known = state.sessions.contains_key(&session.0) && lane.0 <= LANE;
+        let other = state.lanes.get(&lane.0).copied();
+        Ok(other.or_else(|| known.then(|| self.holder.address())))
     }
 
     async fn seed(&self, _: SessionId) -> Result<B256, LedgerError> {
@@ -348,7 +356,8 @@ impl Ledger for FakeChain {
         answer: SessionQueue::Commit,
     ) -> Result<(), SendError> {
         let signer = request.signer(CHAIN_ID, QUEUE, &signature).unwrap();
-        assert_eq!(signer, self.holder.address());
+        let lane = (SessionId(request.sessionId), Lane(request.lane));
+        assert_eq!(self.lane_holder(lane.0, lane.1).await.unwrap(), Some(signer));
         let task = request.task_id(QUEUE);
         self.begin(key, Sent::Carry(task, answer.clone()))?;
         self.committed(task, answer).await;
@@ -686,7 +695,7 @@ impl World {
         }
         let hash = request.signing_hash(CHAIN_ID, QUEUE);
         let signature = self.chain.holder.sign_hash_sync(&hash).unwrap();
-        Offer { request, signature, block: Bytes::from(bytes) }
+        Offer { request, signature, block: Bytes::from(bytes), stream: true }
     }
 }
 

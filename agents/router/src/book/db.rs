@@ -4,10 +4,16 @@ use assay_types::{B256, NodeId, SessionId, TaskId};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 use serde::Serialize;
 
-use super::state::{Charge, Fact, Observed, SessionView, Submitted};
+use super::{
+    receipts,
+    state::{Charge, Fact, Observed, SessionView, Submitted},
+};
+use crate::link::state::SignedReceipt;
 
 /// The tables, oldest first; what stands here never changes.
-pub const MIGRATIONS: &[&str] = &["
+pub const MIGRATIONS: &[&str] = &[FIRST, receipts::TABLE];
+
+const FIRST: &str = "
 CREATE TABLE sessions (session INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE lanes (
     session INTEGER PRIMARY KEY,
@@ -34,7 +40,7 @@ CREATE TABLE timeline (
 ) STRICT;
 CREATE INDEX timeline_block ON timeline (block_hash) WHERE block_hash IS NOT NULL;
 CREATE INDEX timeline_transaction ON timeline (transaction_hash) WHERE transaction_hash IS NOT NULL;
-"];
+";
 
 /// What the router itself has to say about a task.
 #[derive(Clone, Debug)]
@@ -83,6 +89,13 @@ pub enum Note {
         /// Unix milliseconds.
         at_ms: u64,
     },
+    /// The node signed for what it has streamed.
+    Signed {
+        /// The task.
+        task: TaskId,
+        /// Its receipt; replaces an earlier one.
+        receipt: Box<SignedReceipt>,
+    },
     /// What a transaction used.
     Gas {
         /// The transaction.
@@ -93,7 +106,7 @@ pub enum Note {
 }
 
 /// A task and its timeline, as `GET /v1/tasks/{id}` shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "columns above")]
 pub struct TaskRow {
     pub session: u64,
@@ -114,6 +127,7 @@ pub struct TaskRow {
     pub answer: String,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    pub receipt: Option<SignedReceipt>,
     pub timeline: Vec<Entry>,
 }
 
@@ -292,7 +306,9 @@ pub fn write_note(tx: &Transaction<'_>, note: &Note) -> Result<()> {
         Note::Happened { task, event, at_ms, detail } => {
             happened(tx, task, event, *at_ms, detail.as_deref())
         }
+        Note::Signed { task, receipt } => receipts::save(tx, task, receipt),
         Note::Answered { task, output_digest, tokens, at_ms } => {
+            receipts::announced(tx, task, *output_digest, *at_ms)?;
             tx.execute(
                 "UPDATE tasks SET answer = 'complete', output_digest = ?2, prompt_tokens = ?3, output_tokens = ?4
                  WHERE task = ?1",
@@ -317,7 +333,7 @@ pub fn write_note(tx: &Transaction<'_>, note: &Note) -> Result<()> {
     }
 }
 
-fn happened(
+pub(super) fn happened(
     tx: &Transaction<'_>,
     task: &TaskId,
     event: &str,
@@ -340,7 +356,7 @@ pub fn commit_block(
 ) -> Result<Vec<B256>> {
     let mut transactions = Vec::new();
     for (hash, fact) in &block.facts {
-        let Some((task, event)) = write_fact(tx, fact, &is_mine)? else { continue };
+        let Some((task, event)) = write_fact(tx, fact, &is_mine, at_ms)? else { continue };
         tx.execute(
             "INSERT OR REPLACE INTO timeline
                 (task, event, at_ms, block_number, block_hash, block_timestamp, transaction_hash)
@@ -366,6 +382,7 @@ fn write_fact(
     tx: &Transaction<'_>,
     fact: &Fact,
     is_mine: impl Fn(&Submitted) -> bool,
+    at_ms: u64,
 ) -> Result<Option<(TaskId, &'static str)>> {
     let (task, event, rows) = match fact {
         Fact::TaskSubmitted(task) if is_mine(task) => {
@@ -382,6 +399,7 @@ fn write_fact(
             (task.task, "submitted", rows)
         }
         Fact::TaskCommitted { task, output_digest, prompt_tokens, output_tokens, fee } => {
+            receipts::committed(tx, task, *output_digest, at_ms)?;
             let rows = tx.execute(
                 "UPDATE tasks SET chain_state = 'committed', fee = ?2, prompt_tokens = ?3, output_tokens = ?4,
                     output_digest = ?5 WHERE task = ?1",
@@ -460,16 +478,18 @@ pub fn task(tx: &Transaction<'_>, id: &TaskId) -> Result<Option<TaskRow>> {
                 answer: row.get("answer")?,
                 error_code: row.get("error_code")?,
                 error_message: row.get("error_message")?,
+                receipt: None,
                 timeline: Vec::new(),
             })
         })
         .optional()?;
     let Some(mut row) = row else { return Ok(None) };
+    row.receipt = receipts::of(tx, id)?;
     row.timeline = timeline(tx, id)?;
     Ok(Some(row))
 }
 
-fn digest(row: &Row<'_>, column: &str) -> Result<Option<B256>> {
+pub(super) fn digest(row: &Row<'_>, column: &str) -> Result<Option<B256>> {
     Ok(row.get::<_, Option<String>>(column)?.and_then(|text| text.parse().ok()))
 }
 

@@ -1,5 +1,6 @@
 //! `GET /v1/tasks/{id}`.
 
+use alloy::hex;
 use assay_store::cid_of;
 use assay_types::TaskId;
 use serde_json::{Value, json};
@@ -10,6 +11,13 @@ use crate::book::db::TaskRow;
 pub fn task_json(id: TaskId, row: &TaskRow) -> Value {
     let error =
         row.error_code.as_ref().map(|code| json!({"code": code, "message": row.error_message}));
+    let receipt = row.receipt.as_ref().map(|signed| {
+        json!({
+            "seq": signed.receipt.seq,
+            "stream_hash": signed.receipt.streamHash,
+            "signature": hex::encode_prefixed(signed.signature.as_bytes()),
+        })
+    });
     json!({
         "id": id,
         "object": "assay.task",
@@ -32,6 +40,7 @@ pub fn task_json(id: TaskId, row: &TaskRow) -> Value {
         "request_cid": cid_of(row.request_digest).to_string(),
         "output_digest": row.output_digest,
         "output_cid": row.output_digest.map(|digest| cid_of(digest).to_string()),
+        "receipt": receipt,
         "timeline": row.timeline,
     })
 }

@@ -9,7 +9,7 @@ use assay_types::{NodeId, TaskId, link::Offer};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::state::TaskEvent;
+use super::state::{Stream, TaskEvent};
 use crate::config::{COMMAND_QUEUE, MAX_CAPACITY};
 
 /// A task for a connection.
@@ -25,11 +25,31 @@ pub struct NewTask {
     pub accepted: oneshot::Sender<bool>,
 }
 
+/// A client that waits.
+#[derive(Debug)]
+pub struct Client {
+    /// Where a task's events go; has room for all of them.
+    pub events: mpsc::Sender<TaskEvent>,
+    /// Whether the node took it, until it has said so.
+    pub accepted: Option<oneshot::Sender<bool>>,
+}
+
+/// A task whose connection is gone, and which goes on when its node comes back.
+#[derive(Debug)]
+pub struct Parted {
+    /// What the node has said so far.
+    pub stream: Stream,
+    /// Who waits, if anybody does.
+    pub client: Option<Client>,
+}
+
 /// What a connection is told.
 #[derive(Debug)]
 pub enum Command {
     /// Offer this.
     Offer(NewTask),
+    /// Go on with these.
+    Adopt(Vec<Parted>),
     /// Nobody waits for it.
     Cancel(TaskId),
 }
@@ -59,6 +79,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Links {
     by_node: HashMap<NodeId, Link>,
+    /// Tasks of nodes that are not connected, with the connection that they had.
+    parted: HashMap<NodeId, (u64, Vec<Parted>)>,
     connections: u64,
 }
 
@@ -90,6 +112,8 @@ pub struct Registered {
     pub commands: mpsc::Receiver<Command>,
     /// A newer connection of the same node is there.
     pub replaced: CancellationToken,
+    /// What an earlier connection of the node left.
+    pub parted: Vec<Parted>,
 }
 
 impl Hub {
@@ -104,11 +128,12 @@ impl Hub {
         let mut links = self.links();
         links.connections += 1;
         let connection = links.connections;
+        let parted = links.parted.remove(&node).map(|(_, tasks)| tasks).unwrap_or_default();
         let link = Link {
             connection,
             commands: sender,
             capacity: capacity.clamp(1, MAX_CAPACITY),
-            load: 0,
+            load: load(&parted),
             served: 0,
             draining: false,
             replaced: replaced.clone(),
@@ -118,17 +143,60 @@ impl Hub {
         }
         drop(links);
         self.0.freed.notify_waiters();
-        Registered { connection, commands, replaced }
+        Registered { connection, commands, replaced, parted }
     }
 
-    /// The connection is gone.
-    pub fn unregister(&self, node: NodeId, connection: u64) {
+    /// The connection is gone. Its tasks wait for the node's next one, or go there if it is there already.
+    ///
+    /// # Errors
+    /// The tasks, if the next one does not keep up.
+    pub fn part(
+        &self,
+        node: NodeId,
+        connection: u64,
+        tasks: Vec<Parted>,
+    ) -> Result<(), Vec<Parted>> {
         let mut links = self.links();
-        if links.by_node.get(&node).is_some_and(|l| l.connection == connection) {
-            links.by_node.remove(&node);
-        }
+        let outcome = match links.by_node.get_mut(&node) {
+            Some(newer) if newer.connection != connection => {
+                if tasks.is_empty() {
+                    return Ok(());
+                }
+                let more = load(&tasks);
+                match newer.commands.try_send(Command::Adopt(tasks)) {
+                    Ok(()) => {
+                        newer.load = newer.load.saturating_add(more);
+                        Ok(())
+                    }
+                    Err(error) => match error.into_inner() {
+                        Command::Adopt(tasks) => Err(tasks),
+                        Command::Offer(_) | Command::Cancel(_) => Ok(()),
+                    },
+                }
+            }
+            _ => {
+                links.by_node.remove(&node);
+                if !tasks.is_empty() {
+                    let left_by = (connection, Vec::new());
+                    links.parted.entry(node).or_insert(left_by).1.extend(tasks);
+                }
+                Ok(())
+            }
+        };
         drop(links);
         self.0.freed.notify_waiters();
+        outcome
+    }
+
+    /// Tasks that the connection left and that no other one has taken over.
+    pub fn give_up(&self, node: NodeId, connection: u64) -> Vec<Parted> {
+        let mut links = self.links();
+        match links.parted.get(&node) {
+            Some((left_by, _)) if *left_by == connection => {
+                links.parted.remove(&node).map(|(_, tasks)| tasks).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The node takes no more tasks on this connection.
@@ -189,15 +257,27 @@ impl Hub {
         Ok(Slot { hub: self.clone(), node, connection, commands, used: false })
     }
 
-    /// Tells the node that nobody waits for the task.
+    /// Tells the node that nobody waits for the task, now or when it comes back.
     pub fn cancel(&self, node: NodeId, task: TaskId) {
-        let commands = self.links().by_node.get(&node).map(|l| l.commands.clone());
+        let mut links = self.links();
+        if let Some((_, tasks)) = links.parted.get_mut(&node) {
+            for parted in tasks.iter_mut().filter(|parted| parted.stream.task == task) {
+                parted.stream.muted = true;
+                parted.client = None;
+            }
+        }
+        let commands = links.by_node.get(&node).map(|l| l.commands.clone());
+        drop(links);
         if let Some(commands) = commands
             && commands.try_send(Command::Cancel(task)).is_err()
         {
             tracing::warn!(%node, %task, "the node's connection is too busy to be told of a cancelled task");
         }
     }
+}
+
+fn load(tasks: &[Parted]) -> u32 {
+    u32::try_from(tasks.len()).unwrap_or(u32::MAX)
 }
 
 impl Slot {

@@ -3,3 +3,4 @@
 pub mod hub;
 pub mod service;
 pub mod state;
+pub mod stream;

@@ -7,6 +7,7 @@ use assay_types::{
     Address, B256, NodeId, TaskId,
     link::{
         DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, PING_INTERVAL_S, challenge_hash,
+        version_of,
     },
 };
 use axum::extract::ws::{Message, WebSocket};
@@ -15,16 +16,17 @@ use futures::{
     stream::{SplitSink, SplitStream},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, timeout},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    hub::{Command, Hub, Registered},
-    state::{Action, Input, Peer, Scope, TaskEvent, hello_signer},
+    hub::{Client, Command, Hub, NewTask, Parted, Registered},
+    state::{Action, Input, Peer, Scope, TaskEvent, check_version, hello_signer, node_gone},
 };
 use crate::{
+    book::{db::Note, service::Ledger},
     clock::now_s,
     config::{HANDSHAKE_TIMEOUT, MAX_HELLO_BYTES, WRITE_QUEUE},
     ports::ChainPort,
@@ -43,6 +45,10 @@ pub struct LinkServer {
     pub signer: PrivateKeySigner,
     /// Who operates a node.
     pub chain: Arc<dyn ChainPort>,
+    /// Where receipts are kept.
+    pub ledger: Ledger,
+    /// How long tasks wait for a node whose connection dropped.
+    pub resume_timeout: Duration,
     /// No new offers from now on.
     pub drain: CancellationToken,
     /// Connections end.
@@ -92,10 +98,27 @@ impl LinkServer {
         let connection = registered.connection;
         tracing::info!(%node, connection, capacity = proven.capacity, "miner connected");
         metrics::gauge!("assay_router_links", "agent" => "router").increment(1.0);
-        let end = self.converse(sink, source, &proven, registered).await;
-        self.hub.unregister(node, connection);
-        metrics::gauge!("assay_router_links", "agent" => "router").decrement(1.0);
-        tracing::info!(%node, connection, code = end.code, reason = end.message, "miner disconnected");
+        self.converse(sink, source, &proven, registered).await;
+    }
+
+    /// Keeps the tasks of a connection that is gone, until the node's next one takes them over or the time
+    /// is over.
+    async fn linger(&self, node: NodeId, connection: u64, tasks: Vec<Parted>, reason: &str) {
+        let wait = !tasks.is_empty();
+        let left = match self.hub.part(node, connection, tasks) {
+            Ok(()) if wait => {
+                tokio::select! {
+                    () = sleep(self.resume_timeout) => {}
+                    () = self.stop.cancelled() => {}
+                }
+                self.hub.give_up(node, connection)
+            }
+            Ok(()) => Vec::new(),
+            Err(left) => left,
+        };
+        for client in left.into_iter().filter_map(|parted| parted.client) {
+            let _ = client.events.try_send(node_gone(reason));
+        }
     }
 
     async fn shake(&self, sink: &mut Sink, source: &mut Source) -> Result<Proven, Farewell> {
@@ -105,13 +128,17 @@ impl LinkServer {
             FromRouter::Challenge { version: LINK_VERSION, chain_id, queue, router, nonce };
         write(sink, &challenge).await?;
         let text = first_text(source).await?;
+        let refused = |(code, message)| farewell(code, message);
+        if let Some(version) = version_of(&text) {
+            check_version(version).map_err(refused)?;
+        }
         let hello = serde_json::from_str(&text)
             .map_err(|error| farewell("bad_hello", format!("the hello cannot be read: {error}")))?;
         let FromMiner::Hello { version, node, signature, nonce: theirs, capacity } = hello else {
             return Err(farewell("bad_hello", "the first frame must be a hello"));
         };
-        let signer = hello_signer(&self.scope, version, node, nonce, &signature)
-            .map_err(|(code, message)| farewell(code, message))?;
+        let signer =
+            hello_signer(&self.scope, version, node, nonce, &signature).map_err(refused)?;
         match self.chain.operator_of(node).await {
             Ok(Some(operator)) if operator == signer => {}
             Ok(Some(_)) => {
@@ -141,41 +168,48 @@ impl LinkServer {
         Ok(Proven { node, operator: signer, capacity })
     }
 
-    async fn converse(
-        &self,
-        sink: Sink,
-        source: Source,
-        proven: &Proven,
-        registered: Registered,
-    ) -> Farewell {
+    /// Talks until the connection ends, then keeps its tasks for the next one.
+    async fn converse(&self, sink: Sink, source: Source, proven: &Proven, registered: Registered) {
+        let (node, connection) = (proven.node, registered.connection);
         let (frames, queue) = mpsc::channel(WRITE_QUEUE);
-        let desk = Desk {
-            peer: Peer::new(self.scope, proven.operator),
-            frames,
+        let mut desk = Desk {
+            peer: Peer::new(self.scope, node, proven.operator),
+            frames: Some(frames),
             clients: HashMap::new(),
             hub: self.hub.clone(),
-            node: proven.node,
-            connection: registered.connection,
+            ledger: self.ledger.clone(),
+            node,
+            connection,
         };
-        // The reader ends first, its queue is then written to the end; or writing fails and ends both.
         let mut writing = std::pin::pin!(write_all(sink, queue));
-        let reading = self.read(desk, source, registered);
-        tokio::select! {
-            end = reading => {
+        let ended = tokio::select! {
+            end = self.read(&mut desk, source, registered) => Ok(end),
+            end = &mut writing => Err(end),
+        };
+        let is_writing = ended.is_ok();
+        let end = match ended {
+            Ok(end) => end,
+            Err(Ok(())) => farewell("closed", "the connection is closed"),
+            Err(Err(end)) => end,
+        };
+        metrics::gauge!("assay_router_links", "agent" => "router").decrement(1.0);
+        desk.goodbye(&end);
+        let tasks = desk.leave(&end.message);
+        let waiting = tasks.len();
+        tracing::info!(%node, connection, code = end.code, reason = end.message, waiting, "miner disconnected");
+        // What there is left to say is written meanwhile: it may take a while.
+        let rest = async {
+            if is_writing {
                 let _ = writing.await;
-                end
             }
-            end = &mut writing => match end {
-                Ok(()) => farewell("closed", "the connection is closed"),
-                Err(end) => end,
-            }
-        }
+        };
+        tokio::join!(self.linger(node, connection, tasks, &end.message), rest);
     }
 
     /// Takes in frames, commands and time until the connection ends.
     async fn read(
         &self,
-        mut desk: Desk,
+        desk: &mut Desk,
         mut source: Source,
         mut registered: Registered,
     ) -> Farewell {
@@ -183,31 +217,36 @@ impl LinkServer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
         let mut drained = false;
+        let adopted = desk.adopt(std::mem::take(&mut registered.parted));
+        if let Err(end) = desk.take(adopted) {
+            return end;
+        }
         loop {
             let input = tokio::select! {
                 message = source.next() => match incoming(message) {
                     Ok(Some(frame)) => Input::Frame(frame),
                     Ok(None) => continue,
-                    Err(end) => return desk.end(end),
+                    Err(end) => return end,
                 },
                 command = registered.commands.recv() => match command {
                     Some(Command::Offer(task)) => desk.admit(task),
+                    Some(Command::Adopt(tasks)) => desk.adopt(tasks),
                     Some(Command::Cancel(task)) => desk.abandon(task),
                     // Only a newer connection takes this one's place in the hub.
-                    None => return desk.end(replaced()),
+                    None => return replaced(),
                 },
                 _ = ticks.tick() => Input::Tick { now_s: now_s() },
-                () = registered.replaced.cancelled() => {
-                    return desk.end(replaced());
-                }
+                () = registered.replaced.cancelled() => return replaced(),
                 () = self.drain.cancelled(), if !drained => {
                     drained = true;
                     self.hub.drain(desk.node, desk.connection);
-                    let _ = desk.frames.try_send(FromRouter::Drain);
+                    if let Some(frames) = &desk.frames {
+                        let _ = frames.try_send(FromRouter::Drain);
+                    }
                     continue;
                 }
                 () = self.stop.cancelled() => {
-                    return desk.end(farewell("closed", "the router stops"));
+                    return farewell("closed", "the router stops");
                 }
             };
             if let Err(end) = desk.take(input) {
@@ -221,27 +260,31 @@ fn replaced() -> Farewell {
     farewell("replaced", "a newer connection of the same node is there")
 }
 
-/// A client that waits.
-struct Client {
-    events: mpsc::Sender<TaskEvent>,
-    accepted: Option<oneshot::Sender<bool>>,
-}
-
 /// Does the actions of one connection.
 struct Desk {
     peer: Peer,
-    frames: mpsc::Sender<FromRouter>,
+    /// `None` once nothing more is to be said.
+    frames: Option<mpsc::Sender<FromRouter>>,
     clients: HashMap<TaskId, Client>,
     hub: Hub,
+    ledger: Ledger,
     node: NodeId,
     connection: u64,
 }
 
 impl Desk {
-    fn admit(&mut self, new: super::hub::NewTask) -> Input {
+    fn admit(&mut self, new: NewTask) -> Input {
         let client = Client { events: new.events, accepted: Some(new.accepted) };
         self.clients.insert(new.task, client);
         Input::Offer { task: new.task, offer: new.offer }
+    }
+
+    fn adopt(&mut self, tasks: Vec<Parted>) -> Input {
+        let adopt = |Parted { stream, client }| {
+            self.clients.extend(client.map(|client| (stream.task, client)));
+            stream
+        };
+        Input::Adopt(tasks.into_iter().map(adopt).collect())
     }
 
     /// A task that is cancelled before the node took it is not submitted.
@@ -256,14 +299,14 @@ impl Desk {
         for action in self.peer.on(input) {
             match action {
                 Action::Send(frame) => {
-                    if self.frames.try_send(frame).is_err() {
-                        return Err(self.end(farewell(
-                            "slow_reader",
-                            "the node does not read what it is sent",
-                        )));
+                    let sent = self.frames.as_ref().map(|frames| frames.try_send(frame));
+                    if !matches!(sent, Some(Ok(()))) {
+                        let message = "the node does not read what it is sent";
+                        return Err(farewell("slow_reader", message));
                     }
                 }
                 Action::Tell(task, event) => self.tell(task, event),
+                Action::Keep(task, receipt) => self.ledger.note(Note::Signed { task, receipt }),
                 Action::Forget(task) => {
                     self.clients.remove(&task);
                     self.hub.release(self.node, self.connection);
@@ -272,8 +315,7 @@ impl Desk {
                 Action::Close { code, message } => {
                     tracing::warn!(node = %self.node, code, reason = message, "the router closes a miner's connection");
                     metrics::counter!("assay_router_link_violations_total", "agent" => "router", "code" => code).increment(1);
-                    let message = message.clone();
-                    return Err(self.end(farewell(code, message)));
+                    return Err(farewell(code, message));
                 }
             }
         }
@@ -296,17 +338,29 @@ impl Desk {
         let _ = client.events.try_send(event);
     }
 
-    /// The connection ends: its tasks fail, and the miner is told why.
-    fn end(&mut self, end: Farewell) -> Farewell {
-        for action in self.peer.on(Input::Ended { reason: end.message.clone() }) {
-            if let Action::Tell(task, event) = action {
-                self.tell(task, event);
-            }
-        }
+    /// The miner is told why the connection ends.
+    fn goodbye(&mut self, end: &Farewell) {
         let error =
             FromRouter::Error { task: None, code: end.code.into(), message: end.message.clone() };
-        let _ = self.frames.try_send(error);
-        end
+        if let Some(frames) = self.frames.take() {
+            let _ = frames.try_send(error);
+        }
+    }
+
+    /// The tasks that the node may come back for.
+    fn leave(mut self, reason: &str) -> Vec<Parted> {
+        let (actions, streams) = self.peer.part(reason);
+        for action in actions {
+            if let Action::Tell(task, event) = action {
+                self.tell(task, event);
+                self.clients.remove(&task);
+            }
+        }
+        let part = |stream: super::state::Stream| {
+            let client = self.clients.remove(&stream.task);
+            Parted { stream, client }
+        };
+        streams.into_iter().map(part).collect()
     }
 }
 

@@ -3,36 +3,23 @@
 use std::collections::HashMap;
 
 use assay_types::{
-    Address, B256, EndReason, MAX_BLOCK_BYTES, NodeId, Signature, StreamHash, TaskId,
+    Address, B256, NodeId, Signature, TaskId,
     link::{
-        DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, Offer, RECEIPT_EVERY_TOKENS,
-        challenge_hash, receipt_hash,
+        DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, MISSED_PINGS, Offer, challenge_hash,
     },
 };
 
-use crate::config::MISSED_PINGS;
+pub use super::stream::{Answer, Scope, SignedReceipt, Stream};
+use super::stream::{Said, Signer};
 
 /// Seconds after its deadline until a task that nobody waits for is forgotten.
 const FORGET_AFTER_S: u64 = 60;
-/// Frames without ids that one task may have: the text that was held back, and slack.
-const EMPTY_FRAMES: u32 = 4;
 /// Longest message of a miner that is passed on.
 const MAX_MESSAGE_CHARS: usize = 500;
 /// Longest code of a miner that is passed on.
 const MAX_CODE_CHARS: usize = 40;
 
-/// Chain and contract that signatures are bound to, and the router's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// EIP-155 chain id.
-    pub chain_id: u64,
-    /// Address of `SessionQueue`.
-    pub queue: Address,
-    /// The router's key.
-    pub router: Address,
-}
-
-/// What a client's side learns of its task. The last one is `Done`, `Declined` or `Failed`.
+/// What a client's side learns of its task. The last one is `Done`, `Sealed`, `Declined` or `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskEvent {
     /// The node serves it.
@@ -46,6 +33,8 @@ pub enum TaskEvent {
     },
     /// The answer is complete.
     Done(Box<Answer>),
+    /// The answer is complete; its commit will show it.
+    Sealed,
     /// The node does not serve it.
     Declined {
         /// Stable code.
@@ -62,23 +51,6 @@ pub enum TaskEvent {
     },
 }
 
-/// What was streamed, and what the miner says that its result block has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// All ids.
-    pub ids: Vec<u32>,
-    /// The whole text.
-    pub text: String,
-    /// Why it ended.
-    pub end_reason: EndReason,
-    /// Tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// sha-256 of the result block.
-    pub output_digest: B256,
-    /// Recomputed from the ids.
-    pub stream_hash: B256,
-}
-
 /// What happens to a connection.
 #[derive(Debug)]
 pub enum Input {
@@ -91,17 +63,14 @@ pub enum Input {
         /// Its offer.
         offer: Box<Offer>,
     },
+    /// Tasks of an earlier connection of the node go on here.
+    Adopt(Vec<Stream>),
     /// Nobody waits for this task any more.
     Cancel(TaskId),
     /// A ping interval has passed.
     Tick {
         /// Unix seconds.
         now_s: u64,
-    },
-    /// The connection is gone.
-    Ended {
-        /// Why.
-        reason: String,
     },
 }
 
@@ -112,6 +81,8 @@ pub enum Action {
     Send(FromRouter),
     /// Tell the task's client.
     Tell(TaskId, TaskEvent),
+    /// Keep it with the task: should the commit contradict it, it is evidence.
+    Keep(TaskId, Box<SignedReceipt>),
     /// The node is free of this task.
     Forget(TaskId),
     /// The node takes no more tasks.
@@ -125,28 +96,10 @@ pub enum Action {
     },
 }
 
-/// One task on the connection.
-#[derive(Debug)]
-struct Stream {
-    max_prompt: u32,
-    max_output: u32,
-    deadline: u64,
-    accepted: Option<u32>,
-    ids: Vec<u32>,
-    hash: StreamHash,
-    /// Hash after every [`RECEIPT_EVERY_TOKENS`] tokens.
-    marks: Vec<B256>,
-    text: String,
-    empty_frames: u32,
-    /// The client is gone; frames are still checked and thrown away.
-    muted: bool,
-}
-
 /// A proven connection of one node.
 #[derive(Debug)]
 pub struct Peer {
-    scope: Scope,
-    operator: Address,
+    signer: Signer,
     streams: HashMap<TaskId, Stream>,
     silent: u32,
     pings: u64,
@@ -170,14 +123,7 @@ pub fn hello_signer(
     nonce: B256,
     signature: &Signature,
 ) -> Result<Address, (&'static str, String)> {
-    if version != LINK_VERSION {
-        return Err((
-            "wrong_version",
-            format!(
-                "the node speaks version {version} of the link, this router {LINK_VERSION}: update the older one"
-            ),
-        ));
-    }
+    check_version(version)?;
     let Scope { chain_id, queue, router } = *scope;
     let hash = challenge_hash(DOMAIN_LINK_MINER, chain_id, queue, node, router, nonce);
     signature.recover_address_from_prehash(&hash).map_err(|error| {
@@ -185,10 +131,35 @@ pub fn hello_signer(
     })
 }
 
+/// Whether a node speaks this version of the link.
+///
+/// # Errors
+/// A text for the miner.
+pub fn check_version(version: u32) -> Result<(), (&'static str, String)> {
+    if version == LINK_VERSION {
+        return Ok(());
+    }
+    Err((
+        "wrong_version",
+        format!(
+            "the node speaks version {version} of the link, this router {LINK_VERSION}: update the older one"
+        ),
+    ))
+}
+
+/// What a client is told whose node does not come back.
+pub fn node_gone(reason: &str) -> TaskEvent {
+    let message = format!(
+        "the node left before the answer was complete ({reason}): send the request again; what was held for this one comes back when its deadline passes, if the node does not commit an answer"
+    );
+    TaskEvent::Failed { code: "node_gone".into(), message }
+}
+
 impl Peer {
-    /// A connection on which `operator` has proven its key.
-    pub fn new(scope: Scope, operator: Address) -> Self {
-        Self { scope, operator, streams: HashMap::new(), silent: 0, pings: 0, closed: false }
+    /// A connection on which `operator` has proven to be the key of `node`.
+    pub fn new(scope: Scope, node: NodeId, operator: Address) -> Self {
+        let signer = Signer { scope, node, operator };
+        Self { signer, streams: HashMap::new(), silent: 0, pings: 0, closed: false }
     }
 
     /// Takes in what happened.
@@ -201,34 +172,53 @@ impl Peer {
                 self.silent = 0;
                 self.frame(frame).unwrap_or_else(|violation| self.violated(violation))
             }
-            Input::Offer { task, offer } => self.offer(task, offer),
-            Input::Cancel(task) => match self.streams.get_mut(&task) {
-                Some(stream) if !stream.muted => {
-                    stream.muted = true;
-                    vec![Action::Send(FromRouter::Cancel { task })]
-                }
-                _ => Vec::new(),
-            },
+            Input::Offer { task, offer } => {
+                self.streams.insert(task, Stream::new(task, &offer));
+                vec![Action::Send(FromRouter::Offer(offer))]
+            }
+            Input::Adopt(streams) => streams.into_iter().flat_map(|s| self.adopt(s)).collect(),
+            Input::Cancel(task) => self.cancel(task).into_iter().collect(),
             Input::Tick { now_s } => self.tick(now_s),
-            Input::Ended { reason } => self.end("node_gone", &reason),
         }
     }
 
-    fn offer(&mut self, task: TaskId, offer: Box<Offer>) -> Vec<Action> {
-        let stream = Stream {
-            max_prompt: offer.request.maxPrompt,
-            max_output: offer.request.maxOutput,
-            deadline: offer.request.deadline,
-            accepted: None,
-            ids: Vec::new(),
-            hash: StreamHash::new(task),
-            marks: Vec::new(),
-            text: String::new(),
-            empty_frames: 0,
-            muted: false,
-        };
+    /// The connection is gone: the tasks that the node may come back for. An offer that it had not answered
+    /// fails, so that another node gets it; should this one come back, it is told to stop.
+    pub fn part(&mut self, reason: &str) -> (Vec<Action>, Vec<Stream>) {
+        self.closed = true;
+        let mut actions = Vec::new();
+        let streams: Vec<Stream> = self.streams.drain().map(|(_, stream)| stream).collect();
+        let streams = streams.into_iter().map(|mut stream| {
+            if !stream.is_accepted() && !stream.muted {
+                stream.muted = true;
+                actions.push(Action::Tell(stream.task, node_gone(reason)));
+            }
+            stream
+        });
+        let streams = streams.collect();
+        (actions, streams)
+    }
+
+    fn adopt(&mut self, mut stream: Stream) -> Vec<Action> {
+        let task = stream.task;
+        let mut actions = Vec::new();
+        if !stream.muted && !stream.resume() {
+            stream.muted = true;
+            actions.push(Action::Tell(task, node_gone("it broke off too often")));
+        }
+        actions.push(Action::Send(if stream.muted {
+            FromRouter::Cancel { task }
+        } else {
+            FromRouter::Resume { task, seq: stream.count() }
+        }));
         self.streams.insert(task, stream);
-        vec![Action::Send(FromRouter::Offer(offer))]
+        actions
+    }
+
+    fn cancel(&mut self, task: TaskId) -> Option<Action> {
+        let stream = self.streams.get_mut(&task).filter(|stream| !stream.muted)?;
+        stream.muted = true;
+        Some(Action::Send(FromRouter::Cancel { task }))
     }
 
     fn tick(&mut self, now_s: u64) -> Vec<Action> {
@@ -254,27 +244,9 @@ impl Peer {
         self.streams.remove(&task).map(|_| Action::Forget(task))
     }
 
-    /// All tasks fail, and nothing more is taken in.
-    fn end(&mut self, code: &str, reason: &str) -> Vec<Action> {
-        self.closed = true;
-        let message = format!(
-            "the node left before the answer was complete ({reason}): send the request again; what was held for this one comes back when its deadline passes, if the node does not commit an answer"
-        );
-        let mut actions = Vec::new();
-        for (task, stream) in self.streams.drain() {
-            if !stream.muted {
-                let event = TaskEvent::Failed { code: code.into(), message: message.clone() };
-                actions.push(Action::Tell(task, event));
-            }
-            actions.push(Action::Forget(task));
-        }
-        actions
-    }
-
     fn close(&mut self, code: &'static str, message: String) -> Vec<Action> {
-        let mut actions = self.end("node_gone", &message);
-        actions.push(Action::Close { code, message });
-        actions
+        self.closed = true;
+        vec![Action::Close { code, message }]
     }
 
     fn violated(&mut self, violation: Violation) -> Vec<Action> {
@@ -297,19 +269,32 @@ impl Peer {
 
     fn frame(&mut self, frame: FromMiner) -> Result<Vec<Action>, Violation> {
         match frame {
-            FromMiner::Accept { task, prompt_tokens } => self.accept(task, prompt_tokens),
+            FromMiner::Accept { task, prompt_tokens } => {
+                let stream = self.stream(task, "accept")?;
+                stream.accept(prompt_tokens).map_err(|message| violation(task, message))?;
+                Ok(tell(stream, TaskEvent::Accepted))
+            }
             FromMiner::Decline { task, code, message } => {
                 let stream = self.stream(task, "decline")?;
-                if stream.accepted.is_some() {
+                if stream.is_accepted() {
                     return Err(violation(task, "it declined a task that it had accepted"));
                 }
-                let (code, message) =
-                    (cut(&code, MAX_CODE_CHARS), cut(&message, MAX_MESSAGE_CHARS));
+                let (code, message) = short(&code, &message);
                 Ok(self.last(task, TaskEvent::Declined { code, message }))
             }
-            FromMiner::Token { task, seq, ids, text } => self.token(task, seq, &ids, text),
+            FromMiner::Token { task, seq, ids, text } => {
+                let stream = self.stream(task, "token")?;
+                stream.push(seq, &ids, &text).map_err(|message| violation(task, message))?;
+                let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+                Ok(tell(stream, TaskEvent::Tokens { count, text }))
+            }
             FromMiner::Receipt { task, seq, stream_hash, signature } => {
-                self.receipt(task, seq, stream_hash, &signature)
+                let by = self.signer;
+                let stream = self.stream(task, "receipt")?;
+                let signed = stream
+                    .sign((seq, stream_hash), signature, &by)
+                    .map_err(|message| violation(task, message))?;
+                Ok(signed.into_iter().map(|s| Action::Keep(task, Box::new(s))).collect())
             }
             FromMiner::Done {
                 task,
@@ -321,18 +306,23 @@ impl Peer {
             } => {
                 let said =
                     Said { end_reason, prompt_tokens, output_tokens, output_digest, stream_hash };
-                self.done(task, said)
+                let stream = self.stream(task, "done")?;
+                let answer = stream.done(&said).map_err(|message| violation(task, message))?;
+                Ok(self.last(task, TaskEvent::Done(Box::new(answer))))
+            }
+            FromMiner::Sealed { task } => {
+                let stream = self.stream(task, "sealed")?;
+                stream.seal().map_err(|message| violation(task, message))?;
+                Ok(self.last(task, TaskEvent::Sealed))
             }
             FromMiner::Error { task: Some(task), code, message } => {
                 self.stream(task, "error")?;
-                let (code, message) =
-                    (cut(&code, MAX_CODE_CHARS), cut(&message, MAX_MESSAGE_CHARS));
+                let (code, message) = short(&code, &message);
                 Ok(self.last(task, TaskEvent::Failed { code, message }))
             }
             FromMiner::Error { task: None, code, message } => {
-                let said =
-                    format!("{}: {}", cut(&code, MAX_CODE_CHARS), cut(&message, MAX_MESSAGE_CHARS));
-                Ok(self.close("bye", format!("the node gave up: {said}")))
+                let (code, message) = short(&code, &message);
+                Ok(self.close("bye", format!("the node gave up: {code}: {message}")))
             }
             FromMiner::Drain => Ok(vec![Action::Draining]),
             FromMiner::Ping { seq } => Ok(vec![Action::Send(FromRouter::Pong { seq })]),
@@ -351,173 +341,31 @@ impl Peer {
     }
 
     fn last(&mut self, task: TaskId, event: TaskEvent) -> Vec<Action> {
-        let muted = self.streams.remove(&task).is_none_or(|s| s.muted);
-        let tell = (!muted).then_some(Action::Tell(task, event));
-        tell.into_iter().chain([Action::Forget(task)]).collect()
-    }
-
-    fn accept(&mut self, task: TaskId, prompt_tokens: u32) -> Result<Vec<Action>, Violation> {
-        let stream = self.stream(task, "accept")?;
-        if stream.accepted.replace(prompt_tokens).is_some() {
-            return Err(violation(task, "it accepted twice"));
-        }
-        if prompt_tokens > stream.max_prompt {
-            return Err(violation(task, "it accepted a prompt longer than the request allows"));
-        }
-        Ok(stream.tell(task, TaskEvent::Accepted))
-    }
-
-    fn token(
-        &mut self,
-        task: TaskId,
-        seq: u32,
-        ids: &[u32],
-        text: String,
-    ) -> Result<Vec<Action>, Violation> {
-        let stream = self.stream(task, "token")?;
-        stream.push(seq, ids, &text).map_err(|message| violation(task, message))?;
-        let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        Ok(stream.tell(task, TaskEvent::Tokens { count, text }))
-    }
-
-    fn receipt(
-        &mut self,
-        task: TaskId,
-        seq: u32,
-        stream_hash: B256,
-        signature: &Signature,
-    ) -> Result<Vec<Action>, Violation> {
-        let (operator, Scope { chain_id, queue, .. }) = (self.operator, self.scope);
-        let stream = self.stream(task, "receipt")?;
-        if stream.hash_at(seq) != Some(stream_hash) {
-            return Err(violation(
-                task,
-                format!("its receipt for {seq} tokens does not match what it streamed"),
-            ));
-        }
-        let hash = receipt_hash(chain_id, queue, task, seq, stream_hash);
-        if signature.recover_address_from_prehash(&hash).ok() != Some(operator) {
-            return Err(violation(task, "its receipt is not signed by the node's operator"));
-        }
-        Ok(Vec::new())
-    }
-
-    fn done(&mut self, task: TaskId, said: Said) -> Result<Vec<Action>, Violation> {
-        let stream = self.stream(task, "done")?;
-        said.check(stream).map_err(|message| violation(task, message))?;
-        let answer = Answer {
-            ids: std::mem::take(&mut stream.ids),
-            text: std::mem::take(&mut stream.text),
-            end_reason: said.end_reason,
-            prompt_tokens: said.prompt_tokens,
-            output_digest: said.output_digest,
-            stream_hash: said.stream_hash,
-        };
-        Ok(self.last(task, TaskEvent::Done(Box::new(answer))))
+        let mut actions =
+            self.streams.remove(&task).map_or_else(Vec::new, |stream| tell(&stream, event));
+        actions.push(Action::Forget(task));
+        actions
     }
 }
 
-/// What a `Done` says.
-struct Said {
-    end_reason: EndReason,
-    prompt_tokens: u32,
-    output_tokens: u32,
-    output_digest: B256,
-    stream_hash: B256,
-}
-
-impl Said {
-    fn check(&self, stream: &Stream) -> Result<(), String> {
-        let count = stream.count();
-        if stream.accepted != Some(self.prompt_tokens) {
-            return Err(format!(
-                "it ended with {} prompt tokens and accepted another number",
-                self.prompt_tokens
-            ));
-        }
-        if count == 0 || self.output_tokens != count {
-            return Err(format!(
-                "it ended with {} tokens and streamed {count}",
-                self.output_tokens
-            ));
-        }
-        if self.stream_hash != stream.hash.value() {
-            return Err("its stream hash is not that of the tokens that it streamed".into());
-        }
-        match self.end_reason {
-            EndReason::Max if count != stream.max_output => {
-                Err(format!("it ended for length after {count} of {} tokens", stream.max_output))
-            }
-            EndReason::Cancelled if !stream.muted => {
-                Err("it ended a task as cancelled that nobody cancelled".into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Stream {
-    fn count(&self) -> u32 {
-        u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
-    }
-
-    fn tell(&self, task: TaskId, event: TaskEvent) -> Vec<Action> {
-        if self.muted { Vec::new() } else { vec![Action::Tell(task, event)] }
-    }
-
-    fn push(&mut self, seq: u32, ids: &[u32], text: &str) -> Result<(), String> {
-        if self.accepted.is_none() {
-            return Err("it streamed before it accepted".into());
-        }
-        if seq != self.count() {
-            return Err(format!("token {} was due and {seq} came", self.count()));
-        }
-        if ids.is_empty() {
-            self.empty_frames += 1;
-            if self.empty_frames > EMPTY_FRAMES {
-                return Err("it streams frames without tokens".into());
-            }
-        }
-        if self.ids.len() + ids.len() > self.max_output as usize {
-            return Err(format!("it streamed more than {} tokens", self.max_output));
-        }
-        if self.text.len() + text.len() > MAX_BLOCK_BYTES {
-            return Err("it streamed more text than a result block holds".into());
-        }
-        for id in ids {
-            self.ids.push(*id);
-            self.hash.push(*id);
-            if self.count().is_multiple_of(RECEIPT_EVERY_TOKENS) {
-                self.marks.push(self.hash.value());
-            }
-        }
-        self.text.push_str(text);
-        Ok(())
-    }
-
-    /// The hash over the first `seq` tokens, where one is kept.
-    fn hash_at(&self, seq: u32) -> Option<B256> {
-        if seq == self.count() {
-            return Some(self.hash.value());
-        }
-        let place = (seq / RECEIPT_EVERY_TOKENS).checked_sub(1)?;
-        let kept = seq.is_multiple_of(RECEIPT_EVERY_TOKENS);
-        self.marks.get(place as usize).copied().filter(|_| kept)
-    }
+fn tell(stream: &Stream, event: TaskEvent) -> Vec<Action> {
+    if stream.muted { Vec::new() } else { vec![Action::Tell(stream.task, event)] }
 }
 
 fn violation(task: TaskId, message: impl Into<String>) -> Violation {
     Violation { task: Some(task), message: message.into() }
 }
 
-fn cut(text: &str, chars: usize) -> String {
-    text.chars().take(chars).collect()
+/// A miner's code and message, as far as they are passed on.
+fn short(code: &str, message: &str) -> (String, String) {
+    let cut = |text: &str, chars: usize| text.chars().take(chars).collect();
+    (cut(code, MAX_CODE_CHARS), cut(message, MAX_MESSAGE_CHARS))
 }
 
 #[cfg(test)]
 mod tests {
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
-    use assay_types::{Bytes, TaskRequest};
+    use assay_types::{Bytes, EndReason, StreamHash, TaskRequest, link::StreamReceipt};
 
     use super::*;
 
@@ -540,11 +388,20 @@ mod tests {
             deadline: 1000,
             nodeId: 1,
         };
-        Box::new(Offer { request, signature: Signature::test_signature(), block: Bytes::new() })
+        let signature = Signature::test_signature();
+        Box::new(Offer { request, signature, block: Bytes::new(), stream: true })
     }
 
-    fn peer_with_task(operator: Address) -> Peer {
-        let mut peer = Peer::new(scope(), operator);
+    fn key() -> PrivateKeySigner {
+        PrivateKeySigner::from_bytes(&B256::repeat_byte(9)).unwrap()
+    }
+
+    fn new_peer() -> Peer {
+        Peer::new(scope(), NodeId(1), key().address())
+    }
+
+    fn peer_with_task() -> Peer {
+        let mut peer = new_peer();
         let actions = peer.on(Input::Offer { task: TASK, offer: offer() });
         assert!(matches!(actions.as_slice(), [Action::Send(FromRouter::Offer(_))]));
         peer
@@ -559,6 +416,27 @@ mod tests {
     fn tokens(peer: &mut Peer, seq: u32, count: u32) -> Vec<Action> {
         let ids = (seq..seq + count).collect();
         peer.on(Input::Frame(FromMiner::Token { task: TASK, seq, ids, text: "x".into() }))
+    }
+
+    fn receipt_by(key: &PrivateKeySigner, node: u32, seq: u32) -> FromMiner {
+        let ids: Vec<u32> = (0..seq).collect();
+        let stream_hash = StreamHash::of(TASK, &ids);
+        let receipt = StreamReceipt::new(TASK, NodeId(node), seq, stream_hash);
+        let hash = receipt.signing_hash(31337, Address::repeat_byte(1));
+        let signature = key.sign_hash_sync(&hash).unwrap();
+        FromMiner::Receipt { task: TASK, seq, stream_hash, signature }
+    }
+
+    /// Streams `count` tokens with their receipts.
+    fn stream(peer: &mut Peer, count: u32) {
+        let mut seq = 0;
+        while seq < count {
+            let part = 32.min(count - seq);
+            assert!(!closes(&tokens(peer, seq, part)));
+            seq += part;
+            let kept = peer.on(Input::Frame(receipt_by(&key(), 1, seq)));
+            assert!(matches!(kept[..], [Action::Keep(TASK, _)]), "{seq}: {kept:?}");
+        }
     }
 
     fn closes(actions: &[Action]) -> bool {
@@ -579,9 +457,9 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_once_and_nothing_comes_after_it() {
-        let mut peer = peer_with_task(Address::ZERO);
+        let mut peer = peer_with_task();
         accept(&mut peer);
-        tokens(&mut peer, 0, 2);
+        stream(&mut peer, 2);
         let actions = peer.on(done(2, EndReason::Eos));
         let [Action::Tell(TASK, TaskEvent::Done(answer)), Action::Forget(TASK)] = &actions[..]
         else {
@@ -593,8 +471,8 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_node_is_closed_and_its_task_fails() {
-        let mut peer = peer_with_task(Address::ZERO);
+    fn a_silent_node_is_closed_and_its_unanswered_offer_fails() {
+        let mut peer = peer_with_task();
         for _ in 0..MISSED_PINGS {
             let actions = peer.on(Input::Tick { now_s: 0 });
             assert!(matches!(actions.as_slice(), [Action::Send(FromRouter::Ping { .. })]));
@@ -603,15 +481,72 @@ mod tests {
         for _ in 0..MISSED_PINGS {
             assert!(!closes(&peer.on(Input::Tick { now_s: 0 })));
         }
-        let actions = peer.on(Input::Tick { now_s: 0 });
-        assert!(closes(&actions));
+        assert!(closes(&peer.on(Input::Tick { now_s: 0 })));
+        let (actions, streams) = peer.part("silent");
         let told = |a: &Action| matches!(a, Action::Tell(TASK, TaskEvent::Failed { .. }));
-        assert!(actions.iter().any(told) && actions.contains(&Action::Forget(TASK)));
+        assert!(actions.iter().any(told), "it was not accepted");
+        // Should the node come back, it is told to stop.
+        let cancel = Action::Send(FromRouter::Cancel { task: TASK });
+        assert_eq!(new_peer().on(Input::Adopt(streams)), [cancel]);
+    }
+
+    #[test]
+    fn an_accepted_task_goes_on_over_the_next_connection_where_it_was() {
+        let mut peer = peer_with_task();
+        accept(&mut peer);
+        stream(&mut peer, 40);
+        let (actions, streams) = peer.part("the cable was cut");
+        assert!(actions.is_empty(), "nobody has to know");
+        let mut peer = new_peer();
+        let resume = Action::Send(FromRouter::Resume { task: TASK, seq: 40 });
+        assert_eq!(peer.on(Input::Adopt(streams)), [resume]);
+        // The receipt may have been on its way twice.
+        assert!(peer.on(Input::Frame(receipt_by(&key(), 1, 40))).is_empty());
+        assert!(!closes(&tokens(&mut peer, 40, 1)));
+        peer.on(Input::Frame(receipt_by(&key(), 1, 41)));
+        let actions = peer.on(done(41, EndReason::Eos));
+        assert!(
+            matches!(&actions[..], [Action::Tell(_, TaskEvent::Done(a)), _] if a.ids.len() == 41)
+        );
+    }
+
+    #[test]
+    fn a_gap_or_a_duplicate_after_a_resume_ends_the_task() {
+        for seq in [0, 39, 41] {
+            let mut peer = peer_with_task();
+            accept(&mut peer);
+            stream(&mut peer, 40);
+            let (_, streams) = peer.part("x");
+            let mut peer = new_peer();
+            peer.on(Input::Adopt(streams));
+            assert!(closes(&tokens(&mut peer, seq, 1)), "{seq}");
+        }
+    }
+
+    #[test]
+    fn a_task_does_not_resume_for_ever() {
+        let mut peer = peer_with_task();
+        accept(&mut peer);
+        let mut resumed = 0;
+        let failed = loop {
+            let (_, streams) = peer.part("again");
+            peer = new_peer();
+            match &peer.on(Input::Adopt(streams))[..] {
+                [Action::Send(FromRouter::Resume { .. })] => resumed += 1,
+                [Action::Tell(TASK, event), Action::Send(FromRouter::Cancel { .. })] => {
+                    break event.clone();
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(resumed < 100, "for ever");
+        };
+        assert_eq!(resumed, 16);
+        assert!(matches!(failed, TaskEvent::Failed { code, .. } if code == "node_gone"));
     }
 
     #[test]
     fn a_cancelled_task_is_checked_but_not_told_and_forgotten_in_time() {
-        let mut peer = peer_with_task(Address::ZERO);
+        let mut peer = peer_with_task();
         accept(&mut peer);
         let cancel = [Action::Send(FromRouter::Cancel { task: TASK })];
         assert_eq!(peer.on(Input::Cancel(TASK)), cancel);
@@ -623,35 +558,95 @@ mod tests {
     }
 
     #[test]
-    fn receipts_at_every_mark_are_taken_and_others_are_not() {
-        let key = PrivateKeySigner::random();
-        let mut peer = peer_with_task(key.address());
-        accept(&mut peer);
-        tokens(&mut peer, 0, 70);
-        let receipt = |seq: u32| {
-            let ids: Vec<u32> = (0..seq).collect();
-            let stream_hash = StreamHash::of(TASK, &ids);
-            let hash = receipt_hash(31337, Address::repeat_byte(1), TASK, seq, stream_hash);
-            let signature = key.sign_hash_sync(&hash).unwrap();
-            Input::Frame(FromMiner::Receipt { task: TASK, seq, stream_hash, signature })
+    fn receipts_are_taken_when_they_are_due_and_from_their_node_alone() {
+        let accepted = || {
+            let mut peer = peer_with_task();
+            accept(&mut peer);
+            peer
         };
-        for seq in [32, 64, 70] {
-            assert!(peer.on(receipt(seq)).is_empty(), "{seq}");
+        let takes = |peer: &mut Peer, frame| !closes(&peer.on(Input::Frame(frame)));
+        let mut peer = accepted();
+        stream(&mut peer, 70);
+        assert!(takes(&mut peer, receipt_by(&key(), 1, 70)), "a repetition");
+
+        for (what, frame) in [
+            ("too early", receipt_by(&key(), 1, 33)),
+            ("replayed", receipt_by(&key(), 1, 31)),
+            ("empty", receipt_by(&key(), 1, 0)),
+            ("another key", receipt_by(&PrivateKeySigner::random(), 1, 32)),
+            ("another node", receipt_by(&key(), 2, 32)),
+        ] {
+            let mut peer = accepted();
+            tokens(&mut peer, 0, 32);
+            assert!(!takes(&mut peer, frame), "{what}");
         }
-        assert!(closes(&peer.on(receipt(33))));
+
+        let mut peer = accepted();
+        assert!(!closes(&tokens(&mut peer, 0, 32)));
+        assert!(closes(&tokens(&mut peer, 32, 1)), "without its receipt");
+        assert!(closes(&tokens(&mut accepted(), 0, 33)), "across a receipt");
+        let mut peer = accepted();
+        tokens(&mut peer, 0, 2);
+        assert!(closes(&peer.on(done(2, EndReason::Eos))), "an end without a receipt");
+    }
+
+    #[test]
+    fn a_closed_stream_ends_sealed_and_shows_nothing() {
+        let closed = || {
+            let (mut peer, mut offer) = (new_peer(), offer());
+            offer.stream = false;
+            peer.on(Input::Offer { task: TASK, offer });
+            peer
+        };
+        let sealed = || Input::Frame(FromMiner::Sealed { task: TASK });
+        let mut peer = closed();
+        accept(&mut peer);
+        let told = [Action::Tell(TASK, TaskEvent::Sealed), Action::Forget(TASK)];
+        assert_eq!(peer.on(sealed()), told);
+
+        assert!(closes(&closed().on(sealed())), "before it was accepted");
+        let frames = [
+            FromMiner::Token { task: TASK, seq: 0, ids: vec![1], text: "x".into() },
+            receipt_by(&key(), 1, 1),
+        ];
+        for frame in frames {
+            let mut peer = closed();
+            accept(&mut peer);
+            assert!(closes(&peer.on(Input::Frame(frame.clone()))), "{frame:?}");
+        }
+        let mut peer = closed();
+        accept(&mut peer);
+        assert!(closes(&peer.on(done(1, EndReason::Eos))), "done shows its digest");
+        let mut peer = peer_with_task();
+        accept(&mut peer);
+        assert!(closes(&peer.on(sealed())), "an open stream ends with done");
     }
 
     #[test]
     fn ends_that_cannot_be_are_violations() {
         for (count, reason) in [(2, EndReason::Max), (2, EndReason::Cancelled), (3, EndReason::Eos)]
         {
-            let mut peer = peer_with_task(Address::ZERO);
+            let mut peer = peer_with_task();
             accept(&mut peer);
-            tokens(&mut peer, 0, 2);
+            stream(&mut peer, 2);
             assert!(closes(&peer.on(done(count, reason))), "{count} {reason:?}");
         }
-        let mut peer = peer_with_task(Address::ZERO);
+        let mut peer = peer_with_task();
         accept(&mut peer);
-        assert!(closes(&tokens(&mut peer, 0, 101)), "more than max_output");
+        stream(&mut peer, 96);
+        assert!(closes(&tokens(&mut peer, 96, 5)), "more than max_output");
+    }
+
+    #[test]
+    fn a_violation_costs_its_own_task_alone() {
+        let mut peer = peer_with_task();
+        accept(&mut peer);
+        let other = TaskId(B256::repeat_byte(5));
+        peer.on(Input::Offer { task: other, offer: offer() });
+        peer.on(Input::Frame(FromMiner::Accept { task: other, prompt_tokens: 1 }));
+        assert!(closes(&tokens(&mut peer, 1, 1)));
+        let (_, streams) = peer.part("violation");
+        let resume = Action::Send(FromRouter::Resume { task: other, seq: 0 });
+        assert_eq!(new_peer().on(Input::Adopt(streams)), [resume]);
     }
 }

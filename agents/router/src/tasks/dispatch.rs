@@ -244,7 +244,12 @@ impl Dispatcher {
             })?;
         let (sender, events) = mpsc::channel(ask.max_output as usize + SPARE_EVENTS);
         let (accepted, answer) = oneshot::channel();
-        let offer = Offer { request: request.clone(), signature, block: bytes.clone().into() };
+        let offer = Offer {
+            request: request.clone(),
+            signature,
+            block: bytes.clone().into(),
+            stream: true,
+        };
         let new = NewTask { task, offer: Box::new(offer), events: sender, accepted };
         slot.offer(new).map_err(|_| node_gone().of_task(task))?;
         self.ledger.book().charge(session.id, task, request.feeCap, deadline);

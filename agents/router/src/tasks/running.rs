@@ -10,7 +10,7 @@ use tokio::{
 
 use super::dispatch::{Dispatcher, node_gone};
 use crate::{
-    book::db::Note,
+    book::{db::Note, receipts::CONTRADICTED},
     clock::now_ms,
     config::{RESULT_RETRY, RESULT_TIMEOUT},
     http::error::ApiError,
@@ -136,7 +136,8 @@ impl Running {
                 ) => {
                     return Err(ApiError::node(&code, message));
                 }
-                Some(TaskEvent::Accepted) => {}
+                // An open stream ends with `Done`; the link sees to it.
+                Some(TaskEvent::Accepted | TaskEvent::Sealed) => {}
                 None => return Err(node_gone()),
             }
         }
@@ -200,6 +201,16 @@ impl Running {
             (block.end_reason == answer.end_reason, "end reason"),
         ];
         if let Some((_, what)) = same.iter().find(|(same, _)| !same) {
+            if answer.receipt.receipt.contradicts(&block.ids) {
+                let detail =
+                    format!("its receipt is for other tokens than its result block {digest}");
+                self.dispatcher.ledger.note(Note::Happened {
+                    task: self.task,
+                    event: CONTRADICTED,
+                    at_ms: now_ms(),
+                    detail: Some(detail),
+                });
+            }
             return Err(mismatch(what));
         }
         let output_tokens = u32::try_from(answer.ids.len()).unwrap_or(u32::MAX);

@@ -1,14 +1,15 @@
 //! Miners that fail, lie or decline, and clients that leave.
 
 use alloy::signers::local::PrivateKeySigner;
+use assay_router::book::state::Fact;
 use assay_types::{
-    TaskId,
-    link::{FromMiner, FromRouter},
+    B256, Bytes, NodeId, Signature, TaskId,
+    link::{FromMiner, FromRouter, StreamReceipt},
 };
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::world::{World, data_lines, events, hello};
+use crate::world::{CHAIN_ID, World, data_lines, events, hello};
 
 async fn error_of(response: reqwest::Response) -> (u16, String, Value) {
     let status = response.status().as_u16();
@@ -103,6 +104,81 @@ async fn a_result_that_differs_from_the_stream_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_miner_that_pins_other_tokens_than_it_signed_for_is_caught() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let mut miner = world.miner(1).await;
+    // The text is the same: only the ids, which it is paid for, are others.
+    let serve = async {
+        let (task, _) = miner.offer().await;
+        miner.accept(task).await;
+        miner.token(task, 0, "shown").await;
+        miner.finish_with(task, 1, vec![100, 101, 102], "shown").await;
+        task
+    };
+    let (response, task) = tokio::join!(world.ask(hello(false)), serve);
+    let (status, code, _) = error_of(response).await;
+    assert_eq!((status, code.as_str()), (502, "result_mismatch"));
+    let task = world.task(&task.to_string()).await;
+    assert_eq!(task["answer"], "failed");
+    // The cheat is over other ids, beside the receipt; whoever looks sees both.
+    assert_eq!(task["receipt"]["seq"], 1);
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_miner_that_swaps_a_token_contradicts_its_receipt() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let mut miner = world.miner(1).await;
+    let serve = async {
+        let (task, _) = miner.offer().await;
+        miner.accept(task).await;
+        miner.token(task, 0, "shown").await;
+        miner.finish_with(task, 1, vec![7], "shown").await;
+        task
+    };
+    let (response, task) = tokio::join!(world.ask(hello(true)), serve);
+    let body = response.text().await.unwrap();
+    assert_eq!(last_error(&body)["code"], "result_mismatch");
+    let task = world.task(&task.to_string()).await;
+    assert!(events(&task).contains(&"contradicted"), "{task:#}");
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_miner_that_commits_another_answer_than_it_announced_is_caught() {
+    let data = tempdir().unwrap();
+    let mut world = World::with_nodes(data.path(), &[1]).await;
+    let mut miner = world.miner(1).await;
+    let mut tasks = Vec::new();
+    for word in ["honest", "cheat"] {
+        let words = [word];
+        let (response, (task, _)) = tokio::join!(world.ask(hello(false)), miner.serve(&words));
+        assert_eq!(response.status(), 200);
+        let shown = world.task_until(&task.to_string(), |t| t["answer"] == "complete").await;
+        let honest = shown["output_digest"].as_str().unwrap().parse().unwrap();
+        let output_digest = if word == "honest" { honest } else { B256::repeat_byte(9) };
+        let commit =
+            Fact::TaskCommitted { task, output_digest, prompt_tokens: 7, output_tokens: 1, fee: 1 };
+        world.mine(vec![commit]).await;
+        tasks.push(world.task(&task.to_string()).await);
+    }
+    assert!(!events(&tasks[0]).contains(&"contradicted"), "{:#}", tasks[0]);
+    assert!(events(&tasks[1]).contains(&"contradicted"), "{:#}", tasks[1]);
+    // The evidence: what the node signed for, beside the digest that it committed.
+    let receipt = &tasks[1]["receipt"];
+    let task: TaskId = tasks[1]["id"].as_str().unwrap().parse().unwrap();
+    let hash: B256 = receipt["stream_hash"].as_str().unwrap().parse().unwrap();
+    let bytes: Bytes = receipt["signature"].as_str().unwrap().parse().unwrap();
+    let signature = Signature::from_raw(&bytes).unwrap();
+    let signed = StreamReceipt::new(task, NodeId(1), 1, hash);
+    let signer = signed.signer(CHAIN_ID, crate::world::queue(), &signature).unwrap();
+    assert_eq!(signer, miner.operator.address());
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_prompt_over_the_context_is_the_clients_fault_and_costs_no_gas() {
     let data = tempdir().unwrap();
     let world = World::with_nodes(data.path(), &[1]).await;
@@ -181,24 +257,39 @@ async fn a_client_that_leaves_cancels_its_task() {
 
 /// Sends what breaks the protocol; the router closes the connection and the client gets a clear error.
 async fn violation(frames: impl AsyncFnOnce(&mut crate::world::Miner, TaskId)) -> Value {
+    let (error, told) = broken_off(frames).await;
+    assert!(["violation", "bad_frame"].contains(&told.unwrap().as_str()));
+    error
+}
+
+/// The client's error, and the code that the miner was told before the connection was closed, if any
+/// arrived: a frame over the limit is not read to its end.
+async fn broken_off(
+    frames: impl AsyncFnOnce(&mut crate::world::Miner, TaskId),
+) -> (Value, Option<String>) {
     let data = tempdir().unwrap();
     let world = World::with_nodes(data.path(), &[1]).await;
     let mut miner = world.miner(1).await;
-    let (response, ()) = tokio::join!(world.ask(hello(false)), async {
+    let (response, told) = tokio::join!(world.ask(hello(false)), async {
         let (task, _) = miner.offer().await;
         frames(&mut miner, task).await;
         match miner.recv().await {
             Some(FromRouter::Error { code, .. }) => {
-                assert!(["violation", "bad_frame"].contains(&code.as_str()))
+                assert_eq!(miner.recv().await, None, "the connection is closed");
+                Some(code)
             }
+            None => None,
             other => panic!("{other:?}"),
         }
-        assert_eq!(miner.recv().await, None, "the connection is closed");
     });
     let (status, _, body) = error_of(response).await;
     assert_eq!(status, 502);
+    // It serves the next client, and the same node.
+    let mut miner = world.miner(1).await;
+    let (next, _) = tokio::join!(world.ask(hello(false)), miner.serve(&["next"]));
+    assert_eq!(next.status(), 200);
     world.router.stop().await.unwrap();
-    body["error"].clone()
+    (body["error"].clone(), told)
 }
 
 #[tokio::test]
@@ -235,7 +326,8 @@ async fn receipts_are_checked() {
         miner.token(task, 0, "a").await;
         let key = miner.operator.clone();
         miner.receipt(task, &[100], &key).await;
-        miner.receipt(task, &[100], &PrivateKeySigner::random()).await;
+        miner.token(task, 1, "b").await;
+        miner.receipt(task, &[100, 101], &PrivateKeySigner::random()).await;
     });
     let error = error.await;
     assert_eq!(error["code"], "node_violation");
@@ -247,6 +339,24 @@ async fn receipts_are_checked() {
         miner.receipt(task, &[101], &key).await;
     });
     assert!(error.await["message"].as_str().unwrap().contains("receipt"));
+    // None at all.
+    let error = violation(async |miner, task| {
+        miner.accept(task).await;
+        for seq in 0..33 {
+            miner.token(task, seq, "a").await;
+        }
+    });
+    assert!(error.await["message"].as_str().unwrap().contains("without its receipt"));
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_ends_the_link_and_not_the_router() {
+    let broken = broken_off(async |miner, task| {
+        miner.accept(task).await;
+        let text = "x".repeat(assay_types::link::MAX_FRAME_BYTES);
+        miner.send(FromMiner::Token { task, seq: 0, ids: vec![1], text }).await;
+    });
+    assert_eq!(broken.await.0["code"], "node_gone");
 }
 
 #[tokio::test]

@@ -1,8 +1,13 @@
 //! Who may connect as a miner.
 
 use alloy::signers::local::PrivateKeySigner;
-use assay_types::{NodeId, link::FromRouter};
+use assay_types::{
+    NodeId,
+    link::{FromRouter, LINK_VERSION},
+};
+use futures::{SinkExt, StreamExt};
 use tempfile::tempdir;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::world::{Miner, World, hello};
 
@@ -26,6 +31,32 @@ async fn only_a_nodes_operator_is_let_in() {
     assert_eq!(response.status(), 503);
     let body: serde_json::Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "no_miner");
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_miner_of_another_version_is_told_so() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let url = format!("ws://{}/link", world.address());
+    let version = LINK_VERSION + 1;
+    let cases = [
+        (format!(r#"{{"type":"hello","version":{version},"new":1}}"#), "wrong_version"),
+        (format!(r#"{{"type":"hello","version":{LINK_VERSION}}}"#), "bad_hello"),
+        (r#"{"type":"ping","seq":1}"#.into(), "bad_hello"),
+        ("hello".into(), "bad_hello"),
+        ("x".repeat(5000), "bad_hello"),
+    ];
+    for (text, expected) in cases {
+        let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+        socket.next().await.unwrap().unwrap();
+        socket.send(Message::text(text)).await.unwrap();
+        let Message::Text(answer) = socket.next().await.unwrap().unwrap() else { panic!() };
+        let FromRouter::Error { code, .. } = serde_json::from_str(&answer).unwrap() else {
+            panic!("{answer}")
+        };
+        assert_eq!(code, expected);
+    }
     world.router.stop().await.unwrap();
 }
 

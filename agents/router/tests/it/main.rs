@@ -7,4 +7,5 @@ mod failures;
 mod handshake;
 mod ledger;
 mod live;
+mod resume;
 mod world;

@@ -23,7 +23,7 @@ use assay_types::{
     TaskRequest,
     link::{
         DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
-        challenge_hash, receipt_hash,
+        StreamReceipt, challenge_hash,
     },
     sha256,
 };
@@ -120,7 +120,10 @@ pub struct World {
 
 pub fn config(data: &Path) -> RouterConfig {
     let models = vec![ServedModel { name: MODEL.into(), model_id: model_id(), max_context: 4096 }];
-    RouterConfig::new("127.0.0.1:0".parse().unwrap(), data.to_path_buf(), models)
+    let mut config = RouterConfig::new("127.0.0.1:0".parse().unwrap(), data.to_path_buf(), models);
+    // Most tests have no miner that comes back.
+    config.resume_timeout = Duration::from_millis(50);
+    config
 }
 
 impl World {
@@ -267,6 +270,7 @@ pub fn hello(stream: bool) -> serde_json::Value {
 }
 
 pub struct Miner {
+    pub node: NodeId,
     pub operator: PrivateKeySigner,
     pub store: Arc<MemoryStore>,
     /// `SessionQueue`, as the router's challenge names it.
@@ -285,7 +289,8 @@ impl Miner {
         // Without Nagle's delay, as a real miner connects.
         let url = format!("ws://{address}/link");
         let (socket, _) = connect_async_with_config(url, None, true).await.unwrap();
-        let mut miner = Self { operator: operator.clone(), store, queue: Address::ZERO, socket };
+        let (operator, queue) = (operator.clone(), Address::ZERO);
+        let mut miner = Self { node, operator, store, queue, socket };
         let Some(FromRouter::Challenge { version, chain_id, queue: q, router, nonce }) =
             miner.recv().await
         else {
@@ -294,7 +299,7 @@ impl Miner {
         assert_eq!((version, chain_id), (LINK_VERSION, CHAIN_ID));
         miner.queue = q;
         let hash = challenge_hash(DOMAIN_LINK_MINER, chain_id, q, node, router, nonce);
-        let signature = operator.sign_hash_sync(&hash).unwrap();
+        let signature = miner.operator.sign_hash_sync(&hash).unwrap();
         let mine = B256::repeat_byte(0x55);
         miner.send(FromMiner::Hello { version, node, signature, nonce: mine, capacity: 2 }).await;
         match miner.recv().await {
@@ -349,7 +354,8 @@ impl Miner {
     pub async fn receipt(&mut self, task: TaskId, ids: &[u32], key: &PrivateKeySigner) {
         let stream_hash = StreamHash::of(task, ids);
         let seq = u32::try_from(ids.len()).unwrap();
-        let hash = receipt_hash(CHAIN_ID, self.queue, task, seq, stream_hash);
+        let receipt = StreamReceipt::new(task, self.node, seq, stream_hash);
+        let hash = receipt.signing_hash(CHAIN_ID, self.queue);
         let signature = key.sign_hash_sync(&hash).unwrap();
         self.send(FromMiner::Receipt { task, seq, stream_hash, signature }).await;
     }
@@ -358,14 +364,28 @@ impl Miner {
     /// stands in the block.
     pub async fn finish(&mut self, task: TaskId, words: &[&str], pinned: &str) {
         let ids: Vec<u32> = (0..words.len()).map(|i| i as u32 + 100).collect();
+        self.finish_with(task, words.len(), ids, pinned).await;
+    }
+
+    /// The same; `pinned_ids` and `pinned` stand in the block.
+    pub async fn finish_with(
+        &mut self,
+        task: TaskId,
+        streamed: usize,
+        pinned_ids: Vec<u32>,
+        pinned: &str,
+    ) {
+        let ids: Vec<u32> = (0..streamed).map(|i| i as u32 + 100).collect();
+        let key = self.operator.clone();
+        self.receipt(task, &ids, &key).await;
         let stream_hash = StreamHash::of(task, &ids);
         let output_tokens = ids.len() as u32;
         let end_reason = EndReason::Eos;
         let block = ResultBlock {
             end_reason,
-            ids,
+            stream_hash: StreamHash::of(task, &pinned_ids),
+            ids: pinned_ids,
             salt: B256::repeat_byte(3),
-            stream_hash,
             text: pinned.into(),
             version: 1,
         };

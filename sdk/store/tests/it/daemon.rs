@@ -8,7 +8,8 @@ use std::{
 };
 
 use assay_store::{
-    Bytes, ContentStore, KuboStore, MAX_BLOCK_BYTES, StoreError, cid_of, digest_of, parse_cid,
+    Bytes, ContentStore, KuboStore, MAX_BLOCK_BYTES, StoreError, cid_of, digest_of, get_content,
+    parse_cid, put_content,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use reqwest::Client;
@@ -81,6 +82,23 @@ impl Daemon {
         let (status, text) = self.call(call).await;
         assert_eq!(status, 200, "{call}: {text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// Sends bytes past the client under test.
+    async fn upload(&self, call: &str, bytes: &[u8]) -> Value {
+        let mut form = b"--XyZ\r\nContent-Disposition: form-data; name=\"data\"; filename=\"data\"\r\nContent-Type: application/octet-stream\r\n\r\n".to_vec();
+        form.extend_from_slice(bytes);
+        form.extend_from_slice(b"\r\n--XyZ--\r\n");
+        // In chunks: the daemon refuses a form over 1 MiB that says its length.
+        let chunks = futures::stream::iter([Ok::<_, std::io::Error>(form)]);
+        let answer = Client::new()
+            .post(format!("{}/api/v0/{call}", self.url))
+            .header("content-type", "multipart/form-data; boundary=XyZ")
+            .body(reqwest::Body::wrap_stream(chunks))
+            .send()
+            .await
+            .unwrap();
+        answer.json().await.unwrap()
     }
 
     async fn is_listed(&self, cid: &str) -> bool {
@@ -159,7 +177,28 @@ async fn a_pin_keeps_a_block_from_garbage_collection() {
 }
 
 #[tokio::test]
-async fn content_over_one_block_is_refused_both_ways() {
+async fn content_over_one_block_is_a_file_to_the_daemon() {
+    let repo = TempDir::new().unwrap();
+    let daemon = Daemon::start(repo.path(), 0).await;
+    for bytes in [MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1, 3 * MAX_BLOCK_BYTES + 12_345].map(block) {
+        let cid = put_content(&daemon.client, bytes.clone()).await.unwrap();
+        // The same as the daemon names it, if it lays it out by the same profile.
+        let options = "cid-version=1&raw-leaves=true&chunker=size-1048576&only-hash=true&pin=false";
+        let added = daemon.upload(&format!("add?{options}"), &bytes).await;
+        assert!(same(added["Hash"].as_str().unwrap(), &cid.to_string()), "{added}");
+        let stat = daemon.json(&format!("files/stat?arg=/ipfs/{cid}")).await;
+        assert_eq!(stat["Size"], bytes.len());
+        // Nothing of it may be collected.
+        assert_eq!(daemon.call("repo/gc").await, (200, String::new()));
+        let cat = Client::new().post(format!("{}/api/v0/cat?arg={cid}", daemon.url));
+        assert_eq!(cat.send().await.unwrap().bytes().await.unwrap(), bytes);
+        assert_eq!(get_content(&daemon.client, &cid, bytes.len()).await.unwrap(), bytes);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_block_over_the_limit_is_refused_both_ways() {
     let repo = TempDir::new().unwrap();
     let daemon = Daemon::start(repo.path(), 0).await;
     let large = block(MAX_BLOCK_BYTES + 1);
@@ -169,18 +208,7 @@ async fn content_over_one_block_is_refused_both_ways() {
         "{refused:?}"
     );
     // Somebody else may store more in one block on this daemon: it is not read.
-    let mut form = b"--XyZ\r\nContent-Disposition: form-data; name=\"data\"\r\nContent-Type: application/octet-stream\r\n\r\n".to_vec();
-    form.extend_from_slice(&large);
-    form.extend_from_slice(b"\r\n--XyZ--\r\n");
-    let chunks = futures::stream::iter([Ok::<_, std::io::Error>(form)]);
-    let put = Client::new()
-        .post(format!("{}/api/v0/block/put?format=raw&mhtype=sha2-256", daemon.url))
-        .header("content-type", "multipart/form-data; boundary=XyZ")
-        .body(reqwest::Body::wrap_stream(chunks))
-        .send()
-        .await
-        .unwrap();
-    let put: Value = put.json().await.unwrap();
+    let put = daemon.upload("block/put?format=raw&mhtype=sha2-256", &large).await;
     assert_eq!(put["Key"], cid_of(digest_of(&large)).to_string());
     let got = daemon.client.get(digest_of(&large)).await;
     assert!(matches!(got, Err(StoreError::TooLarge { limit: MAX_BLOCK_BYTES, .. })), "{got:?}");

@@ -4,7 +4,7 @@ use std::{fs, io::ErrorKind};
 
 use assay_store::{
     Bytes, ContentStore, KuboStore, MAX_BLOCK_BYTES, StoreError, StoreServer, StoreServerConfig,
-    cid_of, digest_of,
+    cid_of, content_cid, digest_of, get_content, put_content,
 };
 
 use tempfile::TempDir;
@@ -54,6 +54,19 @@ async fn largest_block_fits_and_one_byte_more_does_not() {
         matches!(over, Err(StoreError::TooLarge { bytes, limit: MAX_BLOCK_BYTES }) if bytes == MAX_BLOCK_BYTES + 1),
         "{over:?}"
     );
+    store.server.stop().await;
+}
+
+#[tokio::test]
+async fn content_over_one_block_is_kept_as_a_file() {
+    let store = Running::start().await;
+    let content = Bytes::from(vec![9; 2 * MAX_BLOCK_BYTES + 1]);
+    let cid = put_content(&store.client, content.clone()).await.unwrap();
+    assert_eq!(cid, content_cid(&content));
+    assert_eq!(store.call("repo/gc").await, (200, String::new()));
+    assert_eq!(get_content(&store.client, &cid, content.len()).await.unwrap(), content);
+    let over = get_content(&store.client, &cid, content.len() - 1).await;
+    assert!(matches!(over, Err(StoreError::TooLarge { .. })), "{over:?}");
     store.server.stop().await;
 }
 

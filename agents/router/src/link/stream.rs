@@ -1,0 +1,264 @@
+//! One task on a connection: what the miner says of it is checked against its offer. It outlives the
+//! connection, so that the miner can go on where it was.
+
+use assay_types::{
+    Address, B256, EndReason, MAX_BLOCK_BYTES, NodeId, Signature, StreamHash, TaskId,
+    link::{Offer, RECEIPT_EVERY_TOKENS, StreamReceipt},
+};
+
+/// Frames without ids that one task may have: the text that was held back, and slack.
+const EMPTY_FRAMES: u32 = 4;
+/// How often one task may go on over a new connection: a poor line has less, and a node that breaks off
+/// again and again ends.
+const MAX_RESUMES: u32 = 16;
+
+/// What was streamed, and what the miner says that its result block has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// All ids.
+    pub ids: Vec<u32>,
+    /// The whole text.
+    pub text: String,
+    /// Why it ended.
+    pub end_reason: EndReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// sha-256 of the result block.
+    pub output_digest: B256,
+    /// Recomputed from the ids.
+    pub stream_hash: B256,
+    /// The node's signature over all ids.
+    pub receipt: SignedReceipt,
+}
+
+/// A node's receipt, its signature checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedReceipt {
+    /// What it says.
+    pub receipt: StreamReceipt,
+    /// By the node's operator.
+    pub signature: Signature,
+}
+
+/// Chain and contract that signatures are bound to, and the router's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Address of `SessionQueue`.
+    pub queue: Address,
+    /// The router's key.
+    pub router: Address,
+}
+
+/// Whose receipts are taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signer {
+    pub scope: Scope,
+    pub node: NodeId,
+    pub operator: Address,
+}
+
+/// One task. An error text of its methods means that the node broke the protocol.
+#[derive(Debug)]
+pub struct Stream {
+    pub(super) task: TaskId,
+    pub(super) deadline: u64,
+    /// The client is gone; frames are still checked and thrown away.
+    pub(super) muted: bool,
+    max_prompt: u32,
+    max_output: u32,
+    /// Whether the offer asks for tokens.
+    open: bool,
+    accepted: Option<u32>,
+    ids: Vec<u32>,
+    hash: StreamHash,
+    receipt: Option<SignedReceipt>,
+    text: String,
+    empty_frames: u32,
+    resumes: u32,
+}
+
+impl Stream {
+    pub(super) fn new(task: TaskId, offer: &Offer) -> Self {
+        Self {
+            task,
+            deadline: offer.request.deadline,
+            muted: false,
+            max_prompt: offer.request.maxPrompt,
+            max_output: offer.request.maxOutput,
+            open: offer.stream,
+            accepted: None,
+            ids: Vec::new(),
+            hash: StreamHash::new(task),
+            receipt: None,
+            text: String::new(),
+            empty_frames: 0,
+            resumes: 0,
+        }
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
+        self.accepted.is_some()
+    }
+
+    /// Tokens that came.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it may go on over another connection; counts it.
+    pub(super) fn resume(&mut self) -> bool {
+        self.resumes += 1;
+        self.resumes <= MAX_RESUMES
+    }
+
+    pub(super) fn accept(&mut self, prompt_tokens: u32) -> Result<(), String> {
+        if self.accepted.replace(prompt_tokens).is_some() {
+            return Err("it accepted twice".into());
+        }
+        if prompt_tokens > self.max_prompt {
+            return Err("it accepted a prompt longer than the request allows".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, seq: u32, ids: &[u32], text: &str) -> Result<(), String> {
+        if !self.open {
+            return Err("it streamed a task whose stream is closed".into());
+        }
+        if self.accepted.is_none() {
+            return Err("it streamed before it accepted".into());
+        }
+        let count = self.count();
+        if seq != count {
+            return Err(format!("token {count} was due and {seq} came"));
+        }
+        if count.is_multiple_of(RECEIPT_EVERY_TOKENS) && count > 0 && !self.is_signed() {
+            return Err(format!("it went on without its receipt for {count} tokens"));
+        }
+        if ids.is_empty() {
+            self.empty_frames += 1;
+            if self.empty_frames > EMPTY_FRAMES {
+                return Err("it streams frames without tokens".into());
+            }
+        }
+        let room = RECEIPT_EVERY_TOKENS - count % RECEIPT_EVERY_TOKENS;
+        if ids.len() > room as usize {
+            return Err(format!("a frame of {} tokens came where {room} fit", ids.len()));
+        }
+        if self.ids.len() + ids.len() > self.max_output as usize {
+            return Err(format!("it streamed more than {} tokens", self.max_output));
+        }
+        if self.text.len() + text.len() > MAX_BLOCK_BYTES {
+            return Err("it streamed more text than a result block holds".into());
+        }
+        for id in ids {
+            self.ids.push(*id);
+            self.hash.push(*id);
+        }
+        self.text.push_str(text);
+        Ok(())
+    }
+
+    /// Takes a receipt over all tokens so far. `None` if it was taken before: the node does not know
+    /// whether it arrived.
+    pub(super) fn sign(
+        &mut self,
+        (seq, stream_hash): (u32, B256),
+        signature: Signature,
+        by: &Signer,
+    ) -> Result<Option<SignedReceipt>, String> {
+        if !self.open {
+            return Err("it signed for a task whose stream is closed".into());
+        }
+        if seq != self.count() || seq == 0 || stream_hash != self.hash.value() {
+            return Err(format!("its receipt for {seq} tokens does not match what it streamed"));
+        }
+        let signed = SignedReceipt {
+            receipt: StreamReceipt::new(self.task, by.node, seq, stream_hash),
+            signature,
+        };
+        if self.receipt.as_ref() == Some(&signed) {
+            return Ok(None);
+        }
+        if self.is_signed() {
+            return Err(format!("it signed for {seq} tokens twice"));
+        }
+        let signer = signed.receipt.signer(by.scope.chain_id, by.scope.queue, &signature);
+        if signer.ok() != Some(by.operator) {
+            return Err("its receipt is not signed by the node's operator".into());
+        }
+        self.receipt = Some(signed.clone());
+        Ok(Some(signed))
+    }
+
+    /// Whether the node has signed for all tokens so far.
+    fn is_signed(&self) -> bool {
+        self.receipt.as_ref().is_some_and(|signed| signed.receipt.seq == self.count())
+    }
+
+    /// The end of a closed stream.
+    pub(super) fn seal(&self) -> Result<(), String> {
+        if self.open && !self.muted {
+            return Err("it sealed a task whose stream is open".into());
+        }
+        if self.accepted.is_none() {
+            return Err("it ended a task that it had not accepted".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn done(&mut self, said: &Said) -> Result<Answer, String> {
+        let count = self.count();
+        if !self.open {
+            return Err("it showed the end of a task whose stream is closed".into());
+        }
+        if self.accepted != Some(said.prompt_tokens) {
+            return Err(format!(
+                "it ended with {} prompt tokens and accepted another number",
+                said.prompt_tokens
+            ));
+        }
+        if count == 0 || said.output_tokens != count {
+            return Err(format!(
+                "it ended with {} tokens and streamed {count}",
+                said.output_tokens
+            ));
+        }
+        if said.stream_hash != self.hash.value() {
+            return Err("its stream hash is not that of the tokens that it streamed".into());
+        }
+        match said.end_reason {
+            EndReason::Max if count != self.max_output => {
+                return Err(format!(
+                    "it ended for length after {count} of {} tokens",
+                    self.max_output
+                ));
+            }
+            EndReason::Cancelled if !self.muted => {
+                return Err("it ended a task as cancelled that nobody cancelled".into());
+            }
+            _ => {}
+        }
+        let receipt = self.receipt.take().filter(|signed| signed.receipt.seq == count);
+        Ok(Answer {
+            ids: std::mem::take(&mut self.ids),
+            text: std::mem::take(&mut self.text),
+            end_reason: said.end_reason,
+            prompt_tokens: said.prompt_tokens,
+            output_digest: said.output_digest,
+            stream_hash: said.stream_hash,
+            receipt: receipt.ok_or("it ended without a receipt for what it streamed")?,
+        })
+    }
+}
+
+/// What a `Done` says.
+pub(super) struct Said {
+    pub end_reason: EndReason,
+    pub prompt_tokens: u32,
+    pub output_tokens: u32,
+    pub output_digest: B256,
+    pub stream_hash: B256,
+}
