@@ -13,11 +13,11 @@
 
 use alloy::{
     primitives::{Address, B256, Bytes, Signature, keccak256},
-    sol_types::{SolStruct, SolValue},
+    sol_types::SolValue,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{EndReason, NodeId, RequestSignatureError, StreamHash, TaskId, TaskRequest, domain};
+use crate::{EndReason, NodeId, Signed, StreamHash, TaskId, TaskRequest};
 
 /// Version of the frames; both sides must speak the same.
 pub const LINK_VERSION: u32 = 2;
@@ -57,31 +57,12 @@ alloy::sol! {
     }
 }
 
+impl Signed for StreamReceipt {}
+
 impl StreamReceipt {
     /// The receipt of `node` over the first `seq` tokens of a stream.
     pub fn new(task: TaskId, node: NodeId, seq: u32, stream_hash: B256) -> Self {
         Self { taskId: task.0, nodeId: node.0, seq, streamHash: stream_hash }
-    }
-
-    /// The hash to sign.
-    pub fn signing_hash(&self, chain_id: u64, queue: Address) -> B256 {
-        self.eip712_signing_hash(&domain(chain_id, queue))
-    }
-
-    /// Who signed.
-    ///
-    /// # Errors
-    /// If it is no signature, or one of the two that the same signer could have made.
-    pub fn signer(
-        &self,
-        chain_id: u64,
-        queue: Address,
-        signature: &Signature,
-    ) -> Result<Address, RequestSignatureError> {
-        if signature.normalize_s().is_some() {
-            return Err(RequestSignatureError::Malleable);
-        }
-        Ok(signature.recover_address_from_prehash(&self.signing_hash(chain_id, queue))?)
     }
 
     /// Whether an answer of these ids is another one than the one that was streamed.
@@ -291,6 +272,9 @@ pub enum FromMiner {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::aliases::U96;
+
+    use crate::SignatureError;
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
 
     use super::*;
@@ -315,9 +299,14 @@ mod tests {
                 requestDigest: B256::ZERO,
                 maxPrompt: 1,
                 maxOutput: 1,
-                feeCap: u128::MAX,
+                feeCap: U96::MAX,
                 deadline: 1,
                 nodeId: 1,
+                seedRound: 11,
+                redundancy: 1,
+                attempts: 1,
+                dispatch: 0,
+                callbackGas: 0,
             },
             signature: Signature::test_signature(),
             block: Bytes::from_static(b"{}"),
@@ -362,7 +351,7 @@ mod tests {
         );
         let high = Signature::new(signature.r(), order - signature.s(), !signature.v());
         let refused = receipt.signer(1, queue, &high);
-        assert!(matches!(refused, Err(RequestSignatureError::Malleable)), "{refused:?}");
+        assert!(matches!(refused, Err(SignatureError::Malleable)), "{refused:?}");
 
         assert!(!receipt.contradicts(&[5, 6]) && !receipt.contradicts(&[5, 6, 7]));
         assert!(receipt.contradicts(&[5]) && receipt.contradicts(&[5, 7]));
