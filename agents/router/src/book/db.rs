@@ -1,6 +1,6 @@
 //! The router's tables: sessions, nonces, tasks and their timelines.
 
-use assay_types::{B256, NodeId, SessionId, TaskId};
+use assay_types::{B256, ModelId, ModelIndex, NodeId, SessionId, TaskId};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 use serde::Serialize;
 
@@ -11,7 +11,10 @@ use super::{
 use crate::link::state::SignedReceipt;
 
 /// The tables, oldest first; what stands here never changes.
-pub const MIGRATIONS: &[&str] = &[FIRST, receipts::TABLE];
+pub const MIGRATIONS: &[&str] = &[FIRST, receipts::TABLE, MODELS];
+
+const MODELS: &str =
+    "CREATE TABLE models (model_index INTEGER PRIMARY KEY, model TEXT NOT NULL) STRICT;";
 
 const FIRST: &str = "
 CREATE TABLE sessions (session INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -176,6 +179,16 @@ pub fn sessions(tx: &Transaction<'_>) -> Result<Vec<SessionView>> {
     bodies.iter().map(|body| serde_json::from_str(body).map_err(from_json)).collect()
 }
 
+/// Models by their number.
+pub fn models(tx: &Transaction<'_>) -> Result<Vec<(ModelIndex, ModelId)>> {
+    let mut query = tx.prepare("SELECT model_index, model FROM models")?;
+    let rows = query.query_map([], |row| {
+        let model: String = row.get(1)?;
+        Ok((ModelIndex(row.get(0)?), model.parse().unwrap_or_default()))
+    })?;
+    rows.collect()
+}
+
 fn from_json(error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
@@ -189,7 +202,7 @@ pub fn charges(tx: &Transaction<'_>) -> Result<Vec<(SessionId, TaskId, Charge, b
     let rows = query.query_map([], |row| {
         let state: String = row.get("chain_state")?;
         let amount = match state.as_str() {
-            "committed" | "settled" => amount(row.get("fee")?),
+            "settled" => amount(row.get("fee")?),
             "refunded" => amount(row.get("tip")?),
             _ => amount(row.get("hold")?),
         };
@@ -385,6 +398,13 @@ fn write_fact(
     at_ms: u64,
 ) -> Result<Option<(TaskId, &'static str)>> {
     let (task, event, rows) = match fact {
+        Fact::ModelRegistered { index, model } => {
+            tx.execute(
+                "INSERT OR REPLACE INTO models (model_index, model) VALUES (?1, ?2)",
+                params![index.0, model.to_string()],
+            )?;
+            return Ok(None);
+        }
         Fact::TaskSubmitted(task) if is_mine(task) => {
             insert_task(tx, task, None, "unknown")?;
             tx.execute(
@@ -429,6 +449,9 @@ fn write_fact(
 /// Undoes a block that is no longer canonical.
 pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
     for (_, fact) in block.facts.iter().rev() {
+        if let Fact::ModelRegistered { index, .. } = fact {
+            tx.execute("DELETE FROM models WHERE model_index = ?1", params![index.0])?;
+        }
         let (task, change) = match fact {
             Fact::TaskSubmitted(task) => (task.task, "chain_state = 'none'"),
             Fact::TaskCommitted { task, .. } => (*task, "chain_state = 'assigned', fee = NULL"),
@@ -520,7 +543,7 @@ pub fn planned(request: &assay_types::TaskRequest, task: TaskId) -> Submitted {
         request_digest: request.requestDigest,
         max_prompt: request.maxPrompt,
         max_output: request.maxOutput,
-        held: request.feeCap,
+        held: request.feeCap.to::<u128>(),
         deadline: request.deadline,
     }
 }

@@ -58,10 +58,11 @@ impl Ledger {
     ) -> Result<Self, JournalError> {
         let read = |tx: &rusqlite::Transaction<'_>| {
             db::fail_pending(tx)?;
-            Ok((db::sessions(tx)?, db::charges(tx)?, db::next_on_chain(tx)?))
+            let known = (db::models(tx)?, db::sessions(tx)?);
+            Ok((known, db::charges(tx)?, db::next_on_chain(tx)?))
         };
-        let (sessions, charges, nonces) = journal.transaction(read)?;
-        let mut book = Book::new(me, sessions);
+        let ((models, sessions), charges, nonces) = journal.transaction(read)?;
+        let mut book = Book::new(me, models, sessions);
         book.set_charges(charges);
         for (session, next) in nonces {
             book.set_next_on_chain(session, next);
@@ -172,7 +173,7 @@ impl Ledger {
             (changed, mine)
         };
         let fresh: Vec<SessionId> =
-            changed.iter().filter(|s| s.nodes.is_empty()).map(|s| s.id).collect();
+            changed.iter().filter(|s| s.reservations.is_empty()).map(|s| s.id).collect();
         let at_ms = now_ms();
         let write = move |tx: &rusqlite::Transaction<'_>| {
             db::save_sessions(tx, &changed, &[])?;

@@ -6,7 +6,8 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
 };
 
-use assay_types::{Address, B256, Lane, ModelId, NodeId, Nonce, SessionId, TaskId};
+use assay_protocol::money::fee_up;
+use assay_types::{Address, B256, Lane, ModelId, ModelIndex, NodeId, Nonce, SessionId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::UNPAID_PAUSE;
@@ -15,9 +16,13 @@ use crate::config::UNPAID_PAUSE;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "fields are those of the contracts' events")]
 pub enum Fact {
+    ModelRegistered {
+        index: ModelIndex,
+        model: ModelId,
+    },
     SessionOpened {
         session: SessionId,
-        model: ModelId,
+        model: ModelIndex,
         price_in: u128,
         price_out: u128,
     },
@@ -31,9 +36,15 @@ pub enum Fact {
         session: SessionId,
         seed_round: u64,
         nodes: Vec<NodeId>,
+        previous_until: u64,
     },
-    RoundCaptured {
+    RoundRevealed {
         round: u64,
+    },
+    LaneReclaimed {
+        session: SessionId,
+        lane: Lane,
+        reclaim_at: u64,
     },
     SessionDraining {
         session: SessionId,
@@ -44,6 +55,8 @@ pub enum Fact {
     },
     SessionToppedUp {
         session: SessionId,
+        lane: Lane,
+        amount: u128,
     },
     TaskSubmitted(Submitted),
     TaskCommitted {
@@ -107,6 +120,19 @@ pub enum SessionState {
     Closed,
 }
 
+/// Nodes that serve a session for a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Round that seeds its tasks; it names the reservation in requests.
+    pub seed_round: u64,
+    /// Whether that round's value is known.
+    pub seeded: bool,
+    /// Its nodes.
+    pub nodes: Vec<NodeId>,
+    /// Unix seconds; requests are taken until then. 0: until the session ends.
+    pub until: u64,
+}
+
 /// A session in which the router holds a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionView {
@@ -116,28 +142,39 @@ pub struct SessionView {
     pub model: ModelId,
     /// Where it stands.
     pub state: SessionState,
-    /// Minor units for a prompt token.
+    /// Minor units for a million prompt tokens.
     pub price_in: u128,
-    /// Minor units for a generated token.
+    /// Minor units for a million generated tokens.
     pub price_out: u128,
-    /// Round that seeds its tasks; 0 while open.
-    pub seed_round: u64,
-    /// Whether that round's value is known.
-    pub seeded: bool,
-    /// Its nodes.
-    pub nodes: Vec<NodeId>,
+    /// Its reservations, newest first: the current one, and the one before it while that still serves.
+    pub reservations: Vec<Reservation>,
     /// Unix seconds; 0 unless draining.
     pub ends_at: u64,
     /// The router's lane.
     pub lane: Lane,
-    /// Most that the lane's tasks may cost together, minor units.
+    /// Money that was reserved for the lane, minor units.
     pub allotment: u128,
+    /// Unix seconds; the owner takes the lane back then. 0: not.
+    pub reclaim_at: u64,
 }
 
 impl SessionView {
-    /// Whether it can take tasks: it has its nodes and its seed.
+    /// Whether it can take tasks: it has its nodes and their seed.
     pub fn is_ready(&self) -> bool {
-        self.seeded && matches!(self.state, SessionState::Active | SessionState::Draining)
+        let serves = matches!(self.state, SessionState::Active | SessionState::Draining);
+        serves && self.reservations.iter().any(|reservation| reservation.seeded)
+    }
+
+    /// The newest reservation that can serve a task until `deadline`: while the seed of a new one is not known yet,
+    /// the one before.
+    pub fn serving(&self, deadline: u64) -> Option<&Reservation> {
+        let ends = |at: u64| at != 0 && at <= deadline;
+        if ends(self.reclaim_at) || (self.state == SessionState::Draining && ends(self.ends_at)) {
+            return None;
+        }
+        let serves = matches!(self.state, SessionState::Active | SessionState::Draining);
+        let fits = |r: &&Reservation| r.seeded && !ends(r.until);
+        self.reservations.iter().find(fits).filter(|_| serves)
     }
 }
 
@@ -180,18 +217,28 @@ pub struct Book {
     sessions: BTreeMap<SessionId, SessionView>,
     purses: HashMap<SessionId, Purse>,
     owners: HashMap<TaskId, SessionId>,
+    /// Models by their number, as the chain has them.
+    models: BTreeMap<ModelIndex, ModelId>,
     opened: BTreeMap<SessionId, (ModelId, u128, u128)>,
     last_timestamp: u64,
 }
 
+/// Reservations of a session that are remembered: the contract serves the current one and the one before, and a
+/// reverted block may bring back one more.
+const KEPT_RESERVATIONS: usize = 3;
 /// Sessions whose lanes are still to come in the same block; more in one block are dropped.
 const MAX_OPENED: usize = 1024;
 
 impl Book {
-    /// The book of the router whose key is `me`.
-    pub fn new(me: Address, sessions: Vec<SessionView>) -> Self {
+    /// The book of the router whose key is `me`, with what an earlier life stored.
+    pub fn new(
+        me: Address,
+        models: Vec<(ModelIndex, ModelId)>,
+        sessions: Vec<SessionView>,
+    ) -> Self {
         Self {
             me,
+            models: models.into_iter().collect(),
             sessions: sessions.into_iter().map(|s| (s.id, s)).collect(),
             purses: HashMap::new(),
             owners: HashMap::new(),
@@ -246,29 +293,42 @@ impl Book {
     /// Takes in a fact; the session that changed, and those that changed besides.
     fn learn(&mut self, fact: &Fact, changed: &mut Vec<SessionView>) -> Option<SessionId> {
         match fact {
+            Fact::ModelRegistered { index, model } => {
+                self.models.insert(*index, *model);
+                None
+            }
             Fact::SessionOpened { session, model, price_in, price_out } => {
+                let model = *self.models.get(model)?;
                 if self.opened.len() < MAX_OPENED {
-                    self.opened.insert(*session, (*model, *price_in, *price_out));
+                    self.opened.insert(*session, (model, *price_in, *price_out));
                 }
                 None
             }
             Fact::LaneAdded { session, lane, holder, allotment } => {
                 self.add_lane(*session, *lane, *holder, *allotment)
             }
-            Fact::SessionActivated { session, seed_round, nodes } => {
+            Fact::SessionActivated { session, seed_round, nodes, previous_until } => {
                 let view = self.sessions.get_mut(session)?;
-                view.state = SessionState::Active;
-                view.seed_round = *seed_round;
-                view.nodes.clone_from(nodes);
+                if view.state == SessionState::Open {
+                    view.state = SessionState::Active;
+                }
+                if let Some(last) = view.reservations.first_mut() {
+                    last.until = *previous_until;
+                }
+                let nodes = nodes.clone();
+                let new = Reservation { seed_round: *seed_round, seeded: false, nodes, until: 0 };
+                view.reservations.insert(0, new);
+                view.reservations.truncate(KEPT_RESERVATIONS);
                 Some(*session)
             }
-            Fact::RoundCaptured { round } => {
-                let waits = |s: &&mut SessionView| s.seed_round == *round && !s.seeded;
-                for view in self.sessions.values_mut().filter(waits) {
-                    view.seeded = true;
-                    changed.push(view.clone());
-                }
+            Fact::RoundRevealed { round } => {
+                self.set_seeded(*round, true, changed);
                 None
+            }
+            Fact::LaneReclaimed { session, lane, reclaim_at } => {
+                let view = self.sessions.get_mut(session).filter(|s| s.lane == *lane)?;
+                view.reclaim_at = *reclaim_at;
+                Some(*session)
             }
             Fact::SessionDraining { session, ends_at } => {
                 let view = self.sessions.get_mut(session)?;
@@ -280,9 +340,11 @@ impl Book {
                 self.sessions.get_mut(session)?.state = SessionState::Closed;
                 Some(*session)
             }
-            Fact::SessionToppedUp { session } => {
-                self.purses.get_mut(session)?.unpaid_until_s = 0;
-                None
+            Fact::SessionToppedUp { session, lane, amount } => {
+                let view = self.sessions.get_mut(session).filter(|s| s.lane == *lane)?;
+                view.allotment = view.allotment.saturating_add(*amount);
+                self.purses.entry(*session).or_default().unpaid_until_s = 0;
+                Some(*session)
             }
             _ => {
                 self.learn_task(fact);
@@ -309,15 +371,24 @@ impl Book {
             state: SessionState::Open,
             price_in,
             price_out,
-            seed_round: 0,
-            seeded: false,
-            nodes: Vec::new(),
+            reservations: Vec::new(),
             ends_at: 0,
             lane,
             allotment,
+            reclaim_at: 0,
         };
         self.sessions.insert(session, view);
         Some(session)
+    }
+
+    fn set_seeded(&mut self, round: u64, seeded: bool, changed: &mut Vec<SessionView>) {
+        for view in self.sessions.values_mut() {
+            let waits = |r: &&mut Reservation| r.seed_round == round && r.seeded != seeded;
+            if let Some(reservation) = view.reservations.iter_mut().find(waits) {
+                reservation.seeded = seeded;
+                changed.push(view.clone());
+            }
+        }
     }
 
     fn learn_task(&mut self, fact: &Fact) {
@@ -332,11 +403,7 @@ impl Book {
                 purse.next_on_chain = purse.next_on_chain.max(next);
                 self.owners.insert(task.task, task.session);
             }
-            Fact::TaskCommitted { task, fee, .. } => {
-                if let Some(charge) = self.charge_mut(task) {
-                    charge.amount = *fee;
-                }
-            }
+            // What a task holds beyond its fee comes back when it settles.
             Fact::TaskSettled { task, fee } => self.finish(task, *fee),
             Fact::TaskRefunded { task, tip, .. } => self.finish(task, *tip),
             _ => {}
@@ -368,21 +435,32 @@ impl Book {
         let (mut changed, mut gone) = (Vec::new(), Vec::new());
         for (_, fact) in block.facts.iter().rev() {
             match fact {
+                Fact::ModelRegistered { index, .. } => {
+                    self.models.remove(index);
+                }
                 Fact::SessionOpened { session, .. } => {
                     gone.extend(self.sessions.remove(session).map(|view| view.id));
                 }
-                Fact::RoundCaptured { round } => {
-                    for view in self.sessions.values_mut().filter(|s| s.seed_round == *round) {
-                        view.seeded = false;
-                        changed.push(view.clone());
-                    }
-                }
+                Fact::RoundRevealed { round } => self.set_seeded(*round, false, &mut changed),
                 Fact::SessionActivated { session, .. } => {
                     self.undo(*session, &mut changed, |view| {
-                        view.state = SessionState::Open;
-                        view.seed_round = 0;
-                        view.seeded = false;
-                        view.nodes.clear();
+                        if !view.reservations.is_empty() {
+                            view.reservations.remove(0);
+                        }
+                        match view.reservations.first_mut() {
+                            Some(last) => last.until = 0,
+                            None => view.state = SessionState::Open,
+                        }
+                    });
+                }
+                Fact::LaneReclaimed { session, .. } => {
+                    self.undo(*session, &mut changed, |view| view.reclaim_at = 0);
+                }
+                Fact::SessionToppedUp { session, lane, amount } => {
+                    self.undo(*session, &mut changed, |view| {
+                        if view.lane == *lane {
+                            view.allotment = view.allotment.saturating_sub(*amount);
+                        }
                     });
                 }
                 Fact::SessionDraining { session, .. } => {
@@ -393,7 +471,7 @@ impl Book {
                 }
                 Fact::SessionClosed { session } => {
                     self.undo(*session, &mut changed, |view| {
-                        let idle = view.nodes.is_empty();
+                        let idle = view.reservations.is_empty();
                         view.state = if idle { SessionState::Open } else { SessionState::Draining };
                     });
                 }
@@ -435,11 +513,7 @@ impl Book {
         if live.is_empty() {
             return Err(Unready::NoSession);
         }
-        let takes = |s: &&SessionView| match s.state {
-            SessionState::Active => s.seeded,
-            SessionState::Draining => s.seeded && s.ends_at > deadline,
-            SessionState::Open | SessionState::Closed => false,
-        };
+        let takes = |s: &&SessionView| s.serving(deadline).is_some();
         let active: Vec<SessionView> = live.into_iter().filter(takes).cloned().collect();
         if active.is_empty() {
             return Err(Unready::NotActive);
@@ -558,7 +632,5 @@ impl Purse {
 
 /// The largest fee of a task, minor units.
 pub fn fee(session: &SessionView, tokens: (u32, u32)) -> u128 {
-    let part_in = session.price_in.saturating_mul(tokens.0.into());
-    let part_out = session.price_out.saturating_mul(tokens.1.into());
-    part_in.saturating_add(part_out)
+    fee_up(tokens.0, tokens.1, session.price_in, session.price_out)
 }

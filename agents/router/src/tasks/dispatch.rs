@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::{
-    primitives::B256,
+    primitives::{B256, aliases::U96},
     signers::{SignerSync, local::PrivateKeySigner},
 };
 use assay_store::{Bytes, ContentStore};
 use assay_types::{
-    BLOCK_VERSION, NodeId, Prompt, RequestBlock, TaskId, TaskRequest, link::Offer, task_id,
+    BLOCK_VERSION, Dispatch, NodeId, Prompt, RequestBlock, Signed, TaskId, TaskRequest,
+    link::Offer, task_id,
 };
 use axum::http::StatusCode;
 use tokio::{
@@ -190,7 +191,8 @@ impl Dispatcher {
             .map_err(|unready| no_session(unready, &ask.model.name))?;
         let mut busy = false;
         for session in candidates {
-            match self.hub.reserve(&session.nodes, tried) {
+            let nodes = session.serving(deadline).map(|reservation| reservation.nodes.as_slice());
+            match self.hub.reserve(nodes.unwrap_or_default(), tried) {
                 Ok(slot) => return Ok(Some((session, slot))),
                 Err(NoNode::Busy) => busy = true,
                 Err(NoNode::Disconnected) => {}
@@ -223,16 +225,24 @@ impl Dispatcher {
             tracing::error!(%error, "no nonce for a request");
             ApiError::internal("this router's database fails: look at its log")
         })?;
+        let fee_cap = fee(session, (ask.max_prompt, ask.max_output));
         let request = TaskRequest {
             sessionId: session.id.0,
             lane: session.lane.0,
             nonce: nonce.0,
+            seedRound: session.serving(deadline).map_or(0, |reservation| reservation.seed_round),
             requestDigest: digest,
             maxPrompt: ask.max_prompt,
             maxOutput: ask.max_output,
-            feeCap: fee(session, (ask.max_prompt, ask.max_output)),
+            // Prices of 80 bits and counts of 32 leave room.
+            feeCap: U96::saturating_from(fee_cap),
             deadline,
             nodeId: node.0,
+            redundancy: 1,
+            // The client has this answer or none: whoever took the task over would stream to nobody.
+            attempts: 1,
+            dispatch: Dispatch::Push as u8,
+            callbackGas: 0,
         };
         let task = task_id(self.scope.queue, session.id, session.lane, nonce);
         let signature = self
@@ -252,7 +262,7 @@ impl Dispatcher {
         };
         let new = NewTask { task, offer: Box::new(offer), events: sender, accepted };
         slot.offer(new).map_err(|_| node_gone().of_task(task))?;
-        self.ledger.book().charge(session.id, task, request.feeCap, deadline);
+        self.ledger.book().charge(session.id, task, fee_cap, deadline);
         let received = Note::Received {
             task: Box::new(planned(&request, task)),
             model: ask.model.name.clone(),
