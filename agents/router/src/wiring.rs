@@ -308,7 +308,10 @@ fn not_ready(ledger: &Ledger, hub: &Hub, config: &RouterConfig) -> Option<String
     if ready.is_empty() {
         return Some("no active session with a lane for this router: open one, or wait for its nodes and its seed".into());
     }
-    let reachable = ready.iter().any(|s| s.nodes.iter().any(|n| connected.contains(n)));
+    let reachable = ready
+        .iter()
+        .flat_map(|s| &s.reservations)
+        .any(|r| r.nodes.iter().any(|n| connected.contains(n)));
     (!reachable).then(|| "no node of its sessions is connected".into())
 }
 

@@ -1,7 +1,7 @@
 //! What the contracts are deployed with.
 
 use alloy::primitives::{
-    Address, U256,
+    Address,
     aliases::{U24, U40, U96},
 };
 use serde::{Deserialize, Serialize};

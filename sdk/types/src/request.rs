@@ -11,7 +11,7 @@ use crate::{CommitScope, Lane, Nonce, SessionId, TaskId, task_id};
 
 alloy::sol! {
     /// A request for one task. Whoever holds the lane signs it or sends it.
-    #[derive(Debug, PartialEq, Eq)]
+    #[derive(Debug, Default, PartialEq, Eq)]
     struct TaskRequest {
         uint64 sessionId;
         uint32 lane;

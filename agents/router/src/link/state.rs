@@ -365,7 +365,7 @@ fn short(code: &str, message: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
-    use assay_types::{Bytes, EndReason, StreamHash, TaskRequest, link::StreamReceipt};
+    use assay_types::{Bytes, EndReason, Signed, StreamHash, TaskRequest, link::StreamReceipt};
 
     use super::*;
 
@@ -384,9 +384,9 @@ mod tests {
             requestDigest: B256::ZERO,
             maxPrompt: 10,
             maxOutput: 100,
-            feeCap: 1,
             deadline: 1000,
             nodeId: 1,
+            ..Default::default()
         };
         let signature = Signature::test_signature();
         Box::new(Offer { request, signature, block: Bytes::new(), stream: true })

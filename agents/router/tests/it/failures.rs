@@ -3,7 +3,7 @@
 use alloy::signers::local::PrivateKeySigner;
 use assay_router::book::state::Fact;
 use assay_types::{
-    B256, Bytes, NodeId, Signature, TaskId,
+    B256, Bytes, NodeId, Signature, Signed, TaskId,
     link::{FromMiner, FromRouter, StreamReceipt},
 };
 use serde_json::Value;

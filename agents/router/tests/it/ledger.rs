@@ -9,7 +9,7 @@ use assay_types::{B256, NodeId, Nonce, TaskId, link::Offer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::world::{LANE, SESSION, World, events, hello};
+use crate::world::{LANE, MODEL_INDEX, SESSION, World, events, hello};
 
 fn submitted(task: TaskId, offer: &Offer) -> Fact {
     Fact::TaskSubmitted(Submitted {
@@ -21,7 +21,7 @@ fn submitted(task: TaskId, offer: &Offer) -> Fact {
         request_digest: offer.request.requestDigest,
         max_prompt: offer.request.maxPrompt,
         max_output: offer.request.maxOutput,
-        held: offer.request.feeCap,
+        held: offer.request.feeCap.to::<u128>(),
         deadline: offer.request.deadline,
     })
 }
@@ -129,7 +129,9 @@ async fn a_session_is_used_only_while_it_can_be() {
     let mut world = World::bare(data.path(), PrivateKeySigner::random()).await;
     let holder = world.key.address();
     let model = crate::world::model_id();
-    let opened = Fact::SessionOpened { session: SESSION, model, price_in: 1, price_out: 1 };
+    let named = Fact::ModelRegistered { index: MODEL_INDEX, model };
+    let (price_in, price_out) = (1, 1);
+    let opened = Fact::SessionOpened { session: SESSION, model: MODEL_INDEX, price_in, price_out };
     let lane = Fact::LaneAdded { session: SESSION, lane: LANE, holder, allotment: u128::MAX };
     world.mine(vec![opened, lane]).await;
     let code = async |world: &World| {
@@ -138,13 +140,20 @@ async fn a_session_is_used_only_while_it_can_be() {
     };
     assert_eq!(code(&world).await, "session_not_ready");
     let nodes = vec![NodeId(1)];
-    world.mine(vec![Fact::SessionActivated { session: SESSION, seed_round: 4, nodes }]).await;
+    world
+        .mine(vec![Fact::SessionActivated {
+            session: SESSION,
+            seed_round: 4,
+            nodes,
+            previous_until: 0,
+        }])
+        .await;
     assert_eq!(code(&world).await, "session_not_ready");
-    let seeded = world.mine(vec![Fact::RoundCaptured { round: 4 }]).await;
+    let seeded = world.mine(vec![Fact::RoundRevealed { round: 4 }]).await;
     assert_eq!(code(&world).await, "no_miner");
     world.change(BlockChange::Reverted(seeded)).await;
     assert_eq!(code(&world).await, "session_not_ready");
-    world.mine(vec![Fact::RoundCaptured { round: 4 }]).await;
+    world.mine(vec![Fact::RoundRevealed { round: 4 }]).await;
     world.mine(vec![Fact::SessionDraining { session: SESSION, ends_at: 1 }]).await;
     assert_eq!(code(&world).await, "session_not_ready");
     world.mine(vec![Fact::SessionClosed { session: SESSION }]).await;
@@ -164,7 +173,7 @@ async fn a_refused_submission_for_lack_of_money_pauses_the_session() {
     world.task_until(&task.to_string(), |t| events(t).contains(&"submission_failed")).await;
     let body: Value = world.ask(hello(false)).await.json().await.unwrap();
     assert_eq!(body["error"]["code"], "insufficient_quota", "{body}");
-    world.mine(vec![Fact::SessionToppedUp { session: SESSION }]).await;
+    world.mine(vec![Fact::SessionToppedUp { session: SESSION, lane: LANE, amount: 0 }]).await;
     let (third, _) = tokio::join!(world.ask(hello(false)), miner.serve(&["x"]));
     assert_eq!(third.status(), 200);
     world.router.stop().await.unwrap();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use alloy::signers::{SignerSync, local::PrivateKeySigner};
+use assay_protocol::money::TOKENS_PER_PRICE;
 use assay_router::{
     BlockUpdate, Journal, Parts, RouterConfig, RouterHandle, ServedModel, assemble,
     book::{
@@ -19,8 +20,8 @@ use assay_router::{
 };
 use assay_store::{Bytes, ContentStore, StoreError};
 use assay_types::{
-    Address, B256, EndReason, Lane, ModelId, NodeId, ResultBlock, SessionId, StreamHash, TaskId,
-    TaskRequest,
+    Address, B256, EndReason, Lane, ModelId, ModelIndex, NodeId, ResultBlock, SessionId, Signed,
+    StreamHash, TaskId, TaskRequest,
     link::{
         DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
         StreamReceipt, challenge_hash,
@@ -36,6 +37,10 @@ use tokio_tungstenite::{
 
 pub const CHAIN_ID: u64 = 31337;
 pub const SESSION: SessionId = SessionId(1);
+pub const MODEL_INDEX: ModelIndex = ModelIndex(1);
+/// Minor units a token.
+pub const PRICE_IN: u128 = 2;
+pub const PRICE_OUT: u128 = 3;
 pub const LANE: Lane = Lane(1);
 pub const MODEL: &str = "assay-demo";
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -165,12 +170,20 @@ impl World {
         let holder = self.key.address();
         let nodes = nodes.iter().map(|n| NodeId(*n)).collect();
         self.mine(vec![
-            Fact::SessionOpened { session: SESSION, model: model_id(), price_in: 2, price_out: 3 },
+            Fact::ModelRegistered { index: MODEL_INDEX, model: model_id() },
+            Fact::SessionOpened {
+                session: SESSION,
+                model: MODEL_INDEX,
+                price_in: PRICE_IN * TOKENS_PER_PRICE,
+                price_out: PRICE_OUT * TOKENS_PER_PRICE,
+            },
             Fact::LaneAdded { session: SESSION, lane: LANE, holder, allotment },
         ])
         .await;
-        self.mine(vec![Fact::SessionActivated { session: SESSION, seed_round: 9, nodes }]).await;
-        self.mine(vec![Fact::RoundCaptured { round: 9 }]).await;
+        let activated =
+            Fact::SessionActivated { session: SESSION, seed_round: 9, nodes, previous_until: 0 };
+        self.mine(vec![activated]).await;
+        self.mine(vec![Fact::RoundRevealed { round: 9 }]).await;
     }
 
     /// A block with these facts; returns when it was taken from the channel.
