@@ -6,7 +6,7 @@ use alloy::primitives::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{DeploymentError, Parameters};
+use crate::{Deployment, DeploymentError, Parameters};
 
 /// One COR in minor units.
 pub const COR: u128 = 1_000_000_000_000_000_000;
@@ -71,8 +71,19 @@ pub struct AssetConfig {
     pub min_deposit: u128,
 }
 
-/// What the contracts are deployed with. `script/deployments/<chain>.toml` has it as `[config]`, for `assay deploy` and
-/// for `script/Deploy.s.sol`.
+/// A file like `script/deployments/<chain id>.toml`: what `assay deploy` and `script/Deploy.s.sol` deploy, and where it
+/// stands then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentFile {
+    /// What to deploy.
+    pub config: DeployConfig,
+    /// Where it stands; absent before the first deployment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contracts: Option<Deployment>,
+}
+
+/// What the contracts are deployed with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeployConfig {

@@ -11,7 +11,8 @@ mod deployment;
 mod revert;
 
 pub use config::{
-    AssetConfig, BeaconConfig, COR, DeployConfig, NodeTermsConfig, SessionTermsConfig,
+    AssetConfig, BeaconConfig, COR, DeployConfig, DeploymentFile, NodeTermsConfig,
+    SessionTermsConfig,
 };
 pub use contracts::{
     BlockhashBeacon, CorToken, Deployer, DrandBeacon, ModelRegistry, NodePool, NodeStats,

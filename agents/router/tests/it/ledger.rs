@@ -133,7 +133,7 @@ async fn a_session_is_used_only_while_it_can_be() {
     let (price_in, price_out) = (1, 1);
     let opened = Fact::SessionOpened { session: SESSION, model: MODEL_INDEX, price_in, price_out };
     let lane = Fact::LaneAdded { session: SESSION, lane: LANE, holder, allotment: u128::MAX };
-    world.mine(vec![opened, lane]).await;
+    world.mine(vec![named, opened, lane]).await;
     let code = async |world: &World| {
         let body: Value = world.ask(hello(false)).await.json().await.unwrap();
         body["error"]["code"].as_str().unwrap().to_owned()

@@ -17,7 +17,7 @@ use assay_bindings::{
 };
 use assay_chain::Chain;
 use assay_devnet::{Devnet, DevnetConfig};
-use assay_protocol::{QueueScope, TaskRecord, TaskState};
+use assay_protocol::{QueueScope, TaskRecord, TaskState, money::TOKENS_PER_PRICE};
 use assay_router::{RouterDeps, start};
 use assay_types::{NodeId, NumericClass, TaskId};
 use serde_json::Value;
@@ -226,7 +226,7 @@ async fn a_task_goes_through_the_real_contracts() {
         t["state"] == "settled" && t["timeline"].as_array().unwrap().iter().all(has_gas)
     };
     let shown = task_until(&url, settled).await;
-    assert_eq!(shown["fee"], (8 * PRICE).to_string());
+    assert_eq!(shown["fee"], (8 * PRICE / TOKENS_PER_PRICE).to_string());
     for event in ["received", "accepted", "done", "submitted", "committed", "settled"] {
         assert!(events(&shown).contains(&event), "{event}: {shown:#}");
     }
