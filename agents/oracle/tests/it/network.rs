@@ -1,12 +1,13 @@
 use alloy::signers::local::PrivateKeySigner;
 use assay_oracle::{OracleConfig, OracleError, start};
+use assay_protocol::TaskState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{World, until};
 
 const CLOSED: u8 = 4;
-const SETTLED: u8 = 3;
-const REFUNDED: u8 = 4;
+const SETTLED: TaskState = TaskState::Settled;
+const REFUNDED: TaskState = TaskState::Refunded;
 
 async fn http_get(addr: std::net::SocketAddr, path: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
