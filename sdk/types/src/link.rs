@@ -8,6 +8,10 @@
 //! after a receipt over all tokens. So whatever a router has shown, it holds the node's signature over
 //! all of it but the last few tokens.
 //!
+//! A node of a redundant task sends `Precommit` before its end, `Done` or `Sealed`, and `Opening` once the chain
+//! has the commitments of all its nodes: so one transaction can carry those of all, and another all openings. A
+//! node whose commitment or opening is not carried in good time sends it itself.
+//!
 //! When a connection drops, the task goes on. The miner connects again, the router asks with `Resume` for
 //! the stream from the first token that it does not have.
 
@@ -17,10 +21,10 @@ use alloy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{EndReason, NodeId, Signed, StreamHash, TaskId, TaskRequest};
+use crate::{EndReason, NodeId, Signed, StreamHash, TaskId, TaskRequest, TokenSeal};
 
 /// Version of the frames; both sides must speak the same.
-pub const LINK_VERSION: u32 = 2;
+pub const LINK_VERSION: u32 = 3;
 /// Largest frame: a request block of 1 MiB as hex, and its envelope.
 pub const MAX_FRAME_BYTES: usize = (2 << 20) + (64 << 10);
 /// A receipt is signed after this many tokens: little enough to lose, rare enough to sign.
@@ -246,6 +250,24 @@ pub enum FromMiner {
     Sealed {
         /// The task.
         task: TaskId,
+    },
+    /// The node's word for its answer of a redundant task, for whoever carries those of all its nodes.
+    Precommit {
+        /// The task.
+        task: TaskId,
+        /// `keccak256(abi.encode(H1, H2))`.
+        commitment: B256,
+        /// By the node's operator key, over the [`crate::Precommit`].
+        signature: Signature,
+    },
+    /// What the precommitment was made of: the task's nodes have all given theirs, and anyone may open them.
+    Opening {
+        /// The task.
+        task: TaskId,
+        /// H1, opened.
+        seal: TokenSeal,
+        /// H2, still sealed.
+        proof_seal: B256,
     },
     /// The task failed after it was accepted.
     Error {

@@ -315,6 +315,8 @@ impl Peer {
                 stream.seal().map_err(|message| violation(task, message))?;
                 Ok(self.last(task, TaskEvent::Sealed))
             }
+            // Of redundant tasks, which this router does not ask for: their nodes send them to the chain.
+            FromMiner::Precommit { .. } | FromMiner::Opening { .. } => Ok(Vec::new()),
             FromMiner::Error { task: Some(task), code, message } => {
                 self.stream(task, "error")?;
                 let (code, message) = short(&code, &message);
