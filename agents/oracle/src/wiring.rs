@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
+use assay_bindings::DrandBeacon;
 use assay_chain::{Chain, Database, EventSource, Outbox};
 use assay_protocol::QueueScope;
 use assay_runtime::{
@@ -13,6 +14,7 @@ use assay_runtime::{
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::drand::Drand;
 use crate::keeper::service::KeeperService;
 use crate::keeper::state::{Beacon, Keeper, Terms};
 use crate::keeper::store;
@@ -82,7 +84,9 @@ pub async fn start(
     let chain = Chain::connect(&config.rpc_url, config.deployment.clone()).await?;
     let scope = QueueScope { chain_id: chain.chain_id, queue: chain.deployment.queue };
     let settle_grace_s = config.settle_grace_s;
-    let terms = Terms { scope, beacon: Beacon::Blockhash, settle_grace_s };
+    let beacon = beacon(&chain).await?;
+    let terms = Terms { scope, beacon, settle_grace_s };
+    let drand = Drand::new(&config.drand_urls)?;
     let db = Database::open(&config.data_dir.join("oracle.db"), &store::MIGRATIONS)?;
     let (items, journal) = store::load(&db)?;
     let outbox = Outbox::new(chain.clone(), signer, Arc::clone(&db)).await?;
@@ -102,6 +106,7 @@ pub async fn start(
         chain,
         db,
         outbox: outbox.clone(),
+        drand: (beacon != Beacon::Blockhash).then_some(drand),
         keeper: Keeper::new(terms, items, journal),
         health: health.clone(),
         events,
@@ -111,6 +116,16 @@ pub async fn start(
     runtime.spawn(Phase::Output, "outbox", async move { Ok(outbox.run(output).await?) });
     health.set_ready(true, "");
     Ok(OracleHandle { running: runtime.start(), address, observe, health })
+}
+
+/// Which of the beacons the deployment has: drand's tells its network, the other one knows no such call.
+async fn beacon(chain: &Chain) -> Result<Beacon, OracleError> {
+    let contract = DrandBeacon::new(chain.deployment.beacon, &chain.provider);
+    match contract.network().call().await {
+        Ok(network) => Ok(Beacon::Drand { genesis_s: network.genesis, period_s: network.period }),
+        Err(error) if error.as_revert_data().is_some() => Ok(Beacon::Blockhash),
+        Err(source) => Err(OracleError::Beacon { source: Box::new(source) }),
+    }
 }
 
 async fn serve(

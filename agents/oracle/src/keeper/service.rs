@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::drand::{Drand, DrandError};
+
 use super::state::{Action, Input, Keeper, Push};
 use super::store;
 
@@ -36,6 +38,8 @@ pub(crate) struct KeeperService {
     pub chain: Chain,
     pub db: Arc<Database>,
     pub outbox: Outbox,
+    /// Where the deployment's beacon is drand.
+    pub drand: Option<Drand>,
     pub keeper: Keeper,
     pub health: Health,
     pub events: mpsc::Receiver<ChainEvent>,
@@ -154,9 +158,19 @@ impl KeeperService {
             let Action::Push { push, attempt, tasks, answer } = action else { continue };
             let (chain, outbox) = (self.chain.clone(), self.outbox.clone());
             let (agent, health) = (Arc::clone(&self.agent), self.health.clone());
+            let drand = self.drand.clone();
             running.spawn(async move {
-                let call = Call { push: &push, attempt, tasks, answer };
-                let result = perform(&chain, &outbox, call).await;
+                let proof = match (&push, &drand) {
+                    (Push::Reveal(round), Some(drand)) => drand.signature(*round).await,
+                    _ => Ok(Bytes::new()),
+                };
+                let result = match proof {
+                    Ok(proof) => {
+                        let call = Call { push: &push, attempt, tasks, answer, proof };
+                        perform(&chain, &outbox, call).await.map_err(Failure::from)
+                    }
+                    Err(error) => Err(error.into()),
+                };
                 report(&agent, &health, &push, &result);
                 push
             });
@@ -178,6 +192,17 @@ struct Call<'a> {
     attempt: u32,
     tasks: Vec<Task>,
     answer: Option<Answer>,
+    /// Of a round.
+    proof: Bytes,
+}
+
+/// Why a push had no effect.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Drand(#[from] DrandError),
 }
 
 async fn perform(chain: &Chain, outbox: &Outbox, call: Call<'_>) -> Result<Done, OutboxError> {
@@ -200,10 +225,10 @@ async fn perform(chain: &Chain, outbox: &Outbox, call: Call<'_>) -> Result<Done,
 fn intent(chain: &Chain, call: Call<'_>) -> Option<Intent> {
     let deployment = &chain.deployment;
     let (sessions, queue) = (deployment.sessions, deployment.queue);
-    let Call { push, attempt, mut tasks, answer } = call;
+    let Call { push, attempt, mut tasks, answer, proof } = call;
     let (subject, to, data) = match push {
         Push::Reveal(round) => {
-            let call = RandomBeacon::revealCall { round: *round, proof: Bytes::new() };
+            let call = RandomBeacon::revealCall { round: *round, proof };
             (round.to_string(), deployment.beacon, call.abi_encode())
         }
         Push::Activate(session) => {
@@ -261,7 +286,7 @@ fn no_answer() -> Answer {
     }
 }
 
-fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, OutboxError>) {
+fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, Failure>) {
     let action = push.name();
     let outcome = match result {
         Ok(Done::Mined { gas }) => {
@@ -271,12 +296,12 @@ fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, 
         }
         Ok(Done::Nothing) => "nothing",
         // Somebody was faster, or it is not yet time on the chain's clock.
-        Err(OutboxError::Reverted { reason, .. }) => {
+        Err(Failure::Outbox(OutboxError::Reverted { reason, .. })) => {
             tracing::debug!(%agent, action, reason = %reason, "refused");
             "refused"
         }
         Err(error) => {
-            if let OutboxError::Unfunded { .. } = error {
+            if let Failure::Outbox(OutboxError::Unfunded { .. }) = error {
                 health.fail(FUNDS_CONDITION, error.to_string());
             }
             tracing::warn!(%agent, action, %error, "did not go through; it is tried again");

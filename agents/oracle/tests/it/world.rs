@@ -181,6 +181,16 @@ impl World {
         TaskState::try_from(queue.statusOf(task).call().await.unwrap().state).unwrap()
     }
 
+    /// How often these tasks were settled or refunded, all together.
+    pub async fn ended(&self, tasks: &[B256]) -> usize {
+        let queue = SessionQueue::new(self.deployment.queue, &self.provider);
+        let settled = queue.TaskSettled_filter().from_block(0).query().await.unwrap();
+        let refunded = queue.TaskRefunded_filter().from_block(0).query().await.unwrap();
+        let ids = settled.iter().map(|(event, _)| event.taskId);
+        let ids = ids.chain(refunded.iter().map(|(event, _)| event.taskId));
+        ids.filter(|id| tasks.contains(id)).count()
+    }
+
     pub async fn session_state(&self, session: u64) -> u8 {
         let sessions = Session::new(self.deployment.sessions, &self.provider);
         sessions.sessionOf(session).call().await.unwrap().state
