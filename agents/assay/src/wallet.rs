@@ -1,5 +1,7 @@
 //! Single transactions of the command line. Agents, which must survive a crash, use the outbox instead.
 
+use std::time::Duration;
+
 use alloy::{
     network::{EthereumWallet, TransactionBuilder},
     primitives::{Address, U256},
@@ -10,10 +12,13 @@ use alloy::{
     transports::{RpcError, TransportErrorKind},
 };
 use anyhow::{Context, Error, Result, anyhow, ensure};
-use assay_bindings::{CorToken, Deployment, decode_revert};
+use assay_bindings::{CorToken, Deployment, SessionPayment, decode_revert};
 use assay_chain::Chain;
 
 use crate::amount::cor;
+
+/// Pause between two looks for a receipt: a fraction of the block time of fast chains.
+const RECEIPT_POLL: Duration = Duration::from_millis(200);
 
 /// A key connected to the chain.
 pub struct Wallet {
@@ -23,7 +28,7 @@ pub struct Wallet {
 }
 
 impl Wallet {
-    /// Connects, and checks chain and contracts.
+    /// Connects to one endpoint, or to several with commas between them, and checks chain and contracts.
     pub async fn connect(
         rpc_url: &str,
         deployment: Deployment,
@@ -31,11 +36,10 @@ impl Wallet {
     ) -> Result<Self> {
         let chain = Chain::connect(rpc_url, deployment).await?;
         let address = signer.address();
+        chain.provider.client().set_poll_interval(RECEIPT_POLL);
         let provider = ProviderBuilder::new()
             .wallet(EthereumWallet::from(signer))
-            .connect(rpc_url)
-            .await
-            .with_context(|| format!("no chain answers at {rpc_url}"))?
+            .connect_provider(chain.provider.clone())
             .erased();
         Ok(Self { chain, provider, address })
     }
@@ -94,5 +98,16 @@ impl Wallet {
             self.send(deployment.token, call).await?;
         }
         Ok(())
+    }
+
+    /// What the contracts owe to this key in an asset, moved to `to`; 0 if there is nothing.
+    pub async fn withdraw(&self, asset: u8, to: Address) -> Result<U256> {
+        let address = self.chain.deployment.payment;
+        let payment = SessionPayment::new(address, &self.provider);
+        let amount = payment.balanceOf(self.address, asset).call().await?;
+        if !amount.is_zero() {
+            self.send(address, SessionPayment::withdrawCall { asset, to, amount }).await?;
+        }
+        Ok(amount)
     }
 }

@@ -162,7 +162,7 @@ impl DeployConfig {
     ///
     /// # Errors
     /// If a value is too large for its member. Its bounds are checked by the contract.
-    pub(crate) fn terms(&self) -> Result<Parameters::Terms, DeploymentError> {
+    pub fn terms(&self) -> Result<Parameters::Terms, DeploymentError> {
         let (s, n) = (&self.session, &self.node);
         let session = Parameters::SessionTerms {
             minerBps: s.miner_bps,

@@ -71,7 +71,7 @@ fn salt(
         &Session::BYTECODE,
         &SessionQueue::BYTECODE,
     ];
-    let codes = codes.map(|code| keccak256(code));
+    let codes = codes.map(keccak256);
     let fixed = (
         config.token_holder.unwrap_or(owner),
         config.governor.unwrap_or(owner),

@@ -1,10 +1,10 @@
 //! `assay deploy`: the contracts on a chain, described in network.json.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use alloy::providers::{Provider, ProviderBuilder};
 use anyhow::{Context, Result};
-use assay_bindings::{DeployConfig, deploy};
+use assay_bindings::{DeployConfig, DeploymentFile, deploy};
 use serde_json::json;
 
 use crate::{
@@ -17,16 +17,25 @@ use crate::{
 pub async fn run(global: &Global, args: DeployArgs) -> Result<()> {
     let data = data_folder(global.data.as_deref())?;
     fs::create_dir_all(&data).with_context(|| format!("{} cannot be made", data.display()))?;
+    let mut file = match &args.deployment {
+        Some(path) => read_file(path)?,
+        None => DeploymentFile { config: DeployConfig::development(), contracts: None },
+    };
     let signer = keys::open(&args.key, global.data.as_deref(), "deployer")?;
     let deployer = signer.address();
-    let provider =
-        ProviderBuilder::new().wallet(signer).connect(&args.rpc_url).await.with_context(|| {
-            format!("no chain answers at {}: start it, or correct --rpc-url", args.rpc_url)
-        })?;
-    let start_block = provider.get_block_number().await.with_context(|| {
-        format!("no chain answers at {}: start it, or correct --rpc-url", args.rpc_url)
-    })?;
-    let deployment = deploy(&provider, deployer, &DeployConfig::development()).await?;
+    let unreachable =
+        || format!("no chain answers at {}: start it, or correct --rpc-url", args.rpc_url);
+    let provider = ProviderBuilder::new()
+        .wallet(signer)
+        .connect(&args.rpc_url)
+        .await
+        .with_context(unreachable)?;
+    let start_block = provider.get_block_number().await.with_context(unreachable)?;
+    let deployment = deploy(&provider, deployer, &file.config).await?;
+    if let Some(path) = &args.deployment {
+        file.contracts = Some(deployment.clone());
+        write_file(path, &file)?;
+    }
     let network = Network {
         rpc_url: args.rpc_url,
         ipfs_url: args.ipfs_url,
@@ -39,18 +48,24 @@ pub async fn run(global: &Global, args: DeployArgs) -> Result<()> {
     let value = json!({"deployment": network.deployment, "written": path});
     ui::show(global.json, &value, |_| {
         let d = &network.deployment;
-        format!(
-            "deployed on chain {} by {deployer}\n  CorToken        {}\n  ModelRegistry   {}\n  NodePool        {}\n  \
-             Session         {}\n  SessionQueue    {}\n  SessionPayment  {}\n  RandomBeacon    {}\nwritten to {}",
-            d.chain_id,
-            d.token,
-            d.models,
-            d.nodes,
-            d.sessions,
-            d.queue,
-            d.payment,
-            d.beacon,
-            path.display()
-        )
+        let mut lines = vec![format!("deployed on chain {} by {deployer}", d.chain_id)];
+        lines.extend(d.named().map(|(contract, address)| format!("  {contract:<14}  {address}")));
+        lines.push(format!("written to {}", path.display()));
+        lines.join("\n")
     })
+}
+
+/// A file like `script/deployments/<chain id>.toml`.
+pub fn read_file(path: &Path) -> Result<DeploymentFile> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read: check the path", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is no deployment file", path.display()))
+}
+
+/// Whole or not at all.
+fn write_file(path: &Path, file: &DeploymentFile) -> Result<()> {
+    let temporary = path.with_extension("toml.new");
+    fs::write(&temporary, toml::to_string(file)?)
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("{} cannot be written", path.display()))
 }

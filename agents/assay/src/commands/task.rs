@@ -1,4 +1,4 @@
-//! `assay task submit|show`: tasks without a router.
+//! `assay task submit|show|cancel`: tasks without a router.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,13 +19,11 @@ use assay_types::{
 };
 use serde_json::{Value, json};
 
+use super::{head_time, reader, writer};
 use crate::{
     amount::cor,
-    args::{Global, TaskCommand, TaskSubmitArgs},
-    keys,
-    network::{Network, data_folder},
+    args::{Global, TaskCancelArgs, TaskCommand, TaskSubmitArgs},
     ui,
-    wallet::Wallet,
 };
 
 /// Tokens that a chat template adds around a message, at most. Every token is at least a byte of text.
@@ -34,32 +32,50 @@ const TEMPLATE_TOKENS: usize = 64;
 const OWN_LANE: Lane = Lane(0);
 /// Pause between two looks at the chain while a task is under way.
 const POLL: Duration = Duration::from_millis(200);
+/// How far the chain's newest block may be behind our clock, seconds; a chain that stands still longer goes by its own.
+const MAX_LAG_S: u64 = 60;
 /// Looks past the deadline: the refund may still be on its way.
 const GRACE: Duration = Duration::from_secs(30);
 
 pub async fn run(global: &Global, command: TaskCommand) -> Result<()> {
-    let network = Network::load(&data_folder(global.data.as_deref())?)?;
-    let store = KuboStore::new(&network.ipfs_url)?;
-    let start_block = network.start_block;
     match command {
-        TaskCommand::Submit(args) => submit(global, network, &store, args).await,
+        TaskCommand::Submit(args) => submit(global, args).await,
         TaskCommand::Show(args) => {
-            let chain = Chain::connect(&network.rpc_url, network.deployment).await?;
-            show(global, (&chain, start_block), &store, args.task).await
+            let (network, chain) = reader(global).await?;
+            let store = KuboStore::new(&network.ipfs_url)?;
+            show(global, (&chain, network.start_block), &store, args.task).await
         }
+        TaskCommand::Cancel(args) => cancel(global, args).await,
     }
 }
 
-async fn submit(
-    global: &Global,
-    network: Network,
-    store: &KuboStore,
-    args: TaskSubmitArgs,
-) -> Result<()> {
-    let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
+/// Brings the task as it stands, which only its events tell.
+async fn cancel(global: &Global, args: TaskCancelArgs) -> Result<()> {
+    let (network, wallet) = writer(global, &args.key, "client").await?;
+    let (chain, task) = (&wallet.chain, args.task);
+    let queue = SessionQueue::new(chain.deployment.queue, &chain.provider);
+    let state = state_name(queue.statusOf(task.0).call().await?.state);
+    ensure!(
+        state == "queued",
+        "task {task} is {state}: only a task that waits for a node to claim it (`--pull`) can be taken back"
+    );
+    let start = network.start_block;
+    let moved = events::<SessionQueue::TaskMoved>(chain, start, task).await?.pop();
+    let submitted = events::<SessionQueue::TaskSubmitted>(chain, start, task).await?.pop();
+    let current = moved
+        .map(|event| event.task)
+        .or(submitted.map(|event| event.task))
+        .context("the task is not among the chain's events")?;
+    wallet.send(chain.deployment.queue, SessionQueue::cancelCall { task: current }).await?;
+    let store = KuboStore::new(&network.ipfs_url)?;
+    show(global, (chain, start), &store, task).await
+}
+
+async fn submit(global: &Global, args: TaskSubmitArgs) -> Result<()> {
+    let (network, wallet) = writer(global, &args.key, "client").await?;
+    let store = &KuboStore::new(&network.ipfs_url)?;
     let start_block = network.start_block;
     let max_context = network.model.as_ref().map(|model| model.max_context);
-    let wallet = Wallet::connect(&network.rpc_url, network.deployment, signer).await?;
     let chain = &wallet.chain;
     let sessions = Session::new(chain.deployment.sessions, &chain.provider);
     let lane = sessions
@@ -107,7 +123,9 @@ async fn submit(
             receipt.transaction_hash
         ));
     }
-    wait_for_answer(chain, task, Duration::from_secs(args.deadline_s) + GRACE).await?;
+    if !args.no_wait {
+        wait_for_answer(chain, task, Duration::from_secs(args.deadline_s) + GRACE).await?;
+    }
     show(global, (chain, start_block), store, task).await
 }
 
@@ -134,16 +152,12 @@ fn request_block(args: &TaskSubmitArgs, max_context: Option<u32>) -> Result<Requ
     })
 }
 
-/// The chain's own clock decides about deadlines; it may not run behind ours by more than a block.
+/// The chain's own clock decides about deadlines.
 async fn chain_time(chain: &Chain) -> Result<u64> {
     let ours =
         SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default();
-    let head = chain
-        .provider
-        .get_block(alloy::eips::BlockId::latest())
-        .await?
-        .context("the chain has no latest block")?;
-    Ok(head.header.timestamp.max(ours.min(head.header.timestamp + 60)))
+    let head = head_time(chain).await?;
+    Ok(head.max(ours.min(head + MAX_LAG_S)))
 }
 
 fn state_name(state: u8) -> &'static str {
@@ -217,7 +231,8 @@ async fn show(
     for event in events::<SessionQueue::TaskCommitted>(chain, start_block, task).await? {
         answers.push(answer(store, &event).await?);
     }
-    let fee: U256 = answers.iter().filter_map(|answer| answer["fee"].as_str()?.parse().ok()).sum();
+    let fees = answers.iter().filter_map(|answer| answer["fee"].as_str()?.parse::<U256>().ok());
+    let fee: U256 = fees.sum();
     let first = answers.first().cloned().unwrap_or_default();
     let value = json!({
         "task": task,

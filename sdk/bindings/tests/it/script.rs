@@ -76,11 +76,18 @@ async fn codes(provider: &DynProvider, deployment: &Deployment) -> Vec<(&'static
 async fn forge_and_rust_deploy_the_same_to_the_same_addresses() {
     let (with_forge, with_rust) = (Anvil::start(), Anvil::start());
     let file = Scratch::new();
-    assert_eq!(file.read(), DeploymentFile { config: DeployConfig::development(), contracts: None });
+    assert_eq!(
+        file.read(),
+        DeploymentFile { config: DeployConfig::development(), contracts: None }
+    );
 
     run_script(&with_forge.url, &file);
     let scripted = file.read();
-    assert_eq!(scripted.config, DeployConfig::development(), "the script changed the configuration");
+    assert_eq!(
+        scripted.config,
+        DeployConfig::development(),
+        "the script changed the configuration"
+    );
     let scripted = scripted.contracts.expect("the script wrote no addresses");
 
     let (provider, owner) = connect(&with_rust).await;

@@ -1,8 +1,13 @@
-//! `assay session open|show|close`.
+//! `assay session`.
 
-use alloy::primitives::{
-    Address, B256, U256,
-    aliases::{U80, U96},
+mod lanes;
+
+use alloy::{
+    primitives::{
+        Address, B256, U256,
+        aliases::{U80, U96},
+    },
+    sol_types::SolCall,
 };
 use anyhow::{Context, Result, ensure};
 use assay_bindings::{ModelRegistry, RandomBeacon, Session, SessionPayment};
@@ -10,29 +15,44 @@ use assay_chain::Chain;
 use assay_types::ModelId;
 use serde_json::{Value, json};
 
+use super::{reader, writer};
 use crate::{
     amount::{cor, parse_cor},
-    args::{Global, SessionClose, SessionCommand, SessionOpenArgs},
-    keys,
-    network::{Network, data_folder},
+    args::{Global, KeyArgs, LaneCommand, SessionCommand, SessionOpenArgs},
     ui,
     wallet::Wallet,
 };
 
 pub async fn run(global: &Global, command: SessionCommand) -> Result<()> {
-    let network = Network::load(&data_folder(global.data.as_deref())?)?;
     match command {
-        SessionCommand::Open(args) => open(global, network, args).await,
+        SessionCommand::Open(args) => open(global, args).await,
         SessionCommand::Show(args) => {
-            let chain = Chain::connect(&network.rpc_url, network.deployment).await?;
+            let (_, chain) = reader(global).await?;
             show(global, &chain, args.session).await
         }
-        SessionCommand::Close(args) => close(global, network, args).await,
+        SessionCommand::Close(args) => {
+            let call = Session::closeCall { sessionId: args.session };
+            change(global, &args.key, args.session, call).await
+        }
+        SessionCommand::Lane(LaneCommand::Add(args)) => lanes::add(global, args).await,
+        SessionCommand::Lane(LaneCommand::Reclaim(args)) => lanes::reclaim(global, args).await,
+        SessionCommand::Topup(args) => lanes::top_up(global, args).await,
+        SessionCommand::Rotate(args) => {
+            let call = Session::rotateCall { sessionId: args.session, lane: args.lane };
+            change(global, &args.key, args.session, call).await
+        }
     }
 }
 
+/// Sends one call about a session and shows what became of it.
+async fn change(global: &Global, key: &KeyArgs, session: u64, call: impl SolCall) -> Result<()> {
+    let (_, wallet) = writer(global, key, "client").await?;
+    wallet.send(wallet.chain.deployment.sessions, call).await?;
+    show(global, &wallet.chain, session).await
+}
+
 /// COR's place among the assets.
-const COR_ASSET: u8 = 0;
+pub const COR_ASSET: u8 = 0;
 
 /// What a session is opened with.
 pub struct Opening {
@@ -86,7 +106,8 @@ fn parse_lane(text: &str) -> Result<(Address, u128)> {
     Ok((holder.parse().with_context(hint)?, parse_cor(allotment)?))
 }
 
-async fn open(global: &Global, network: Network, args: SessionOpenArgs) -> Result<()> {
+async fn open(global: &Global, args: SessionOpenArgs) -> Result<()> {
+    let (network, wallet) = writer(global, &args.key, "client").await?;
     let model_id = args
         .model_id
         .or(network.model.as_ref().map(|model| model.model_id))
@@ -99,18 +120,8 @@ async fn open(global: &Global, network: Network, args: SessionOpenArgs) -> Resul
         dedicated: args.dedicated,
         lanes: args.lanes.iter().map(String::as_str).map(parse_lane).collect::<Result<_>>()?,
     };
-    let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
-    let wallet = Wallet::connect(&network.rpc_url, network.deployment, signer).await?;
     let session = open_session(&wallet, &opening).await?;
     show(global, &wallet.chain, session).await
-}
-
-async fn close(global: &Global, network: Network, args: SessionClose) -> Result<()> {
-    let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
-    let wallet = Wallet::connect(&network.rpc_url, network.deployment, signer).await?;
-    let call = Session::closeCall { sessionId: args.session };
-    wallet.send(wallet.chain.deployment.sessions, call).await?;
-    show(global, &wallet.chain, args.session).await
 }
 
 fn state_name(state: u8) -> &'static str {
