@@ -23,9 +23,10 @@ pub fn cor(amount: impl Into<U256>) -> String {
     format!("{} COR", shortened(amount.into()))
 }
 
-/// Wei as the chain's coin; it has as many decimals as COR.
+/// Wei as the chain's coin, which has as many decimals as COR; nobody pays less than a millionth for gas.
 pub fn ether(wei: U256) -> String {
-    format!("{} ether", shortened(wei))
+    const SHOWN: U256 = U256::from_limbs([1_000_000_000_000, 0, 0, 0]);
+    format!("{} ether", shortened(wei - wei % SHOWN))
 }
 
 fn shortened(amount: U256) -> String {

@@ -52,12 +52,9 @@ async fn run() -> Result<()> {
         Command::Router(args) => commands::agents::router(global, args).await,
         Command::Miner(args) => commands::agents::miner(global, args).await,
         Command::Completions(args) => {
-            clap_complete::generate(
-                args.shell,
-                &mut Cli::command(),
-                "assay",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "assay", &mut script);
+            ui::piece(&String::from_utf8(script)?);
             Ok(())
         }
     }

@@ -51,24 +51,26 @@ impl Wallet {
     /// Sends one call and waits for its receipt; a revert comes back in words.
     pub async fn send<C: SolCall>(&self, to: Address, call: C) -> Result<TransactionReceipt> {
         let transaction = TransactionRequest::default().with_to(to).with_input(call.abi_encode());
+        // Without the types, which nobody wants to read in an error.
+        let name = C::SIGNATURE.split('(').next().unwrap_or(C::SIGNATURE);
         let pending = match self.provider.send_transaction(transaction).await {
             Ok(pending) => pending,
-            Err(error) => return Err(self.explain(C::SIGNATURE, error).await),
+            Err(error) => return Err(self.explain(name, error).await),
         };
         let receipt = pending.get_receipt().await.context("the receipt cannot be had")?;
         ensure!(
             receipt.status(),
             "transaction {} of {} was mined and failed",
             receipt.transaction_hash,
-            C::SIGNATURE
+            name
         );
         Ok(receipt)
     }
 
-    async fn explain(&self, signature: &str, error: RpcError<TransportErrorKind>) -> Error {
+    async fn explain(&self, name: &str, error: RpcError<TransportErrorKind>) -> Error {
         if let Some(data) = error.as_error_resp().and_then(|payload| payload.as_revert_data()) {
             let reason = decode_revert(&data).unwrap_or_else(|| format!("with data {data}"));
-            return anyhow!("the contract refused {signature}: {reason}");
+            return anyhow!("the contract refused {name}: {reason}");
         }
         let balance = self.provider.get_balance(self.address).await.unwrap_or(U256::MAX);
         if balance.is_zero() {
@@ -77,7 +79,7 @@ impl Wallet {
                 self.address
             );
         }
-        Error::new(error).context(format!("{signature} could not be sent"))
+        Error::new(error).context(format!("{name} could not be sent"))
     }
 
     /// Lets `SessionPayment` take `amount` COR, after checking that the account has it.

@@ -53,6 +53,7 @@ pub async fn claim(global: &Global, args: ClaimArgs) -> Result<()> {
     ui::show(global.json, &value, |_| {
         let lines: Vec<String> = claimed
             .iter()
+            .filter(|row| row["amount"] != "0")
             .map(|row| {
                 let amount = row["amount"].as_str().unwrap_or_default();
                 match row["asset"] == COR_ASSET {
@@ -61,6 +62,9 @@ pub async fn claim(global: &Global, args: ClaimArgs) -> Result<()> {
                 }
             })
             .collect();
-        format!("{} went from the contracts to {to}", lines.join(", "))
+        match lines.is_empty() {
+            true => format!("the contracts owe nothing to {}", wallet.address()),
+            false => format!("{} went from the contracts to {to}", lines.join(", ")),
+        }
     })
 }

@@ -31,18 +31,26 @@ pub async fn run(global: &Global, args: DeployArgs) -> Result<()> {
         .await
         .with_context(unreachable)?;
     let start_block = provider.get_block_number().await.with_context(unreachable)?;
+    let sent = provider.get_transaction_count(deployer).await?;
     let deployment = deploy(&provider, deployer, &file.config).await?;
+    let found = provider.get_transaction_count(deployer).await? == sent;
     if let Some(path) = &args.deployment {
         file.contracts = Some(deployment.clone());
         write_file(path, &file)?;
     }
+    // What the folder knows of the same contracts stays; of contracts that were found, it may be anything.
+    let known = Network::load(&data).ok().filter(|network| network.deployment == deployment);
     let network = Network {
         rpc_url: args.rpc_url,
         ipfs_url: args.ipfs_url,
-        http_url: None,
-        start_block,
+        http_url: known.as_ref().and_then(|network| network.http_url.clone()),
+        start_block: match &known {
+            Some(network) => network.start_block,
+            None if found => 0,
+            None => start_block,
+        },
         deployment,
-        model: None,
+        model: known.and_then(|network| network.model),
     };
     let path = network.save(&data)?;
     let value = json!({"deployment": network.deployment, "written": path});

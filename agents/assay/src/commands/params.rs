@@ -1,7 +1,7 @@
 //! `assay params show|propose|withdraw`.
 
 use alloy::{primitives::U256, providers::Provider, rpc::types::Filter, sol_types::SolEvent};
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use assay_bindings::{DeploymentFile, Parameters};
 use assay_chain::Chain;
 use serde_json::{Value, json};
@@ -56,11 +56,11 @@ async fn show(global: &Global, chain: &Chain, start: u64, version: Option<u16>) 
     let parameters = Parameters::new(chain.deployment.parameters, &chain.provider);
     let current = parameters.currentVersion().call().await?;
     let version = version.unwrap_or(current);
-    let terms = parameters
-        .termsOf(version)
-        .call()
-        .await
-        .with_context(|| format!("version {version} does not hold: the newest is {current}"))?;
+    ensure!(
+        (1..=current).contains(&version),
+        "there is no version {version} of the terms: the newest that holds is {current}"
+    );
+    let terms = parameters.termsOf(version).call().await?;
     let (session, node) = (&terms.session, &terms.node);
     let assets: Vec<Value> = terms
         .assets

@@ -1,26 +1,22 @@
 //! Checks that ask chain, content store and router.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::{
-    primitives::{Address, U256},
+    primitives::U256,
     providers::{Provider, ProviderBuilder},
     rpc::types::Filter,
     sol_types::SolEvent,
 };
 use assay_bindings::{CorToken, NodePool, SessionQueue};
 use assay_chain::Chain;
-use assay_runtime::keystore;
 use assay_store::{ContentStore, KuboStore};
 
 use super::{Patient, Said};
 use crate::{
     amount::{cor, ether},
     commands::{head_time, node::status::standings},
-    keys,
+    keys::keyring,
     network::Network,
 };
 
@@ -113,20 +109,9 @@ pub async fn clock(patient: &Patient) -> Said {
     Said::ok(format!("{} s between the newest block and this machine", head.abs_diff(ours)))
 }
 
-/// The keys of the folder by name; no password is needed for their addresses.
-fn keyring(patient: &Patient) -> BTreeMap<String, Address> {
-    let files = std::fs::read_dir(keys::folder(&patient.data)).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| {
-            let name = file.path().file_stem()?.to_str()?.to_owned();
-            Some((name, keystore::address(&file.path()).ok()??))
-        })
-        .collect()
-}
-
 pub async fn accounts(patient: &Patient) -> Said {
     let (_, chain) = connected!(patient);
-    let keyring = keyring(patient);
+    let keyring = keyring(&patient.data);
     if keyring.is_empty() {
         return Said::skipped("no keys in the folder: agents name theirs with --keystore");
     }
@@ -161,7 +146,7 @@ pub async fn nodes(patient: &Patient) -> Said {
         match patient.args.node {
             Some(node) => nodes.push(node),
             None => {
-                for address in keyring(patient).into_values() {
+                for address in keyring(&patient.data).into_values() {
                     match pool.nodeByOperator(address).call().await? {
                         0 => {}
                         node => nodes.push(node),

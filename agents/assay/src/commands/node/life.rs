@@ -9,21 +9,34 @@ use super::{check_exists, state_name, status};
 use crate::{
     amount::cor,
     args::{Global, NodeChange, NodeWithdraw},
-    commands::{head_time, session::COR_ASSET, writer},
+    commands::{head_time, reader, session::COR_ASSET, writer},
+    keys::keyring,
+    network::data_folder,
     ui,
     wallet::Wallet,
 };
 
 /// Sends one call of the node's owner and shows what became of it.
 pub async fn change(global: &Global, args: &NodeChange, call: impl SolCall) -> Result<()> {
-    let (network, wallet) = writer(global, &args.key, "client").await?;
+    let account = owner_account(global, args.node).await?;
+    let (network, wallet) = writer(global, &args.key, &account).await?;
     check_owner(&wallet, args.node).await?;
     wallet.send(wallet.chain.deployment.nodes, call).await?;
     status::show(global, &wallet.chain, network.start_block, args.node).await
 }
 
+/// The account of the folder that owns the node: what is used unless flags name a key.
+async fn owner_account(global: &Global, node: u32) -> Result<String> {
+    let (_, chain) = reader(global).await?;
+    check_exists(&chain, node).await?;
+    let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
+    let owner = pool.nodeOf(node).call().await?.owner;
+    let keyring = keyring(&data_folder(global.data.as_deref())?);
+    let own = keyring.into_iter().find(|(_, address)| *address == owner);
+    Ok(own.map_or_else(|| "client".to_owned(), |(name, _)| name))
+}
+
 async fn check_owner(wallet: &Wallet, node: u32) -> Result<()> {
-    check_exists(&wallet.chain, node).await?;
     let pool = NodePool::new(wallet.chain.deployment.nodes, &wallet.chain.provider);
     let owner = pool.nodeOf(node).call().await?.owner;
     ensure!(
@@ -36,9 +49,9 @@ async fn check_owner(wallet: &Wallet, node: u32) -> Result<()> {
 
 /// Whatever can be had now; says what cannot, and when.
 pub async fn withdraw(global: &Global, args: NodeWithdraw) -> Result<()> {
-    let (_, wallet) = writer(global, &args.key, "client").await?;
     let node_id = args.node;
-    check_exists(&wallet.chain, node_id).await?;
+    let account = owner_account(global, node_id).await?;
+    let (_, wallet) = writer(global, &args.key, &account).await?;
     let chain = &wallet.chain;
     let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
     let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);

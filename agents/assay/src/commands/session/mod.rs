@@ -192,12 +192,16 @@ fn describe(value: &Value) -> String {
     let nodes: Vec<String> =
         value["nodes"].as_array().into_iter().flatten().map(ToString::to_string).collect();
     let mut text = format!(
-        "session {}: {}\n  owner  {}\n  model  {}\n  nodes  {}\n  price  {} and {} per million tokens of prompt and answer",
+        "session {}: {}, under terms version {}\n  owner  {}\n  model  {}\n  nodes  {}\n  price  {} and {} per million tokens of prompt and answer",
         value["session"],
         value["state"].as_str().unwrap_or_default(),
+        value["terms_version"],
         value["owner"].as_str().unwrap_or_default(),
         value["model_id"].as_str().unwrap_or_default(),
-        if nodes.is_empty() { "none yet".into() } else { nodes.join(", ") },
+        match nodes.is_empty() {
+            true => "none yet".into(),
+            false => format!("{} (reservation {})", nodes.join(", "), value["reservations"]),
+        },
         amount(&value["price_in"]),
         amount(&value["price_out"]),
     );
