@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BlockUpdate, Journal, Parts, RouterConfig, RouterError, RouterHandle, assemble,
     book::{
+        facts::{Fact, Observed, PartFailure, Submitted},
         service::BlockChange,
-        state::{Fact, Observed, Submitted},
     },
     ports::{ChainPort, Mined, PortError},
     wiring::Service,
@@ -32,6 +32,13 @@ use crate::{
 const BLOCK_QUEUE: usize = 64;
 /// Time that one read of the chain may take: a miner's hello waits for it.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// `PartEvent` of the contract.
+const CLAIMED: u8 = 0;
+const TOOK_OVER: u8 = 1;
+const DECLINED: u8 = 2;
+const SILENT: u8 = 3;
+const UNREVEALED: u8 = 4;
 
 /// What a router works with.
 pub struct RouterDeps {
@@ -127,7 +134,7 @@ fn fact(event: &ProtocolEvent) -> Option<Fact> {
             nodes: e.nodes.iter().map(|node| NodeId(*node)).collect(),
             previous_until: e.previousUntil.to::<u64>(),
         },
-        ProtocolEvent::RoundRevealed(e) => Fact::RoundRevealed { round: e.round },
+        ProtocolEvent::RoundRevealed(e) => Fact::RoundRevealed { round: e.round, value: e.value },
         ProtocolEvent::SessionDraining(e) => {
             Fact::SessionDraining { session: SessionId(e.sessionId), ends_at: e.endsAt.to::<u64>() }
         }
@@ -147,7 +154,7 @@ fn task_fact(event: &ProtocolEvent) -> Option<Fact> {
             task: TaskId(e.taskId),
             session: SessionId(e.sessionId),
             lane: Lane(e.task.lane),
-            node: NodeId(e.nodeId),
+            nodes: e.task.parts.iter().map(|part| NodeId(part.nodeId)).collect(),
             nonce: Nonce(e.task.nonce),
             request_digest: e.requestDigest,
             max_prompt: e.task.maxPrompt,
@@ -157,13 +164,30 @@ fn task_fact(event: &ProtocolEvent) -> Option<Fact> {
         }),
         ProtocolEvent::TaskCommitted(e) => Fact::TaskCommitted {
             task: TaskId(e.taskId),
+            node: NodeId(e.nodeId),
             output_digest: e.outputDigest,
             prompt_tokens: e.promptTokens,
             output_tokens: e.outputTokens,
             fee: e.fee.to::<u128>(),
         },
-        ProtocolEvent::TaskSettled(e) => {
-            Fact::TaskSettled { task: TaskId(e.taskId), fee: e.fee.to::<u128>() }
+        ProtocolEvent::TaskSettled(e) => Fact::TaskSettled {
+            task: TaskId(e.taskId),
+            node: NodeId(e.nodeId),
+            fee: e.fee.to::<u128>(),
+        },
+        ProtocolEvent::TaskPrecommitted(e) => {
+            Fact::TaskPrecommitted { task: TaskId(e.taskId), node: NodeId(e.nodeId) }
+        }
+        ProtocolEvent::PartChanged(e) => {
+            let (task, node) = (TaskId(e.taskId), NodeId(e.nodeId));
+            let why = match e.what {
+                CLAIMED | TOOK_OVER => return Some(Fact::PartTaken { task, node, part: e.part }),
+                DECLINED => PartFailure::Declined,
+                SILENT => PartFailure::Silent,
+                UNREVEALED => PartFailure::Unrevealed,
+                _ => return None,
+            };
+            Fact::PartFailed { task, node, why }
         }
         ProtocolEvent::TaskRefunded(e) => Fact::TaskRefunded {
             task: TaskId(e.taskId),

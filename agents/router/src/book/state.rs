@@ -3,191 +3,19 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
 };
 
 use assay_protocol::money::fee_up;
-use assay_types::{Address, B256, Lane, ModelId, ModelIndex, NodeId, Nonce, SessionId, TaskId};
-use serde::{Deserialize, Serialize};
+use assay_types::{Address, B256, Lane, ModelId, ModelIndex, Nonce, SessionId, TaskId};
 
+pub use super::{
+    facts::{Fact, Observed, PartFailure, Submitted},
+    purse::Charge,
+    session::{Reservation, SessionState, SessionView},
+};
+use super::{lanes::Charges, purse::Purse};
 use crate::config::UNPAID_PAUSE;
-
-/// One event of the protocol, as far as a router needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are those of the contracts' events")]
-pub enum Fact {
-    ModelRegistered {
-        index: ModelIndex,
-        model: ModelId,
-    },
-    SessionOpened {
-        session: SessionId,
-        model: ModelIndex,
-        price_in: u128,
-        price_out: u128,
-    },
-    LaneAdded {
-        session: SessionId,
-        lane: Lane,
-        holder: Address,
-        allotment: u128,
-    },
-    SessionActivated {
-        session: SessionId,
-        seed_round: u64,
-        nodes: Vec<NodeId>,
-        previous_until: u64,
-    },
-    RoundRevealed {
-        round: u64,
-    },
-    LaneReclaimed {
-        session: SessionId,
-        lane: Lane,
-        reclaim_at: u64,
-    },
-    SessionDraining {
-        session: SessionId,
-        ends_at: u64,
-    },
-    SessionClosed {
-        session: SessionId,
-    },
-    SessionToppedUp {
-        session: SessionId,
-        lane: Lane,
-        amount: u128,
-    },
-    TaskSubmitted(Submitted),
-    TaskCommitted {
-        task: TaskId,
-        output_digest: B256,
-        prompt_tokens: u32,
-        output_tokens: u32,
-        fee: u128,
-    },
-    TaskSettled {
-        task: TaskId,
-        fee: u128,
-    },
-    TaskRefunded {
-        task: TaskId,
-        refund: u128,
-        tip: u128,
-    },
-}
-
-/// A task that the chain has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are those of the contract's event")]
-pub struct Submitted {
-    pub task: TaskId,
-    pub session: SessionId,
-    pub lane: Lane,
-    pub node: NodeId,
-    pub nonce: Nonce,
-    pub request_digest: B256,
-    pub max_prompt: u32,
-    pub max_output: u32,
-    pub held: u128,
-    pub deadline: u64,
-}
-
-/// A canonical block and its facts, each with the hash of its transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// Its number.
-    pub number: u64,
-    /// Its hash.
-    pub hash: B256,
-    /// Unix seconds.
-    pub timestamp: u64,
-    /// In order.
-    pub facts: Vec<(B256, Fact)>,
-}
-
-/// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionState {
-    /// Waits for its nodes.
-    Open,
-    /// Has its nodes.
-    Active,
-    /// Ends soon.
-    Draining,
-    /// Ended.
-    Closed,
-}
-
-/// Nodes that serve a session for a time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reservation {
-    /// Round that seeds its tasks; it names the reservation in requests.
-    pub seed_round: u64,
-    /// Whether that round's value is known.
-    pub seeded: bool,
-    /// Its nodes.
-    pub nodes: Vec<NodeId>,
-    /// Unix seconds; requests are taken until then. 0: until the session ends.
-    pub until: u64,
-}
-
-/// A session in which the router holds a lane.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionView {
-    /// The session.
-    pub id: SessionId,
-    /// Its model.
-    pub model: ModelId,
-    /// Where it stands.
-    pub state: SessionState,
-    /// Minor units for a million prompt tokens.
-    pub price_in: u128,
-    /// Minor units for a million generated tokens.
-    pub price_out: u128,
-    /// Its reservations, newest first: the current one, and the one before it while that still serves.
-    pub reservations: Vec<Reservation>,
-    /// Unix seconds; 0 unless draining.
-    pub ends_at: u64,
-    /// The router's lane.
-    pub lane: Lane,
-    /// Money that was reserved for the lane, minor units.
-    pub allotment: u128,
-    /// Unix seconds; the owner takes the lane back then. 0: not.
-    pub reclaim_at: u64,
-}
-
-impl SessionView {
-    /// Whether it can take tasks: it has its nodes and their seed.
-    pub fn is_ready(&self) -> bool {
-        let serves = matches!(self.state, SessionState::Active | SessionState::Draining);
-        serves && self.reservations.iter().any(|reservation| reservation.seeded)
-    }
-
-    /// The newest reservation that can serve a task until `deadline`: while the seed of a new one is not known yet,
-    /// the one before.
-    pub fn serving(&self, deadline: u64) -> Option<&Reservation> {
-        let ends = |at: u64| at != 0 && at <= deadline;
-        if ends(self.reclaim_at) || (self.state == SessionState::Draining && ends(self.ends_at)) {
-            return None;
-        }
-        let serves = matches!(self.state, SessionState::Active | SessionState::Draining);
-        let fits = |r: &&Reservation| r.seeded && !ends(r.until);
-        self.reservations.iter().find(fits).filter(|_| serves)
-    }
-}
-
-/// What one task takes of its lane's allotment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Charge {
-    /// Held, or the fee once committed.
-    pub amount: u128,
-    /// Unix seconds.
-    pub deadline: u64,
-    /// Whether the chain has the task; one that it never saw costs nothing after its deadline.
-    pub on_chain: bool,
-}
 
 /// Why no session can take a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,18 +24,23 @@ pub enum Unready {
     NoSession,
     /// There is one, but it still waits for its nodes or its seed.
     NotActive,
+    /// There is one, but it has fewer nodes than answers are asked for: this many.
+    TooFewNodes(usize),
     /// There is one, but what its lane may spend is spent or held.
     Spent,
 }
 
-#[derive(Debug, Default)]
-struct Purse {
-    spent: u128,
-    open: HashMap<TaskId, Charge>,
-    nonces: VecDeque<(u64, u64)>,
-    /// One more than the largest nonce that the chain has.
-    next_on_chain: u64,
-    unpaid_until_s: u64,
+/// What a request needs of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// The model.
+    pub model: ModelId,
+    /// Largest counts of prompt and answer.
+    pub tokens: (u32, u32),
+    /// Answers wanted.
+    pub redundancy: u8,
+    /// Unix seconds.
+    pub deadline: u64,
 }
 
 /// The book.
@@ -220,6 +53,8 @@ pub struct Book {
     /// Models by their number, as the chain has them.
     models: BTreeMap<ModelIndex, ModelId>,
     opened: BTreeMap<SessionId, (ModelId, u128, u128)>,
+    /// Fees of the tasks that settle in the block that is taken in, one for each answer.
+    settling: BTreeMap<TaskId, u128>,
     last_timestamp: u64,
 }
 
@@ -243,6 +78,7 @@ impl Book {
             purses: HashMap::new(),
             owners: HashMap::new(),
             opened: BTreeMap::new(),
+            settling: BTreeMap::new(),
             last_timestamp: 0,
         }
     }
@@ -258,13 +94,16 @@ impl Book {
     }
 
     /// Replaces what is charged by what the database has.
-    pub fn set_charges(&mut self, charges: Vec<(SessionId, TaskId, Charge, bool)>) {
+    pub fn set_charges(&mut self, charges: Charges) {
         self.owners.clear();
         for purse in self.purses.values_mut() {
             purse.spent = 0;
             purse.open.clear();
         }
-        for (session, task, charge, finished) in charges {
+        for (session, spent) in charges.spent {
+            self.purses.entry(session).or_default().spent = spent;
+        }
+        for (session, task, charge, finished) in charges.tasks {
             let purse = self.purses.entry(session).or_default();
             if finished {
                 purse.spent = purse.spent.saturating_add(charge.amount);
@@ -287,6 +126,9 @@ impl Book {
             }
         }
         self.opened.clear();
+        for (task, fees) in std::mem::take(&mut self.settling) {
+            self.finish(&task, fees);
+        }
         changed
     }
 
@@ -316,13 +158,13 @@ impl Book {
                     last.until = *previous_until;
                 }
                 let nodes = nodes.clone();
-                let new = Reservation { seed_round: *seed_round, seeded: false, nodes, until: 0 };
+                let new = Reservation { seed_round: *seed_round, seed: None, nodes, until: 0 };
                 view.reservations.insert(0, new);
                 view.reservations.truncate(KEPT_RESERVATIONS);
                 Some(*session)
             }
-            Fact::RoundRevealed { round } => {
-                self.set_seeded(*round, true, changed);
+            Fact::RoundRevealed { round, value } => {
+                self.set_seed(*round, Some(*value), changed);
                 None
             }
             Fact::LaneReclaimed { session, lane, reclaim_at } => {
@@ -381,11 +223,11 @@ impl Book {
         Some(session)
     }
 
-    fn set_seeded(&mut self, round: u64, seeded: bool, changed: &mut Vec<SessionView>) {
+    fn set_seed(&mut self, round: u64, seed: Option<B256>, changed: &mut Vec<SessionView>) {
         for view in self.sessions.values_mut() {
-            let waits = |r: &&mut Reservation| r.seed_round == round && r.seeded != seeded;
+            let waits = |r: &&mut Reservation| r.seed_round == round && r.seed != seed;
             if let Some(reservation) = view.reservations.iter_mut().find(waits) {
-                reservation.seeded = seeded;
+                reservation.seed = seed;
                 changed.push(view.clone());
             }
         }
@@ -404,7 +246,10 @@ impl Book {
                 self.owners.insert(task.task, task.session);
             }
             // What a task holds beyond its fee comes back when it settles.
-            Fact::TaskSettled { task, fee } => self.finish(task, *fee),
+            Fact::TaskSettled { task, fee, .. } => {
+                let fees = self.settling.entry(*task).or_default();
+                *fees = fees.saturating_add(*fee);
+            }
             Fact::TaskRefunded { task, tip, .. } => self.finish(task, *tip),
             _ => {}
         }
@@ -441,7 +286,7 @@ impl Book {
                 Fact::SessionOpened { session, .. } => {
                     gone.extend(self.sessions.remove(session).map(|view| view.id));
                 }
-                Fact::RoundRevealed { round } => self.set_seeded(*round, false, &mut changed),
+                Fact::RoundRevealed { round, .. } => self.set_seed(*round, None, &mut changed),
                 Fact::SessionActivated { session, .. } => {
                     self.undo(*session, &mut changed, |view| {
                         if !view.reservations.is_empty() {
@@ -494,35 +339,35 @@ impl Book {
         }
     }
 
-    /// Sessions that can take a task of at most these tokens until `deadline`, the fullest purse first.
+    /// Sessions that can take such a task now, the fullest purse first.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn candidates(
-        &mut self,
-        model: ModelId,
-        tokens: (u32, u32),
-        now_s: u64,
-        deadline: u64,
-    ) -> Result<Vec<SessionView>, Unready> {
+    pub fn candidates(&mut self, need: &Need, now_s: u64) -> Result<Vec<SessionView>, Unready> {
         let live: Vec<&SessionView> = self
             .sessions
             .values()
-            .filter(|s| s.model == model && s.state != SessionState::Closed)
+            .filter(|s| s.model == need.model && s.state != SessionState::Closed)
             .collect();
         if live.is_empty() {
             return Err(Unready::NoSession);
         }
-        let takes = |s: &&SessionView| s.serving(deadline).is_some();
-        let active: Vec<SessionView> = live.into_iter().filter(takes).cloned().collect();
-        if active.is_empty() {
+        let nodes = |s: &&SessionView| s.serving(need.deadline).map_or(0, |r| r.nodes.len());
+        let most = live.iter().map(nodes).max().unwrap_or_default();
+        if most == 0 {
             return Err(Unready::NotActive);
         }
-        let mut paid: Vec<(u128, SessionView)> = active
+        let wanted = usize::from(need.redundancy);
+        if most < wanted {
+            return Err(Unready::TooFewNodes(most));
+        }
+        let takes: Vec<SessionView> =
+            live.into_iter().filter(|s| nodes(s) >= wanted).cloned().collect();
+        let mut paid: Vec<(u128, SessionView)> = takes
             .into_iter()
             .filter_map(|s| {
                 let left = self.left(&s, now_s);
-                (left >= fee(&s, tokens)).then_some((left, s))
+                (left >= hold(&s, need.tokens, need.redundancy)).then_some((left, s))
             })
             .collect();
         if paid.is_empty() {
@@ -534,20 +379,13 @@ impl Book {
 
     /// What is left of a session's allotment.
     fn left(&mut self, view: &SessionView, now_s: u64) -> u128 {
+        let mut gone = Vec::new();
         let purse = self.purses.entry(view.id).or_default();
-        if purse.unpaid_until_s > now_s {
-            return 0;
+        let left = purse.left(view.allotment, now_s, &mut gone);
+        for task in gone {
+            self.owners.remove(&task);
         }
-        let owners = &mut self.owners;
-        purse.open.retain(|task, charge| {
-            let counts = charge.on_chain || charge.deadline >= now_s;
-            if !counts {
-                owners.remove(task);
-            }
-            counts
-        });
-        let open: u128 = purse.open.values().map(|c| c.amount).fold(0, u128::saturating_add);
-        view.allotment.saturating_sub(purse.spent.saturating_add(open))
+        left
     }
 
     /// Counts a task that the chain does not have yet.
@@ -573,9 +411,19 @@ impl Book {
         nonce.0.saturating_sub(next)
     }
 
-    /// The chain has nonces of this session below `next`.
-    pub fn set_next_on_chain(&mut self, session: SessionId, next: u64) {
-        self.purses.entry(session).or_default().next_on_chain = next;
+    /// One more than the largest nonce that the chain has, of each session that has any.
+    pub fn set_next_on_chain(&mut self, next: Vec<(SessionId, u64)>) {
+        for purse in self.purses.values_mut() {
+            purse.next_on_chain = 0;
+        }
+        for (session, next) in next {
+            self.purses.entry(session).or_default().next_on_chain = next;
+        }
+    }
+
+    /// One more than the largest nonce of a session that the chain has.
+    pub fn next_on_chain(&self, session: SessionId) -> u64 {
+        self.purses.get(&session).map_or(0, |purse| purse.next_on_chain)
     }
 
     /// A submission was refused for lack of money: no tasks of this session for a while.
@@ -587,50 +435,29 @@ impl Book {
 
     /// The next nonce, and how many are left after it.
     pub fn take_nonce(&mut self, session: SessionId) -> Option<(Nonce, u64)> {
-        let purse = self.purses.entry(session).or_default();
-        let (next, end) = purse.nonces.front_mut()?;
-        let nonce = *next;
-        *next += 1;
-        if next == end {
-            purse.nonces.pop_front();
-        }
-        let left = purse.nonces.iter().map(|(next, end)| end - next).sum();
-        Some((Nonce(nonce), left))
+        self.purses.entry(session).or_default().take_nonce()
     }
 
     /// Nonces from `start` up to before `end` are this process's own.
     pub fn give_nonces(&mut self, session: SessionId, start: u64, end: u64) {
-        let nonces = &mut self.purses.entry(session).or_default().nonces;
-        match nonces.back_mut() {
-            Some(last) if last.1 == start => last.1 = end,
-            _ if start < end => nonces.push_back((start, end)),
-            _ => {}
-        }
+        self.purses.entry(session).or_default().give_nonces(start, end);
     }
 
     /// Nonces that were taken from the database and never used: the first, and the end, of a last range.
     pub fn unused_nonces(&mut self) -> Vec<(SessionId, u64, u64)> {
         let last = |(id, purse): (&SessionId, &mut Purse)| {
-            purse.nonces.drain(..).next_back().map(|(next, end)| (*id, next, end))
+            purse.unused_nonces().map(|(next, end)| (*id, next, end))
         };
         self.purses.iter_mut().filter_map(last).collect()
     }
 }
 
-impl Purse {
-    /// Another life of the router used nonces below `first`.
-    fn skip_to(&mut self, first: u64) {
-        let used_here = self.nonces.front().is_some_and(|(next, _)| *next >= first);
-        if !used_here {
-            for range in &mut self.nonces {
-                range.0 = range.0.max(first.min(range.1));
-            }
-            self.nonces.retain(|(next, end)| next < end);
-        }
-    }
+/// What a task holds: the largest fee of each of its answers, minor units.
+pub fn hold(session: &SessionView, tokens: (u32, u32), redundancy: u8) -> u128 {
+    fee(session, tokens).saturating_mul(redundancy.into())
 }
 
-/// The largest fee of a task, minor units.
+/// The largest fee of an answer, minor units.
 pub fn fee(session: &SessionView, tokens: (u32, u32)) -> u128 {
     fee_up(tokens.0, tokens.1, session.price_in, session.price_out)
 }

@@ -315,7 +315,7 @@ impl Peer {
                 stream.seal().map_err(|message| violation(task, message))?;
                 Ok(self.last(task, TaskEvent::Sealed))
             }
-            // Of redundant tasks, which this router does not ask for: their nodes send them to the chain.
+            // Of redundant tasks: what is not carried in good time, their nodes send to the chain themselves.
             FromMiner::Precommit { .. } | FromMiner::Opening { .. } => Ok(Vec::new()),
             FromMiner::Error { task: Some(task), code, message } => {
                 self.stream(task, "error")?;

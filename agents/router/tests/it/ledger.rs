@@ -9,14 +9,14 @@ use assay_types::{B256, NodeId, Nonce, TaskId, link::Offer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::world::{LANE, MODEL_INDEX, SESSION, World, events, hello};
+use crate::world::{LANE, MODEL_INDEX, SEED, SESSION, World, events, hello};
 
 fn submitted(task: TaskId, offer: &Offer) -> Fact {
     Fact::TaskSubmitted(Submitted {
         task,
         session: SESSION,
         lane: LANE,
-        node: NodeId(1),
+        nodes: vec![NodeId(1)],
         nonce: Nonce(offer.request.nonce),
         request_digest: offer.request.requestDigest,
         max_prompt: offer.request.maxPrompt,
@@ -28,7 +28,18 @@ fn submitted(task: TaskId, offer: &Offer) -> Fact {
 
 fn committed(task: TaskId) -> Fact {
     let output_digest = B256::repeat_byte(8);
-    Fact::TaskCommitted { task, output_digest, prompt_tokens: 7, output_tokens: 1, fee: 17 }
+    Fact::TaskCommitted {
+        task,
+        node: NodeId(1),
+        output_digest,
+        prompt_tokens: 7,
+        output_tokens: 1,
+        fee: 17,
+    }
+}
+
+fn settled(task: TaskId) -> Fact {
+    Fact::TaskSettled { task, node: NodeId(1), fee: 17 }
 }
 
 #[tokio::test]
@@ -47,7 +58,7 @@ async fn the_timeline_follows_the_chain_and_its_reorganisations() {
     let shown = world.task(&id).await;
     assert_eq!((&shown["state"], &shown["fee"]), (&json!("assigned"), &Value::Null));
     world.mine(vec![committed(task)]).await;
-    world.mine(vec![Fact::TaskSettled { task, fee: 17 }]).await;
+    world.mine(vec![settled(task)]).await;
     let has_gas = |t: &Value| {
         let on_chain = |e: &&Value| e["transaction_hash"].is_string();
         t["timeline"].as_array().unwrap().iter().filter(on_chain).all(|e| e["gas_used"] == 123_456)
@@ -117,7 +128,7 @@ async fn a_lane_is_not_overspent() {
     // Settled for what it really cost, the lane has room again.
     world.mine(vec![submitted(task, &offer)]).await;
     world.mine(vec![committed(task)]).await;
-    world.mine(vec![Fact::TaskSettled { task, fee: 17 }]).await;
+    world.mine(vec![settled(task)]).await;
     let (third, _) = tokio::join!(world.ask(ask), miner.serve(&["x"]));
     assert_eq!(third.status(), 200);
     world.router.stop().await.unwrap();
@@ -149,11 +160,11 @@ async fn a_session_is_used_only_while_it_can_be() {
         }])
         .await;
     assert_eq!(code(&world).await, "session_not_ready");
-    let seeded = world.mine(vec![Fact::RoundRevealed { round: 4 }]).await;
+    let seeded = world.mine(vec![Fact::RoundRevealed { round: 4, value: SEED }]).await;
     assert_eq!(code(&world).await, "no_miner");
     world.change(BlockChange::Reverted(seeded)).await;
     assert_eq!(code(&world).await, "session_not_ready");
-    world.mine(vec![Fact::RoundRevealed { round: 4 }]).await;
+    world.mine(vec![Fact::RoundRevealed { round: 4, value: SEED }]).await;
     world.mine(vec![Fact::SessionDraining { session: SESSION, ends_at: 1 }]).await;
     assert_eq!(code(&world).await, "session_not_ready");
     world.mine(vec![Fact::SessionClosed { session: SESSION }]).await;

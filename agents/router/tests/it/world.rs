@@ -41,6 +41,8 @@ pub const MODEL_INDEX: ModelIndex = ModelIndex(1);
 /// Minor units a token.
 pub const PRICE_IN: u128 = 2;
 pub const PRICE_OUT: u128 = 3;
+/// The beacon's value for the reservation's round.
+pub const SEED: B256 = B256::repeat_byte(0x99);
 pub const LANE: Lane = Lane(1);
 pub const MODEL: &str = "assay-demo";
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -183,7 +185,7 @@ impl World {
         let activated =
             Fact::SessionActivated { session: SESSION, seed_round: 9, nodes, previous_until: 0 };
         self.mine(vec![activated]).await;
-        self.mine(vec![Fact::RoundRevealed { round: 9 }]).await;
+        self.mine(vec![Fact::RoundRevealed { round: 9, value: SEED }]).await;
     }
 
     /// A block with these facts; returns when it was taken from the channel.
