@@ -93,8 +93,8 @@ async fn reachable(http_url: &str) {
 }
 
 impl World {
-    /// Router, oracle and miners, each a process; anvil; a content store that stays.
-    pub async fn apart_on_anvil() -> Self {
+    /// Router, miners and, if there shall be one, an oracle, each a process; anvil; a content store that stays.
+    pub async fn apart_on_anvil(oracle: bool) -> Self {
         let data = TempDir::new().unwrap();
         let anvil = Anvil::start().await.unwrap();
         let folder = data.path().join("ipfs");
@@ -120,10 +120,11 @@ impl World {
         let start = |name: &str, args: &[&str]| {
             Agent::start(name, data.path(), &[args, &rpc_flags[..]].concat())
         };
-        let mut agents = vec![
-            start("oracle", &["oracle", "--account", "oracle"]),
-            start("router", &["router", "--account", "router", "--http", &address]),
-        ];
+        let router_args = ["router", "--account", "router", "--http", &address];
+        let mut agents = vec![start("router", &router_args)];
+        if oracle {
+            agents.push(start("oracle", &["oracle", "--account", "oracle"]));
+        }
         for number in 1..=MINERS {
             let name = format!("miner-{number}");
             agents.push(start(&name, &["miner", "--account", &name, "--router", &link_url]));
