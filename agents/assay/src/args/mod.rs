@@ -100,7 +100,7 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  ASSAY_PASSWORD=... assay oracle --data ./mynet --keystore oracle.json"
     )]
-    Oracle(AgentArgs),
+    Oracle(OracleArgs),
     /// Run a router for the sessions in which its key holds a lane.
     #[command(
         after_help = "Example:\n  ASSAY_PASSWORD=... assay router --data ./mynet --keystore router.json --http 127.0.0.1:8080"
@@ -229,6 +229,15 @@ pub struct AgentArgs {
     /// Where /metrics, /health and /ready are served.
     #[arg(long, env = "ASSAY_OBSERVE", value_name = "ADDR")]
     pub observe: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct OracleArgs {
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Relay of drand, where the network's randomness is drand's; default: drand's own. May be repeated.
+    #[arg(long = "drand", env = "ASSAY_DRAND", value_delimiter = ',', value_name = "URL")]
+    pub drand: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]
