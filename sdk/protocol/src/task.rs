@@ -95,12 +95,12 @@ impl QueueScope {
     }
 }
 
-/// What the queue stores of a task beside its state and time: the first 208 bits of
-/// `keccak256(abi.encode(task))`.
+/// What the queue stores of a task beside its state and time: `keccak256(abi.encode(task))` without its last 48 bits,
+/// which are zero.
 pub fn digest(task: &Task) -> B256 {
-    const DIGEST_BITS: usize = 208;
+    const DIGEST_SHIFT: usize = 48;
     let hash = U256::from_be_bytes(keccak256(task.abi_encode()).0);
-    B256::from(hash >> (256 - DIGEST_BITS))
+    B256::from(hash >> DIGEST_SHIFT << DIGEST_SHIFT)
 }
 
 fn until(value: impl TryInto<u64>) -> u64 {
