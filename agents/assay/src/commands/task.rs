@@ -34,7 +34,7 @@ const OWN_LANE: Lane = Lane(0);
 const POLL: Duration = Duration::from_millis(200);
 /// How far the chain's newest block may be behind our clock, seconds; a chain that stands still longer goes by its own.
 const MAX_LAG_S: u64 = 60;
-/// Looks past the deadline: the refund may still be on its way.
+/// Looks past the last deadline: the refund may still be on its way.
 const GRACE: Duration = Duration::from_secs(30);
 
 pub async fn run(global: &Global, command: TaskCommand) -> Result<()> {
@@ -124,9 +124,18 @@ async fn submit(global: &Global, args: TaskSubmitArgs) -> Result<()> {
         ));
     }
     if !args.no_wait {
-        wait_for_answer(chain, task, Duration::from_secs(args.deadline_s) + GRACE).await?;
+        let longest = Duration::from_secs(args.deadline_s + later_s(chain, &args).await?);
+        wait_for_answer(chain, task, longest + GRACE).await?;
     }
     show(global, (chain, start_block), store, task).await
+}
+
+/// Seconds that a task may go on after its first deadline: what later attempts and several answers take.
+async fn later_s(chain: &Chain, args: &TaskSubmitArgs) -> Result<u64> {
+    let sessions = Session::new(chain.deployment.sessions, &chain.provider);
+    let times = sessions.progressOf(args.session).call().await?;
+    let retries = u64::from(args.attempts.saturating_sub(1)) * times.attemptTime.to::<u64>();
+    Ok(retries + times.revealTime.to::<u64>())
 }
 
 fn request_block(args: &TaskSubmitArgs, max_context: Option<u32>) -> Result<RequestBlock> {
