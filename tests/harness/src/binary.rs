@@ -115,9 +115,16 @@ impl Network {
 
     /// Starts it again in the same folder with the same flags, and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
+        self.restart_with(&[]).await
+    }
+
+    /// The same with more flags.
+    pub async fn restart_with(&mut self, more: &[&str]) -> Result<()> {
         // What a killed network left is not taken for the new one's.
         let _ = fs::remove_file(self.data.path().join("network.json"));
-        self.child = spawn_up(self.data.path(), &self.flags)?;
+        let more = more.iter().copied().map(str::to_owned);
+        let flags: Vec<String> = self.flags.iter().cloned().chain(more).collect();
+        self.child = spawn_up(self.data.path(), &flags)?;
         self.wait_until_ready().await
     }
 

@@ -205,7 +205,7 @@ pub struct DeployArgs {
     /// `assay up` deploys, for development chains.
     #[arg(long, value_name = "FILE")]
     pub deployment: Option<PathBuf>,
-    /// JSON-RPC of the chain.
+    /// JSON-RPC of the chain; of several with commas between them the first deploys, and the network's commands use all.
     #[arg(long, env = "ASSAY_RPC_URL", value_name = "URL")]
     pub rpc_url: String,
     /// Kubo RPC that the network's commands shall use.

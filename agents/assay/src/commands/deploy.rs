@@ -25,11 +25,10 @@ pub async fn run(global: &Global, args: DeployArgs) -> Result<()> {
     let deployer = signer.address();
     let unreachable =
         || format!("no chain answers at {}: start it, or correct --rpc-url", args.rpc_url);
-    let provider = ProviderBuilder::new()
-        .wallet(signer)
-        .connect(&args.rpc_url)
-        .await
-        .with_context(unreachable)?;
+    // The network's commands may use several endpoints; one deploys.
+    let endpoint = args.rpc_url.split(',').next().unwrap_or_default().trim();
+    let provider =
+        ProviderBuilder::new().wallet(signer).connect(endpoint).await.with_context(unreachable)?;
     let start_block = provider.get_block_number().await.with_context(unreachable)?;
     let sent = provider.get_transaction_count(deployer).await?;
     let deployment = deploy(&provider, deployer, &file.config).await?;

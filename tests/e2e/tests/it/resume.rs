@@ -79,6 +79,22 @@ async fn a_killed_network_on_anvil_goes_on_while_anvil_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_network_has_another_chain_and_the_same_keys() {
+    let flags = vec!["--miners".to_owned(), "1".to_owned()];
+    let mut network = Network::start(NetworkOptions { flags }).await.unwrap();
+    let record = network.data().join("up.json");
+    let (chain, keys) = (std::fs::read(&record).unwrap(), json(&network, &["balance"]));
+    active_session(&network, &["--deposit", "5", "--max-nodes", "1"]).await;
+    network.kill().unwrap();
+    network.restart_with(&["--fresh"]).await.unwrap();
+    assert_ne!(std::fs::read(&record).unwrap(), chain);
+    assert_eq!(json(&network, &["balance"])["address"], keys["address"]);
+    let second = run_assay(network.data(), &["session", "show", "2"]).unwrap();
+    assert!(String::from_utf8_lossy(&second.stderr).contains("no session 2"), "{second:?}");
+    network.interrupt().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_closed_is_followed_by_another_one() {
     let flags = vec!["--miners".to_owned(), "1".to_owned()];
     let mut network = Network::start(NetworkOptions { flags }).await.unwrap();
