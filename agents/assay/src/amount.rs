@@ -20,10 +20,21 @@ pub fn parse_cor(text: &str) -> Result<u128> {
 
 /// Minor units as COR, without trailing zeros.
 pub fn cor(amount: impl Into<U256>) -> String {
-    let text = format_units(amount.into(), DECIMALS).unwrap_or_default();
-    let short =
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{short} COR")
+    format!("{} COR", shortened(amount.into()))
+}
+
+/// Wei as the chain's coin, which has as many decimals as COR; nobody pays less than a millionth for gas.
+pub fn ether(wei: U256) -> String {
+    const SHOWN: U256 = U256::from_limbs([1_000_000_000_000, 0, 0, 0]);
+    format!("{} ether", shortened(wei - wei % SHOWN))
+}
+
+fn shortened(amount: U256) -> String {
+    let text = format_units(amount, DECIMALS).unwrap_or_default();
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Keystores: the accounts of a development network, and keys that a user names.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::{Context, Result, bail};
@@ -63,6 +66,17 @@ fn password(args: &KeyArgs) -> Result<Option<SecretString>> {
         Some(path) => Ok(Some(keystore::password_from_file(path)?)),
         None => Ok(environment_password()),
     }
+}
+
+/// The keys of the folder by name; no password is needed for their addresses.
+pub fn keyring(data: &Path) -> BTreeMap<String, Address> {
+    let files = std::fs::read_dir(folder(data)).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| {
+            let name = file.path().file_stem()?.to_str()?.to_owned();
+            Some((name, keystore::address(&file.path()).ok()??))
+        })
+        .collect()
 }
 
 /// An account of a development network.

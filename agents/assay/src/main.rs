@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use assay_runtime::{LogFormat, LogOptions, init_logging};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
 
@@ -42,9 +42,20 @@ async fn run() -> Result<()> {
         Command::Session(command) => commands::session::run(global, command).await,
         Command::Task(command) => commands::task::run(global, command).await,
         Command::Node(command) => commands::node::run(global, command).await,
+        Command::Model(command) => commands::model::run(global, command).await,
+        Command::Params(command) => commands::params::run(global, command).await,
+        Command::Balance(args) => commands::balance::show(global, args).await,
+        Command::Claim(args) => commands::balance::claim(global, args).await,
+        Command::Doctor(args) => commands::doctor::run(global, args).await,
         Command::Bench(args) => commands::bench::run(global, args).await,
         Command::Oracle(args) => commands::agents::oracle(global, args).await,
         Command::Router(args) => commands::agents::router(global, args).await,
         Command::Miner(args) => commands::agents::miner(global, args).await,
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "assay", &mut script);
+            ui::piece(&String::from_utf8(script)?);
+            Ok(())
+        }
     }
 }

@@ -1,55 +1,96 @@
 //! What a miner reads from the contracts and sends to them.
 
-use std::{future::Future, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, IntoFuture},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256},
     providers::Provider,
     sol_types::SolCall,
 };
-use assay_bindings::{Session, SessionQueue};
+use assay_bindings::{ModelRegistry, RandomBeacon, Session, SessionPayment, SessionQueue};
 use assay_chain::{Chain, Intent, Outbox, OutboxError};
+use assay_protocol::TaskState;
 use assay_types::{Lane, ModelId, NodeId, SessionId, Signature, TaskId, TaskRequest};
 use async_trait::async_trait;
 
 /// Longest time of one read: above it the answer is of no use to an offer.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Sessions whose model is remembered: far above what a node of eight places is reserved for.
+const MAX_CACHED: usize = 4096;
 
-/// A session, as far as a miner needs it.
+/// What decides whether a request is taken; see `Admission` of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionView {
-    /// The model that it pays for.
+pub struct Admission {
+    /// The model that the session pays for.
     pub model_id: ModelId,
-    /// Its reserved nodes.
-    pub nodes: Vec<NodeId>,
     /// Whether it takes signed requests now: active or draining.
     pub takes_tasks: bool,
-    /// Minor units of COR for a prompt token.
+    /// Who holds the lane; `None` if there is no such lane.
+    pub holder: Option<Address>,
+    /// Unix seconds after which nothing of the lane is taken; 0 if that is open.
+    pub ends_at_s: u64,
+    /// The reservation asked for, by its seed round; 0 if it is not, or no longer, served.
+    pub seed_round: u64,
+    /// Its nodes.
+    pub nodes: Vec<NodeId>,
+    /// Minor units for a million prompt tokens.
     pub price_in: u128,
-    /// Minor units of COR for a generated token.
+    /// Minor units for a million generated tokens.
     pub price_out: u128,
     /// A task whose largest fee is below this is refused: it could not pay the tip of its keeper.
     pub min_fee: u128,
     /// How far ahead a deadline may lie, seconds.
     pub max_deadline_s: u64,
+    /// What a node that takes over has, seconds.
+    pub attempt_time_s: u64,
+    /// What nodes have to open their commitments, seconds.
+    pub reveal_time_s: u64,
+    /// Nodes that may be asked one after the other.
+    pub max_attempts: u8,
 }
 
-/// Where a task stands on chain.
+/// Money of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskStatus {
-    /// Never submitted, as far as this chain knows.
-    None,
-    /// Waits for its answer.
-    Assigned,
-    /// Answered; settles at this time (unix seconds).
-    Committed {
-        /// Unix seconds.
-        settle_at_s: u64,
-    },
-    /// Paid.
-    Settled,
-    /// Given back.
-    Refunded,
+pub struct Funds {
+    /// Minor units.
+    pub free: u128,
+    /// The first nonce that is too far ahead.
+    pub nonce_limit: u64,
+}
+
+/// Where a task stands in the newest block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// Its state.
+    pub state: TaskState,
+    /// Unix seconds; when the state's time is over.
+    pub until_s: u64,
+    /// Hash of the rest, see [`assay_protocol::digest`].
+    pub digest: B256,
+}
+
+/// A transaction of the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Answers a task that is on chain, or opens its precommitment.
+    Commit(Box<(SessionQueue::Task, SessionQueue::Answer)>),
+    /// Carries a signed request with its answer.
+    SubmitAndCommit(Box<(TaskRequest, Signature, SessionQueue::Answer)>),
+    /// Precommits.
+    Precommit(Box<(SessionQueue::Task, SessionQueue::Precommit)>),
+    /// Carries a signed request with this node's precommitment.
+    SubmitAndPrecommit(Box<(TaskRequest, Signature, SessionQueue::Precommit)>),
+    /// Takes the head of a session's queue, behind tasks that are gone.
+    Claim(Box<SessionQueue::Task>, NodeId, Vec<SessionQueue::Task>),
+    /// Hands a task back.
+    Decline(Box<SessionQueue::Task>, NodeId),
+    /// Settles what is due of these.
+    Settle(Vec<SessionQueue::Task>),
 }
 
 /// The chain could not be read.
@@ -80,63 +121,39 @@ pub trait Ledger: Send + Sync {
     fn chain_id(&self) -> u64;
     /// `SessionQueue`.
     fn queue(&self) -> Address;
-    /// The session; `None` if there is none of this id.
-    async fn session(&self, session: SessionId) -> Result<Option<SessionView>, LedgerError>;
-    /// Who holds the lane; `None` if there is no such lane.
-    async fn lane_holder(
+    /// What requests of a lane for a reservation (by its seed round, 0 for the current one) must satisfy; `None` if
+    /// there is no such session.
+    async fn admission(
         &self,
         session: SessionId,
         lane: Lane,
-    ) -> Result<Option<Address>, LedgerError>;
-    /// Value that seeds the session's tasks; zero while it is unknown.
-    async fn seed(&self, session: SessionId) -> Result<B256, LedgerError>;
+        seed_round: u64,
+    ) -> Result<Option<Admission>, LedgerError>;
+    /// The model of a session; `None` if there is no such session.
+    async fn model_of(&self, session: SessionId) -> Result<Option<ModelId>, LedgerError>;
+    /// Money of a lane.
+    async fn funds(&self, session: SessionId, lane: Lane) -> Result<Funds, LedgerError>;
+    /// Value of a beacon round; zero while it is unknown.
+    async fn seed(&self, round: u64) -> Result<B256, LedgerError>;
     /// Where a task stands in the newest block.
-    async fn task(&self, task: TaskId) -> Result<TaskStatus, LedgerError>;
-    /// Answers a task that is on chain. The same key is sent once.
-    async fn commit(
-        &self,
-        key: String,
-        task: TaskId,
-        answer: SessionQueue::Commit,
-    ) -> Result<(), SendError>;
-    /// Carries a signed request with its answer. The same key is sent once.
-    async fn submit_and_commit(
-        &self,
-        key: String,
-        request: TaskRequest,
-        signature: Signature,
-        answer: SessionQueue::Commit,
-    ) -> Result<(), SendError>;
-    /// Settles what is due of these. The same key is sent once.
-    async fn settle(&self, key: String, tasks: Vec<TaskId>) -> Result<(), SendError>;
+    async fn status(&self, task: TaskId) -> Result<TaskStatus, LedgerError>;
+    /// The ticket at the head of a session's queue.
+    async fn queue_head(&self, session: SessionId) -> Result<u64, LedgerError>;
+    /// Sends a transaction. The same key is sent once.
+    async fn send(&self, key: String, call: Call) -> Result<(), SendError>;
 }
 
 /// The contracts of a deployment, written to by the operator's outbox.
 pub struct ChainLedger {
     chain: Chain,
     outbox: Outbox,
+    models: Mutex<HashMap<SessionId, ModelId>>,
 }
 
 impl ChainLedger {
     /// Reads through `chain` and sends through `outbox`.
     pub fn new(chain: Chain, outbox: Outbox) -> Self {
-        Self { chain, outbox }
-    }
-
-    async fn send(&self, key: String, call: impl SolCall) -> Result<(), SendError> {
-        let intent = Intent {
-            key,
-            to: self.chain.deployment.queue,
-            data: Bytes::from(call.abi_encode()),
-            value: U256::ZERO,
-        };
-        match self.outbox.send(intent).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(SendError {
-                reverted: matches!(error, OutboxError::Reverted { .. }),
-                reason: error.to_string(),
-            }),
-        }
+        Self { chain, outbox, models: Mutex::default() }
     }
 }
 
@@ -181,6 +198,49 @@ pub(crate) async fn head(chain: &Chain) -> Result<(u64, u64), LedgerError> {
 
 /// `SessionState`: 2 is active, 3 draining.
 const TAKES_TASKS: [u8; 2] = [2, 3];
+/// Nodes of a reservation at most, and the bits of each in `Admission.nodes`.
+const MAX_NODES: usize = 8;
+const NODE_BITS: usize = 32;
+
+fn unpack(nodes: U256) -> Vec<NodeId> {
+    (0..MAX_NODES)
+        .map(|i| NodeId(((nodes >> (NODE_BITS * i)) & U256::from(u32::MAX)).to::<u32>()))
+        .take_while(|node| node.0 != 0)
+        .collect()
+}
+
+fn calldata(call: Call) -> Vec<u8> {
+    let bytes = |signature: Signature| Bytes::from(signature.as_bytes().to_vec());
+    match call {
+        Call::Commit(of) => {
+            let (task, answer) = *of;
+            SessionQueue::commitCall { task, answers: vec![answer] }.abi_encode()
+        }
+        Call::SubmitAndCommit(of) => {
+            let (request, signature, answer) = *of;
+            let (request, signature) = (request.into(), bytes(signature));
+            SessionQueue::submitAndCommitCall { request, signature, answer }.abi_encode()
+        }
+        Call::Precommit(of) => {
+            let (task, precommit) = *of;
+            SessionQueue::precommitCall { task, precommits: vec![precommit] }.abi_encode()
+        }
+        Call::SubmitAndPrecommit(of) => {
+            let (request, signature, precommit) = *of;
+            let (request, signature) = (request.into(), bytes(signature));
+            let precommits = vec![precommit];
+            SessionQueue::submitAndPrecommitCall { request, signature, precommits }.abi_encode()
+        }
+        Call::Claim(task, node, gone) => {
+            SessionQueue::claimCall { task: *task, nodeId: node.0, gone }.abi_encode()
+        }
+        Call::Decline(task, node) => {
+            let signature = Bytes::new();
+            SessionQueue::declineCall { task: *task, nodeId: node.0, signature }.abi_encode()
+        }
+        Call::Settle(tasks) => SessionQueue::settleCall { tasks }.abi_encode(),
+    }
+}
 
 #[async_trait]
 impl Ledger for ChainLedger {
@@ -192,80 +252,112 @@ impl Ledger for ChainLedger {
         self.chain.deployment.queue
     }
 
-    async fn session(&self, session: SessionId) -> Result<Option<SessionView>, LedgerError> {
-        let contract = Session::new(self.chain.deployment.sessions, &self.chain.provider);
-        let call = "Session.sessionOf";
-        let info = read(call, contract.sessionOf(session.0).call().into_future()).await?;
-        let queue = SessionQueue::new(self.chain.deployment.queue, &self.chain.provider);
-        let tip = read_value("SessionQueue.tip", queue.tip().call().into_future()).await?;
-        let call = "SessionQueue.maxDeadline";
-        let max_deadline = read_value(call, queue.maxDeadline().call().into_future()).await?;
-        Ok(info.map(|info| SessionView {
-            model_id: ModelId(info.modelId),
-            nodes: info.nodes.into_iter().map(NodeId).collect(),
-            takes_tasks: TAKES_TASKS.contains(&info.state),
-            price_in: info.priceIn.to::<u128>(),
-            price_out: info.priceOut.to::<u128>(),
-            min_fee: tip,
-            max_deadline_s: max_deadline.to::<u64>(),
-        }))
-    }
-
-    async fn lane_holder(
+    async fn admission(
         &self,
         session: SessionId,
         lane: Lane,
-    ) -> Result<Option<Address>, LedgerError> {
+        seed_round: u64,
+    ) -> Result<Option<Admission>, LedgerError> {
         let contract = Session::new(self.chain.deployment.sessions, &self.chain.provider);
-        let call = "Session.laneOf";
-        let info = read(call, contract.laneOf(session.0, lane.0).call().into_future()).await?;
-        Ok(info.map(|lane| lane.holder).filter(|holder| !holder.is_zero()))
+        let call = "Session.admissionOf";
+        let asked = contract.admissionOf(session.0, lane.0, seed_round);
+        let (model, found) =
+            tokio::try_join!(self.model_of(session), read_value(call, asked.call().into_future()))?;
+        let Some(model_id) = model else { return Ok(None) };
+        Ok(Some(Admission {
+            model_id,
+            takes_tasks: TAKES_TASKS.contains(&found.state),
+            holder: Some(found.holder).filter(|holder| !holder.is_zero()),
+            ends_at_s: found.endsAt.to::<u64>(),
+            seed_round: found.seedRound,
+            nodes: unpack(found.nodes),
+            price_in: found.priceIn.to::<u128>(),
+            price_out: found.priceOut.to::<u128>(),
+            min_fee: found.tip.to::<u128>(),
+            max_deadline_s: found.maxDeadline.to::<u64>(),
+            attempt_time_s: found.attemptTime.to::<u64>(),
+            reveal_time_s: found.revealTime.to::<u64>(),
+            max_attempts: found.maxAttempts,
+        }))
     }
 
-    async fn seed(&self, session: SessionId) -> Result<B256, LedgerError> {
+    async fn model_of(&self, session: SessionId) -> Result<Option<ModelId>, LedgerError> {
+        let lock = || self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&session).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
         let contract = Session::new(self.chain.deployment.sessions, &self.chain.provider);
-        let call = "Session.seedOf";
-        let seed = read(call, contract.seedOf(session.0).call().into_future()).await?;
-        Ok(seed.unwrap_or_default())
+        let call = "Session.sessionOf";
+        let info = read(call, contract.sessionOf(session.0).call().into_future()).await?;
+        let Some(info) = info else { return Ok(None) };
+        let models = ModelRegistry::new(self.chain.deployment.models, &self.chain.provider);
+        let call = "ModelRegistry.modelAt";
+        let model = read_value(call, models.modelAt(info.model).call().into_future()).await?;
+        let model = ModelId(model.modelId);
+        let mut cache = lock();
+        if cache.len() >= MAX_CACHED {
+            cache.clear();
+        }
+        cache.insert(session, model);
+        Ok(Some(model))
     }
 
-    async fn task(&self, task: TaskId) -> Result<TaskStatus, LedgerError> {
+    async fn funds(&self, session: SessionId, lane: Lane) -> Result<Funds, LedgerError> {
+        let contract = SessionPayment::new(self.chain.deployment.payment, &self.chain.provider);
+        let (funds, window) = (contract.fundsOf(session.0, lane.0), contract.nonceWindow());
+        let (funds, window) = tokio::try_join!(
+            read_value("SessionPayment.fundsOf", funds.call().into_future()),
+            read_value("SessionPayment.nonceWindow", window.call().into_future()),
+        )?;
+        let nonce_limit = funds.nextNonce.saturating_add(window);
+        Ok(Funds { free: funds.free.to::<u128>(), nonce_limit })
+    }
+
+    async fn seed(&self, round: u64) -> Result<B256, LedgerError> {
+        let beacon = RandomBeacon::new(self.chain.deployment.beacon, &self.chain.provider);
+        read_value("RandomBeacon.valueOf", beacon.valueOf(round).call().into_future()).await
+    }
+
+    async fn status(&self, task: TaskId) -> Result<TaskStatus, LedgerError> {
         let contract = SessionQueue::new(self.chain.deployment.queue, &self.chain.provider);
-        let call = "SessionQueue.taskOf";
-        let stored = read_value(call, contract.taskOf(task.0).call().into_future()).await?;
-        match stored.state {
-            0 => Ok(TaskStatus::None),
-            1 => Ok(TaskStatus::Assigned),
-            2 => Ok(TaskStatus::Committed { settle_at_s: stored.until.to::<u64>() }),
-            3 => Ok(TaskStatus::Settled),
-            4 => Ok(TaskStatus::Refunded),
-            other => Err(LedgerError { call, reason: format!("unknown state {other}") }),
+        let call = "SessionQueue.statusOf";
+        let found = read_value(call, contract.statusOf(task.0).call().into_future()).await?;
+        let unknown = |state| LedgerError { call, reason: format!("unknown state {state}") };
+        Ok(TaskStatus {
+            state: TaskState::try_from(found.state).map_err(unknown)?,
+            until_s: found.until.to::<u64>(),
+            digest: found.digest,
+        })
+    }
+
+    async fn queue_head(&self, session: SessionId) -> Result<u64, LedgerError> {
+        let contract = SessionQueue::new(self.chain.deployment.queue, &self.chain.provider);
+        let call = "SessionQueue.ticketsOf";
+        Ok(read_value(call, contract.ticketsOf(session.0).call().into_future()).await?.head)
+    }
+
+    async fn send(&self, key: String, call: Call) -> Result<(), SendError> {
+        let intent = Intent::call(key, self.chain.deployment.queue, calldata(call));
+        match self.outbox.send(intent).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SendError {
+                reverted: matches!(error, OutboxError::Reverted { .. }),
+                reason: error.to_string(),
+            }),
         }
     }
+}
 
-    async fn commit(
-        &self,
-        key: String,
-        task: TaskId,
-        answer: SessionQueue::Commit,
-    ) -> Result<(), SendError> {
-        self.send(key, SessionQueue::commitCall { taskId: task.0, answer }).await
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    async fn submit_and_commit(
-        &self,
-        key: String,
-        request: TaskRequest,
-        signature: Signature,
-        answer: SessionQueue::Commit,
-    ) -> Result<(), SendError> {
-        let signature = Bytes::from(signature.as_bytes().to_vec());
-        let request = request.into();
-        self.send(key, SessionQueue::submitAndCommitCall { request, signature, answer }).await
-    }
-
-    async fn settle(&self, key: String, tasks: Vec<TaskId>) -> Result<(), SendError> {
-        let ids = tasks.into_iter().map(|task| task.0).collect();
-        self.send(key, SessionQueue::settleCall { taskIds: ids }).await
+    #[test]
+    fn nodes_are_read_out_of_their_word() {
+        assert!(unpack(U256::ZERO).is_empty());
+        let two = U256::from(7) | (U256::from(u32::MAX) << 32);
+        assert_eq!(unpack(two), [NodeId(7), NodeId(u32::MAX)]);
+        assert_eq!(unpack(U256::MAX).len(), MAX_NODES);
     }
 }

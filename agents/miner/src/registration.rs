@@ -7,7 +7,7 @@ use alloy::{
     providers::Provider,
     sol_types::SolCall,
 };
-use assay_bindings::{CorToken, ModelRegistry, NodePool};
+use assay_bindings::{CorToken, ModelRegistry, NodePool, Parameters};
 use assay_chain::{Chain, Intent, Outbox};
 use assay_engine::EngineInfo;
 use assay_types::{ModelId, NodeId, NumericClass};
@@ -17,8 +17,8 @@ use crate::{
     ledger::{LedgerError, read, read_value},
 };
 
-/// `NodeState`: 1 is ephemeral, 2 reserved; others take nothing new.
-const SERVING: [u8; 2] = [1, 2];
+/// `NodeState`: 1 is ephemeral, 2 dedicated, 3 draining; one that drains still serves what has reserved it.
+const SERVING: [u8; 3] = [1, 2, 3];
 
 /// Who registers what.
 pub(crate) struct Registration<'a> {
@@ -76,9 +76,19 @@ impl Registration<'_> {
         let mismatch = |what, registered: String, engine: String| {
             Err(MinerError::NodeMismatch { node, operator, what, registered, engine })
         };
-        if found.modelId != self.info.model_id.0 {
-            let registered = ModelId(found.modelId).to_string();
-            return mismatch("model", registered, self.info.model_id.to_string());
+        let call = "NodePool.offersOf";
+        let offers = read_value(call, pool.offersOf(node.0).call().into_future()).await?;
+        let (served, _): (Vec<u32>, Vec<u8>) = offers.into();
+        let mut registered = Vec::new();
+        for index in served {
+            let models = ModelRegistry::new(self.chain.deployment.models, &self.chain.provider);
+            let call = "ModelRegistry.modelAt";
+            let model = read_value(call, models.modelAt(index).call().into_future()).await?;
+            registered.push(ModelId(model.modelId));
+        }
+        if !registered.contains(&self.info.model_id) {
+            let registered: Vec<_> = registered.iter().map(ToString::to_string).collect();
+            return mismatch("model", registered.join(", "), self.info.model_id.to_string());
         }
         if found.numericClass != self.info.numeric_class.0 {
             let registered = NumericClass(found.numericClass).to_string();
@@ -101,9 +111,12 @@ impl Registration<'_> {
 
     /// What the node stakes; the owner has it.
     async fn check_stake(&self) -> Result<U256, MinerError> {
-        let pool = NodePool::new(self.chain.deployment.nodes, &self.chain.provider);
-        let call = "NodePool.collateralPerSlot";
-        let slot = read_value(call, pool.collateralPerSlot().call().into_future()).await?;
+        let parameters = Parameters::new(self.chain.deployment.parameters, &self.chain.provider);
+        let call = "Parameters.currentVersion";
+        let version = read_value(call, parameters.currentVersion().call().into_future()).await?;
+        let call = "Parameters.nodeTermsOf";
+        let terms = read_value(call, parameters.nodeTermsOf(version).call().into_future()).await?;
+        let slot = U256::from(terms.collateralPerSlot);
         let stake = slot.saturating_mul(U256::from(self.capacity));
         let account = self.owner.address();
         let token = CorToken::new(self.chain.deployment.token, &self.chain.provider);
@@ -129,9 +142,12 @@ impl Registration<'_> {
         let registration = NodePool::NodeRegistration {
             operator: self.operator,
             payout: owner,
-            modelId: self.info.model_id.0,
+            dedicatedTo: Address::ZERO,
             numericClass: self.info.numeric_class.0,
-            capacity: self.capacity,
+            offers: vec![NodePool::Offer {
+                modelId: self.info.model_id.0,
+                capacity: self.capacity,
+            }],
         };
         self.send("register", at.nodes, NodePool::registerCall { registration }).await
     }

@@ -8,9 +8,10 @@ use std::{
     },
 };
 
-use alloy::primitives::U256;
 use assay_types::NodeId;
 use serde::Serialize;
+
+use crate::intake::Earnings;
 
 /// Label of every metric of a miner.
 const AGENT: &str = "miner";
@@ -28,16 +29,19 @@ pub struct MinerStatus {
     pub served: u64,
     /// Tokens generated.
     pub tokens: u64,
-    /// Offers declined, by code.
+    /// Tasks declined before they were taken, by code.
     pub declined: BTreeMap<String, u64>,
     /// Tasks that failed after they were taken, by code.
     pub failed: BTreeMap<String, u64>,
-    /// Answers that the chain has taken.
-    pub commits: u64,
+    /// Tasks that the chain gave to this node and took back at its word, by the code of its reason.
+    pub handed_back: BTreeMap<String, u64>,
+    /// What the chain's events told of this node, by name: `claimed`, `took_over`, `precommitted`, `committed`, `opened`,
+    /// `silent`, `unrevealed`, and `unknown_answers`, which this node's database does not know.
+    pub events: BTreeMap<String, u64>,
     /// Tasks of this node that were settled, in its database's whole life.
     pub settled: u64,
     /// What they earned, minor units of COR.
-    pub earned: U256,
+    pub earned: u128,
     /// The last thing that went wrong, if anything did.
     pub last_error: Option<String>,
 }
@@ -51,7 +55,6 @@ pub struct Stats {
     running: AtomicU64,
     served: AtomicU64,
     tokens: AtomicU64,
-    commits: AtomicU64,
     rest: Mutex<Rest>,
 }
 
@@ -59,8 +62,9 @@ pub struct Stats {
 struct Rest {
     declined: BTreeMap<&'static str, u64>,
     failed: BTreeMap<&'static str, u64>,
-    settled: u64,
-    earned: U256,
+    handed_back: BTreeMap<String, u64>,
+    events: BTreeMap<&'static str, u64>,
+    earnings: Earnings,
     last_error: Option<String>,
 }
 
@@ -74,7 +78,6 @@ impl Stats {
             running: AtomicU64::default(),
             served: AtomicU64::default(),
             tokens: AtomicU64::default(),
-            commits: AtomicU64::default(),
             rest: Mutex::default(),
         }
     }
@@ -93,9 +96,10 @@ impl Stats {
             tokens: self.tokens.load(Ordering::Relaxed),
             declined: owned(&rest.declined),
             failed: owned(&rest.failed),
-            commits: self.commits.load(Ordering::Relaxed),
-            settled: rest.settled,
-            earned: rest.earned,
+            handed_back: rest.handed_back.clone(),
+            events: owned(&rest.events),
+            settled: rest.earnings.count,
+            earned: rest.earnings.sum,
             last_error: rest.last_error.clone(),
         }
     }
@@ -142,19 +146,26 @@ impl Stats {
             .increment(1);
     }
 
-    pub(crate) fn committed(&self) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("assay_miner_commits_total", "agent" => AGENT, "node" => self.label.clone()).increment(1);
+    /// The chain took a task back, for the reason of this code.
+    pub(crate) fn handed_back(&self, code: &str) {
+        *self.rest().handed_back.entry(code.to_owned()).or_default() += 1;
+        metrics::counter!("assay_miner_handed_back_total", "agent" => AGENT, "node" => self.label.clone(), "code" => code.to_owned())
+            .increment(1);
     }
 
-    pub(crate) fn set_earned(&self, earned: U256, settled: u64) {
-        let mut rest = self.rest();
-        rest.earned = earned;
-        rest.settled = settled;
+    /// An event of the chain, by its name in [`MinerStatus::events`].
+    pub(crate) fn count(&self, event: &'static str) {
+        *self.rest().events.entry(event).or_default() += 1;
+        metrics::counter!("assay_miner_events_total", "agent" => AGENT, "node" => self.label.clone(), "event" => event)
+            .increment(1);
+    }
+
+    pub(crate) fn set_earned(&self, earnings: Earnings) {
+        self.rest().earnings = earnings;
         metrics::gauge!("assay_miner_earned_cor", "agent" => AGENT, "node" => self.label.clone())
-            .set(f64::from(earned) / 1e18);
+            .set(earnings.sum as f64 / 1e18);
         metrics::gauge!("assay_miner_settled", "agent" => AGENT, "node" => self.label.clone())
-            .set(settled as f64);
+            .set(earnings.count as f64);
     }
 
     pub(crate) fn error(&self, error: impl ToString) {

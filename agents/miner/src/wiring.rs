@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use alloy::signers::local::PrivateKeySigner;
 use assay_chain::{Chain, ChainEvent, Database, EventSource, Outbox};
 use assay_engine::Engine;
+use assay_protocol::QueueScope;
 use assay_runtime::{BoxError, Health, Phase, Running, Runtime};
 use assay_store::ContentStore;
 use assay_types::{ModelId, NodeId};
@@ -16,12 +17,13 @@ use crate::{
     answers::{Answers, MIGRATIONS},
     clock::ChainClock,
     committer::Committer,
-    intake::Intake,
+    intake::{Earnings, Intake},
     ledger::{ChainLedger, Ledger, head},
     link::{Identity, LINKS, Link, LinkParts},
     registration::Registration,
     status::Stats,
-    worker::{Outlets, Sessions, Tools, Worker},
+    tasks::Scope,
+    worker::{Outlets, Seeds, Tools, Worker},
 };
 
 /// Blocks that wait for the intake; the source waits when it is full.
@@ -63,7 +65,9 @@ pub struct NodeParts {
     pub store: Arc<dyn ContentStore>,
     /// The model.
     pub engine: Arc<dyn Engine>,
-    /// Time of the newest block, unix seconds.
+    /// Number of the newest block: tasks are served once its events are taken in.
+    pub head: u64,
+    /// Its time, unix seconds.
     pub block_time_s: u64,
 }
 
@@ -131,7 +135,7 @@ pub async fn start(config: MinerConfig, deps: MinerDeps) -> Result<MinerHandle, 
         return Err(MinerError::WrongEngine { engine, name, wanted: deps.model_id });
     }
     let database = Database::open(&config.data.join("miner.db"), MIGRATIONS)?;
-    let (start_block, block_time_s) = head(&deps.chain).await?;
+    let (head, block_time_s) = head(&deps.chain).await?;
     let outbox = Outbox::new(deps.chain.clone(), deps.operator.clone(), database.clone()).await?;
     let owner = match deps.owner.address() == deps.operator.address() {
         true => None,
@@ -156,7 +160,7 @@ pub async fn start(config: MinerConfig, deps: MinerDeps) -> Result<MinerHandle, 
     };
     let node = registration.ensure().await?;
     let (sender, events) = mpsc::channel(EVENT_BUFFER);
-    let source = EventSource::new(deps.chain.clone(), database.clone(), start_block);
+    let source = EventSource::new(deps.chain.clone(), database.clone(), head);
     runtime.spawn(Phase::Output, "chain-events", boxed(source.run(sender, stop)));
     let parts = NodeParts {
         node,
@@ -166,6 +170,7 @@ pub async fn start(config: MinerConfig, deps: MinerDeps) -> Result<MinerHandle, 
         database,
         store: deps.store,
         engine: deps.engine,
+        head,
         block_time_s,
     };
     serve(&config, parts, runtime)
@@ -205,18 +210,21 @@ fn serve(
 ) -> Result<MinerHandle, MinerError> {
     let answers = Answers::new(parts.database);
     let stats = Arc::new(Stats::new(parts.node));
-    let (earned, settled) = answers.earned()?;
-    stats.set_earned(earned, settled);
+    let (sum, count) = answers.earned()?;
+    let earnings = Earnings { sum, count };
+    stats.set_earned(earnings);
     let clock = Arc::new(ChainClock::new(parts.block_time_s));
     let (worker, worker_inputs) = mpsc::channel(WORKER_BUFFER);
     let (committer, committer_inputs) = mpsc::unbounded_channel();
-    let (worker_done, outlets) = (CancellationToken::new(), Outlets::default());
+    let (worker_done, caught_up) = (CancellationToken::new(), CancellationToken::new());
+    let outlets = Outlets::default();
+    let queue = QueueScope { chain_id: parts.ledger.chain_id(), queue: parts.ledger.queue() };
     let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
     let identity = Identity::new(parts.ledger.as_ref(), parts.node, config.capacity);
     let tools = Tools {
         node: parts.node,
         operator: parts.operator.clone(),
-        sessions: Sessions::new(parts.ledger.clone()),
+        seeds: Seeds::new(parts.ledger.clone()),
         ledger: parts.ledger.clone(),
         engine: parts.engine,
         store: parts.store,
@@ -227,13 +235,17 @@ fn serve(
         stall_timeout: Duration::from_millis(config.stall_timeout_ms),
     };
     let intake = Intake {
-        node: parts.node,
+        scope: Scope { queue, node: parts.node },
         answers: answers.clone(),
         clock: clock.clone(),
         stats: stats.clone(),
         events: parts.events,
         worker: worker.clone(),
         committer,
+        outlets: outlets.clone(),
+        earnings,
+        head: parts.head,
+        caught_up: caught_up.clone(),
     };
     let output = runtime.token(Phase::Output);
     runtime.spawn(Phase::Output, "intake", boxed(intake.run(output)));
@@ -242,10 +254,12 @@ fn serve(
         capacity: config.capacity,
         inputs: worker_inputs,
         outlets: outlets.clone(),
+        caught_up,
         done: worker_done.clone(),
     };
     runtime.spawn(Phase::Work, "worker", boxed(worker_service.run(drain.clone(), work.clone())));
     let committer_service = Committer {
+        node: parts.node,
         ledger: parts.ledger,
         answers,
         clock,

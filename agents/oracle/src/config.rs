@@ -22,6 +22,8 @@ pub struct OracleConfig {
     pub start_block: u64,
     /// Folder of the database; nobody else's.
     pub data_dir: PathBuf,
+    /// Base URLs of drand's relays, where the deployment's beacon is drand; its own if there are none.
+    pub drand_urls: Vec<String>,
     /// Seconds after which a task that could be settled and was not is settled by this oracle.
     pub settle_grace_s: u64,
     /// Where to serve `/metrics`, `/health` and `/ready`; port 0 takes a free one; `None` does not.
@@ -41,6 +43,7 @@ impl OracleConfig {
             deployment,
             start_block: 0,
             data_dir: data_dir.into(),
+            drand_urls: Vec::new(),
             settle_grace_s: DEFAULT_SETTLE_GRACE_S,
             observe: None,
         }
@@ -59,14 +62,6 @@ pub enum OracleError {
     /// The account cannot be used.
     #[error(transparent)]
     Outbox(#[from] assay_chain::OutboxError),
-    /// The sessions' contract does not answer.
-    #[error(
-        "the contract `Session` does not tell its terms: {source}; is the deployment the right one?"
-    )]
-    Terms {
-        /// Why.
-        source: Box<alloy::contract::Error>,
-    },
     /// The address for `/metrics` cannot be listened on.
     #[error("cannot listen on {addr}: {source}; free the port or give another address")]
     Listen {
@@ -75,6 +70,17 @@ pub enum OracleError {
         /// Why.
         source: std::io::Error,
     },
+    /// The deployment's beacon does not tell what it is.
+    #[error(
+        "the contract `RandomBeacon` does not tell what it is: {source}; is the deployment the right one?"
+    )]
+    Beacon {
+        /// Why.
+        source: Box<alloy::contract::Error>,
+    },
+    /// A relay of drand is no URL.
+    #[error(transparent)]
+    Drand(#[from] crate::drand::DrandError),
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] assay_runtime::MetricsError),

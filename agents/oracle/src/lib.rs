@@ -1,9 +1,10 @@
 //! Pushes deadlines and relays beacon values; anyone may run one
 //!
 //! The protocol waits for nobody: every state that is not final has a function that anyone may call
-//! when its time has come. This agent calls them: it captures the beacon rounds that sessions wait for,
-//! draws the nodes of opened sessions, settles what nobody settled, refunds tasks past their deadline,
-//! and ends sessions. Several at once do no harm: whoever comes second is refused while estimating.
+//! when its time has come. This agent calls them: it reveals the beacon rounds that something waits for
+//! (block hashes, or drand's signatures from its public relays), draws the nodes of sessions and replaces
+//! them when their time is over, settles what nobody settled, moves tasks past their deadline on, tells
+//! contracts their answers, and ends sessions. Several at once do no harm: whoever comes second is refused while estimating.
 //!
 //! ```text
 //!  chain ──► EventSource ──ChainEvent──► keeper ──Intent──► Outbox ──► chain
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod config;
+pub mod drand;
 mod keeper;
 mod wiring;
 

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
-use assay_bindings::Session;
+use assay_bindings::DrandBeacon;
 use assay_chain::{Chain, Database, EventSource, Outbox};
+use assay_protocol::QueueScope;
 use assay_runtime::{
     Health, Phase, Running, Runtime, RuntimeError, install_metrics, observe_router,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::drand::Drand;
 use crate::keeper::service::KeeperService;
-use crate::keeper::state::{Keeper, Terms};
+use crate::keeper::state::{Beacon, Keeper, Terms};
 use crate::keeper::store;
 use crate::{OracleConfig, OracleError};
 
@@ -80,7 +82,11 @@ pub async fn start(
     install_metrics()?;
     let health = Health::new(config.name.as_str());
     let chain = Chain::connect(&config.rpc_url, config.deployment.clone()).await?;
-    let terms = terms(&chain, config.settle_grace_s).await?;
+    let scope = QueueScope { chain_id: chain.chain_id, queue: chain.deployment.queue };
+    let settle_grace_s = config.settle_grace_s;
+    let beacon = beacon(&chain).await?;
+    let terms = Terms { scope, beacon, settle_grace_s };
+    let drand = Drand::new(&config.drand_urls)?;
     let db = Database::open(&config.data_dir.join("oracle.db"), &store::MIGRATIONS)?;
     let (items, journal) = store::load(&db)?;
     let outbox = Outbox::new(chain.clone(), signer, Arc::clone(&db)).await?;
@@ -100,6 +106,7 @@ pub async fn start(
         chain,
         db,
         outbox: outbox.clone(),
+        drand: (beacon != Beacon::Blockhash).then_some(drand),
         keeper: Keeper::new(terms, items, journal),
         health: health.clone(),
         events,
@@ -111,14 +118,14 @@ pub async fn start(
     Ok(OracleHandle { running: runtime.start(), address, observe, health })
 }
 
-async fn terms(chain: &Chain, settle_grace_s: u64) -> Result<Terms, OracleError> {
-    let sessions = Session::new(chain.deployment.sessions, &chain.provider);
-    let timeout = sessions
-        .reservationTimeout()
-        .call()
-        .await
-        .map_err(|source| OracleError::Terms { source: Box::new(source) })?;
-    Ok(Terms { reservation_timeout_s: timeout.to::<u64>(), settle_grace_s })
+/// Which of the beacons the deployment has: drand's tells its network, the other one knows no such call.
+async fn beacon(chain: &Chain) -> Result<Beacon, OracleError> {
+    let contract = DrandBeacon::new(chain.deployment.beacon, &chain.provider);
+    match contract.network().call().await {
+        Ok(network) => Ok(Beacon::Drand { genesis_s: network.genesis, period_s: network.period }),
+        Err(error) if error.as_revert_data().is_some() => Ok(Beacon::Blockhash),
+        Err(source) => Err(OracleError::Beacon { source: Box::new(source) }),
+    }
 }
 
 async fn serve(

@@ -55,9 +55,25 @@ pub const NOTE_BATCH: usize = 256;
 /// Nonces that one database transaction takes ahead of use, so that no request waits for the disk. A crash
 /// skips at most so many.
 pub const NONCE_BATCH: u64 = 16;
-/// A task that no node took is not submitted, unless its nonce is so far ahead of those on chain: the
-/// contract takes none that is 256 ahead of the largest it has seen.
-pub const NONCE_LAG: u64 = 128;
+/// The contract takes no nonce that is so far ahead of the largest that it has.
+pub const NONCE_WINDOW: u64 = 256;
+/// A task that no node took is not submitted, unless its nonce is so far ahead of those on chain: half of the
+/// window, so that the other half is left to those that are on their way.
+pub const NONCE_LAG: u64 = NONCE_WINDOW / 2;
+/// Nodes that may answer one request, as in the contract.
+pub const MAX_REDUNDANCY: u8 = 8;
+/// A request block that is not pinned after this is tried again; the first try is at once.
+pub const PIN_RETRY: Duration = Duration::from_secs(2);
+/// Longest pause between two tries, for a store that is away for long.
+pub const MAX_PIN_RETRY: Duration = Duration::from_secs(60);
+/// A request block that could not be pinned for so long is given up: no dispute about it is open any more.
+pub const PIN_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Request blocks that are read from the database at once, each up to 1 MiB.
+pub const PIN_BATCH: u32 = 16;
+/// How often tasks that ended long ago are removed.
+pub const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// Tasks that one database transaction removes: requests wait for it.
+pub const PRUNE_BATCH: u32 = 256;
 /// Tokens that a chat template may add around a conversation: a default system prompt is the longest part.
 pub const TEMPLATE_TOKENS: usize = 256;
 /// Tokens that a chat template may add around one message.
@@ -87,6 +103,8 @@ pub struct RouterConfig {
     pub models: Vec<ServedModel>,
     /// Tokens of an answer when a request does not say: enough for a page, little enough to hold money for.
     pub default_max_output: u32,
+    /// Answers of other nodes that a request gets, each paid, when it does not say: 1 to [`MAX_REDUNDANCY`].
+    pub default_redundancy: u8,
     /// Seconds from a request to its deadline on chain.
     pub deadline_s: u64,
     /// Time until the first token.
@@ -95,6 +113,8 @@ pub struct RouterConfig {
     pub token_timeout: Duration,
     /// Time that tasks wait for a node whose connection dropped: some of its tries to come back.
     pub resume_timeout: Duration,
+    /// How long tasks stay in the database after their deadline; far longer than any reorganisation.
+    pub keep_tasks: Duration,
     /// Block that events are read from when the database is new: the deployment's.
     pub start_block: u64,
 }
@@ -107,10 +127,12 @@ impl RouterConfig {
             data,
             models,
             default_max_output: 256,
+            default_redundancy: 1,
             deadline_s: 60,
             first_token_timeout: Duration::from_secs(45),
             token_timeout: Duration::from_secs(20),
             resume_timeout: Duration::from_secs(5),
+            keep_tasks: Duration::from_secs(90 * 24 * 3600),
             start_block: 0,
         }
     }

@@ -11,7 +11,9 @@ use assay_chain::{
 };
 use assay_runtime::BoxError;
 use assay_store::ContentStore;
-use assay_types::{Address, B256, Lane, ModelId, NodeId, Nonce, SessionId, TaskId, TaskRequest};
+use assay_types::{
+    Address, B256, Lane, ModelId, ModelIndex, NodeId, Nonce, SessionId, TaskId, TaskRequest,
+};
 use async_trait::async_trait;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     BlockUpdate, Journal, Parts, RouterConfig, RouterError, RouterHandle, assemble,
     book::{
+        facts::{Fact, Observed, PartFailure, Submitted},
         service::BlockChange,
-        state::{Fact, Observed, Submitted},
     },
     ports::{ChainPort, Mined, PortError},
     wiring::Service,
@@ -30,6 +32,13 @@ use crate::{
 const BLOCK_QUEUE: usize = 64;
 /// Time that one read of the chain may take: a miner's hello waits for it.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// `PartEvent` of the contract.
+const CLAIMED: u8 = 0;
+const TOOK_OVER: u8 = 1;
+const DECLINED: u8 = 2;
+const SILENT: u8 = 3;
+const UNREVEALED: u8 = 4;
 
 /// What a router works with.
 pub struct RouterDeps {
@@ -101,7 +110,7 @@ fn fact(event: &ProtocolEvent) -> Option<Fact> {
     Some(match event {
         ProtocolEvent::SessionOpened(e) => Fact::SessionOpened {
             session: SessionId(e.sessionId),
-            model: ModelId(e.modelId),
+            model: ModelIndex(e.model),
             price_in: e.priceIn.to::<u128>(),
             price_out: e.priceOut.to::<u128>(),
         },
@@ -109,21 +118,32 @@ fn fact(event: &ProtocolEvent) -> Option<Fact> {
             session: SessionId(e.sessionId),
             lane: Lane(e.lane),
             holder: e.holder,
-            allotment: e.allotment,
+            allotment: e.allotment.to::<u128>(),
         },
+        ProtocolEvent::LaneReclaimed(e) => Fact::LaneReclaimed {
+            session: SessionId(e.sessionId),
+            lane: Lane(e.lane),
+            reclaim_at: e.reclaimAt.to::<u64>(),
+        },
+        ProtocolEvent::ModelRegistered(e) => {
+            Fact::ModelRegistered { index: ModelIndex(e.index), model: ModelId(e.modelId) }
+        }
         ProtocolEvent::SessionActivated(e) => Fact::SessionActivated {
             session: SessionId(e.sessionId),
             seed_round: e.seedRound,
             nodes: e.nodes.iter().map(|node| NodeId(*node)).collect(),
+            previous_until: e.previousUntil.to::<u64>(),
         },
-        ProtocolEvent::RoundCaptured(e) => Fact::RoundCaptured { round: e.round },
+        ProtocolEvent::RoundRevealed(e) => Fact::RoundRevealed { round: e.round, value: e.value },
         ProtocolEvent::SessionDraining(e) => {
             Fact::SessionDraining { session: SessionId(e.sessionId), ends_at: e.endsAt.to::<u64>() }
         }
         ProtocolEvent::SessionClosed(e) => Fact::SessionClosed { session: SessionId(e.sessionId) },
-        ProtocolEvent::SessionToppedUp(e) => {
-            Fact::SessionToppedUp { session: SessionId(e.sessionId) }
-        }
+        ProtocolEvent::SessionToppedUp(e) => Fact::SessionToppedUp {
+            session: SessionId(e.sessionId),
+            lane: Lane(e.lane),
+            amount: e.amount.to::<u128>(),
+        },
         other => return task_fact(other),
     })
 }
@@ -133,26 +153,47 @@ fn task_fact(event: &ProtocolEvent) -> Option<Fact> {
         ProtocolEvent::TaskSubmitted(e) => Fact::TaskSubmitted(Submitted {
             task: TaskId(e.taskId),
             session: SessionId(e.sessionId),
-            lane: Lane(e.lane),
-            node: NodeId(e.nodeId),
-            nonce: Nonce(e.nonce),
+            lane: Lane(e.task.lane),
+            nodes: e.task.parts.iter().map(|part| NodeId(part.nodeId)).collect(),
+            nonce: Nonce(e.task.nonce),
             request_digest: e.requestDigest,
-            max_prompt: e.maxPrompt,
-            max_output: e.maxOutput,
-            held: e.held,
+            max_prompt: e.task.maxPrompt,
+            max_output: e.task.maxOutput,
+            held: e.task.held.to::<u128>(),
             deadline: e.deadline,
         }),
         ProtocolEvent::TaskCommitted(e) => Fact::TaskCommitted {
             task: TaskId(e.taskId),
+            node: NodeId(e.nodeId),
             output_digest: e.outputDigest,
             prompt_tokens: e.promptTokens,
             output_tokens: e.outputTokens,
-            fee: e.fee,
+            fee: e.fee.to::<u128>(),
         },
-        ProtocolEvent::TaskSettled(e) => Fact::TaskSettled { task: TaskId(e.taskId), fee: e.fee },
-        ProtocolEvent::TaskRefunded(e) => {
-            Fact::TaskRefunded { task: TaskId(e.taskId), refund: e.refund, tip: e.tip }
+        ProtocolEvent::TaskSettled(e) => Fact::TaskSettled {
+            task: TaskId(e.taskId),
+            node: NodeId(e.nodeId),
+            fee: e.fee.to::<u128>(),
+        },
+        ProtocolEvent::TaskPrecommitted(e) => {
+            Fact::TaskPrecommitted { task: TaskId(e.taskId), node: NodeId(e.nodeId) }
         }
+        ProtocolEvent::PartChanged(e) => {
+            let (task, node) = (TaskId(e.taskId), NodeId(e.nodeId));
+            let why = match e.what {
+                CLAIMED | TOOK_OVER => return Some(Fact::PartTaken { task, node, part: e.part }),
+                DECLINED => PartFailure::Declined,
+                SILENT => PartFailure::Silent,
+                UNREVEALED => PartFailure::Unrevealed,
+                _ => return None,
+            };
+            Fact::PartFailed { task, node, why }
+        }
+        ProtocolEvent::TaskRefunded(e) => Fact::TaskRefunded {
+            task: TaskId(e.taskId),
+            refund: e.refund.to::<u128>(),
+            tip: e.tip.to::<u128>(),
+        },
         _ => return None,
     })
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     book::service::{BlockChange, Ledger, SaveCursor},
     clock::now_s,
-    config::{CHORE_QUEUE, MAX_CHORES, NOTE_QUEUE, RouterConfig},
+    config::{CHORE_QUEUE, MAX_CHORES, NOTE_QUEUE, PRUNE_INTERVAL, RouterConfig},
     http::routes::{App, routes},
     journal::{Journal, JournalError},
     link::{hub::Hub, service::LinkServer, state::Scope},
@@ -180,6 +180,10 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let web = Web { routes, closing, links_end };
     runtime.spawn(Phase::Work, "http", web.serve(listener, work.clone()));
     let worker = Chores { chain, store, ledger: ledger.clone() };
+    let (pinner, pins_end) = (worker.clone(), work.clone());
+    runtime.spawn(Phase::Work, "pins", async move { Ok(pinner.pin_rest(pins_end).await?) });
+    let keep = config.keep_tasks;
+    runtime.spawn(Phase::Work, "prune", prune(ledger.clone(), keep, work.clone()));
     runtime.spawn(Phase::Work, "chores", async move {
         worker.run(to_do, work).await;
         Ok(())
@@ -259,6 +263,11 @@ async fn follow(
     chores: mpsc::Sender<Chore>,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
+    for (task, request) in ledger.unsubmitted(now_s()).await? {
+        if chores.send(Chore::Submit { task, request }).await.is_err() {
+            return Ok(());
+        }
+    }
     let mut wanted = ledger.without_gas(MAX_CHORES).await?;
     loop {
         for transaction in wanted.drain(..) {
@@ -272,6 +281,20 @@ async fn follow(
         };
         let Some(BlockUpdate { change, cursor }) = update else { return Ok(()) };
         wanted = ledger.on_block(change, cursor).await?;
+    }
+}
+
+/// Removes tasks that ended long ago.
+async fn prune(ledger: Ledger, keep: Duration, stop: CancellationToken) -> Result<(), BoxError> {
+    let mut ticks = interval(PRUNE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        // Each round is a transaction of its own: requests come between them.
+        while !stop.is_cancelled() && ledger.prune(now_s().saturating_sub(keep.as_secs())).await? {}
     }
 }
 
@@ -308,7 +331,10 @@ fn not_ready(ledger: &Ledger, hub: &Hub, config: &RouterConfig) -> Option<String
     if ready.is_empty() {
         return Some("no active session with a lane for this router: open one, or wait for its nodes and its seed".into());
     }
-    let reachable = ready.iter().any(|s| s.nodes.iter().any(|n| connected.contains(n)));
+    let reachable = ready
+        .iter()
+        .flat_map(|s| &s.reservations)
+        .any(|r| r.nodes.iter().any(|n| connected.contains(n)));
     (!reachable).then(|| "no node of its sessions is connected".into())
 }
 

@@ -14,8 +14,18 @@ sol!(
 );
 sol!(
     #[sol(rpc, all_derives)]
+    Parameters,
+    "artifacts/Parameters.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
     ModelRegistry,
     "artifacts/ModelRegistry.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    NodeStats,
+    "artifacts/NodeStats.json"
 );
 sol!(
     #[sol(rpc, all_derives)]
@@ -41,4 +51,19 @@ sol!(
     #[sol(rpc, all_derives)]
     RandomBeacon,
     "artifacts/RandomBeacon.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    BlockhashBeacon,
+    "artifacts/BlockhashBeacon.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    DrandBeacon,
+    "artifacts/DrandBeacon.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    Deployer,
+    "artifacts/Deployer.json"
 );

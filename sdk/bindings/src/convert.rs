@@ -1,7 +1,7 @@
 //! From the plain values of `assay-types` to what the contracts take.
 
-use alloy::primitives::B256;
-use assay_types::{TaskRequest, TokenSeal};
+use alloy::primitives::{B256, Bytes};
+use assay_types::{NodeId, TaskRequest, TokenSeal};
 
 use crate::SessionQueue;
 
@@ -11,12 +11,17 @@ impl From<TaskRequest> for SessionQueue::TaskRequest {
             sessionId: request.sessionId,
             lane: request.lane,
             nonce: request.nonce,
+            seedRound: request.seedRound,
             requestDigest: request.requestDigest,
             maxPrompt: request.maxPrompt,
             maxOutput: request.maxOutput,
             feeCap: request.feeCap,
             deadline: request.deadline,
             nodeId: request.nodeId,
+            redundancy: request.redundancy,
+            attempts: request.attempts,
+            dispatch: request.dispatch,
+            callbackGas: request.callbackGas,
         }
     }
 }
@@ -27,20 +32,27 @@ impl From<SessionQueue::TaskRequest> for TaskRequest {
             sessionId: request.sessionId,
             lane: request.lane,
             nonce: request.nonce,
+            seedRound: request.seedRound,
             requestDigest: request.requestDigest,
             maxPrompt: request.maxPrompt,
             maxOutput: request.maxOutput,
             feeCap: request.feeCap,
             deadline: request.deadline,
             nodeId: request.nodeId,
+            redundancy: request.redundancy,
+            attempts: request.attempts,
+            dispatch: request.dispatch,
+            callbackGas: request.callbackGas,
         }
     }
 }
 
-impl SessionQueue::Commit {
-    /// Opens H1 = `seal` and leaves H2 = `proof_seal` sealed.
-    pub fn new(seal: &TokenSeal, proof_seal: B256) -> Self {
+impl SessionQueue::Answer {
+    /// `node` opens H1 = `seal` and leaves H2 = `proof_seal` sealed. Without a signature: the operator sends it, or
+    /// the commitment stands on chain already.
+    pub fn new(node: NodeId, seal: &TokenSeal, proof_seal: B256) -> Self {
         Self {
+            nodeId: node.0,
             outputDigest: seal.output_digest,
             promptHash: seal.prompt_hash,
             promptTokens: seal.prompt_tokens,
@@ -49,6 +61,7 @@ impl SessionQueue::Commit {
             endReason: seal.end_reason as u8,
             salt: seal.salt,
             proofSeal: proof_seal,
+            signature: Bytes::new(),
         }
     }
 }

@@ -1,16 +1,9 @@
-//! Where the contracts of one network stand, how they get there, and whether they are what they should be.
+//! Where the contracts of one network stand, and whether they are what they should be.
 
-use alloy::{
-    network::Ethereum,
-    primitives::{Address, U256},
-    providers::Provider,
-    rpc::types::TransactionRequest,
-};
+use alloy::{network::Ethereum, primitives::Address, providers::Provider};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    CorToken, ModelRegistry, NodePool, RandomBeacon, Session, SessionPayment, SessionQueue,
-};
+use crate::{NodePool, NodeStats, Session, SessionPayment, SessionQueue};
 
 /// Addresses of the contracts of one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +13,12 @@ pub struct Deployment {
     pub chain_id: u64,
     /// `CorToken`.
     pub token: Address,
+    /// `Parameters`.
+    pub parameters: Address,
     /// `ModelRegistry`.
     pub models: Address,
+    /// `NodeStats`.
+    pub stats: Address,
     /// `NodePool`.
     pub nodes: Address,
     /// `Session`.
@@ -32,69 +29,6 @@ pub struct Deployment {
     pub payment: Address,
     /// `RandomBeacon`.
     pub beacon: Address,
-}
-
-/// What the contracts are deployed with. Times in seconds, amounts in minor units of COR (18 decimals), shares in
-/// hundredths of a percent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeployConfig {
-    /// Receives the whole supply; the deployer if absent.
-    pub token_holder: Option<Address>,
-    /// Supply of COR, below 2^96.
-    pub supply: u128,
-    /// From a node's registration until its places count in a draw.
-    pub activation_delay_s: u64,
-    /// From a node's exit until its places may be given again; not less than `reservation_timeout_s`.
-    pub slot_reuse_delay_s: u64,
-    /// How long the stake of an exiting node stays slashable.
-    pub unbonding_period_s: u64,
-    /// Stake for each place.
-    pub collateral_per_slot: u128,
-    /// From a session's opening until its nodes must be drawn.
-    pub reservation_timeout_s: u64,
-    /// From a session's closing to its end; longer than `max_deadline_s`.
-    pub notice_period_s: u64,
-    /// Smallest deposit of a session.
-    pub min_deposit: u128,
-    /// How far a request's deadline may lie ahead.
-    pub max_deadline_s: u64,
-    /// From a commit to its settlement.
-    pub settle_delay_s: u64,
-    /// What a keeper earns at most for settling or refunding a task.
-    pub tip: u128,
-    /// Share of the miner.
-    pub miner_bps: u16,
-    /// Share of the lane's holder.
-    pub router_bps: u16,
-    /// Largest share of a model's publisher.
-    pub max_royalty_bps: u16,
-}
-
-/// One COR in minor units.
-pub const COR: u128 = 1_000_000_000_000_000_000;
-
-impl DeployConfig {
-    /// Windows of seconds, for chains that one person runs: a task settles within ten seconds.
-    pub fn development() -> Self {
-        Self {
-            token_holder: None,
-            supply: 1_000_000_000 * COR,
-            activation_delay_s: 1,
-            slot_reuse_delay_s: 120,
-            unbonding_period_s: 600,
-            collateral_per_slot: 100 * COR,
-            reservation_timeout_s: 60,
-            notice_period_s: 330,
-            min_deposit: COR,
-            max_deadline_s: 300,
-            settle_delay_s: 2,
-            tip: COR / 1000,
-            miner_bps: 9000,
-            router_bps: 500,
-            max_royalty_bps: 300,
-        }
-    }
 }
 
 /// Why contracts could not be deployed, or are not those of this software.
@@ -169,54 +103,57 @@ pub enum DeploymentError {
         /// What the deployment says.
         expected: Address,
     },
-    /// A duration does not fit the contracts' 40 bits.
-    #[error("{field} is {value} seconds, the contracts take less than 2^40")]
-    TooLong {
-        /// The field.
+    /// The chain lacks the contract that makes addresses the same on every chain.
+    #[error(
+        "there is no deterministic deployer at {address} on this chain: send its well-known deployment transaction first (anvil and the embedded chain have it from the start)"
+    )]
+    NoFactory {
+        /// Where it should be.
+        address: Address,
+    },
+    /// A setting of the deployment is no amount, or too large.
+    #[error("{field} is {value:?}: {hint}")]
+    Config {
+        /// The setting.
         field: &'static str,
-        /// Its value.
-        value: u64,
+        /// What it says.
+        value: String,
+        /// What it may be.
+        hint: &'static str,
     },
 }
 
-/// Position of each contract among the deployer's seven creations: a constructor calls those before it.
-const ORDER: [&str; 7] = [
-    "CorToken",
-    "RandomBeacon",
-    "ModelRegistry",
-    "SessionPayment",
-    "NodePool",
-    "Session",
-    "SessionQueue",
-];
-
 impl Deployment {
-    /// Where seven creations of `deployer`, from `nonce` on, will stand.
-    pub fn predict(chain_id: u64, deployer: Address, nonce: u64) -> Self {
-        let at = |i: u64| deployer.create(nonce.saturating_add(i));
+    /// Where the contracts that `deployer` (the contract `Deployer`) creates will stand.
+    pub fn predict(chain_id: u64, deployer: Address) -> Self {
+        let at = |number: u64| deployer.create(number);
         Self {
             chain_id,
-            token: at(0),
-            beacon: at(1),
-            models: at(2),
-            payment: at(3),
-            nodes: at(4),
-            sessions: at(5),
-            queue: at(6),
+            token: at(1),
+            beacon: at(2),
+            parameters: at(3),
+            models: at(4),
+            stats: at(5),
+            payment: at(6),
+            nodes: at(7),
+            sessions: at(8),
+            queue: at(9),
         }
     }
 
-    fn named(&self) -> [(&'static str, Address); 7] {
-        let addresses = [
-            self.token,
-            self.beacon,
-            self.models,
-            self.payment,
-            self.nodes,
-            self.sessions,
-            self.queue,
-        ];
-        std::array::from_fn(|i| (ORDER[i], addresses[i]))
+    /// Every contract with its name, in the order of their creation: a constructor calls those before it.
+    pub fn named(&self) -> [(&'static str, Address); 9] {
+        [
+            ("CorToken", self.token),
+            ("RandomBeacon", self.beacon),
+            ("Parameters", self.parameters),
+            ("ModelRegistry", self.models),
+            ("NodeStats", self.stats),
+            ("SessionPayment", self.payment),
+            ("NodePool", self.nodes),
+            ("Session", self.sessions),
+            ("SessionQueue", self.queue),
+        ]
     }
 
     /// Checks that the RPC is on the deployment's chain, that code stands at every address, and that the contracts
@@ -239,6 +176,7 @@ impl Deployment {
         provider: &P,
     ) -> Result<(), DeploymentError> {
         let payment = SessionPayment::new(self.payment, provider);
+        let stats = NodeStats::new(self.stats, provider);
         let nodes = NodePool::new(self.nodes, provider);
         let sessions = Session::new(self.sessions, provider);
         let queue = SessionQueue::new(self.queue, provider);
@@ -257,130 +195,37 @@ impl Deployment {
                 }
             }};
         }
-        wired!(payment.token == self.token);
+        let cor = payment.tokenOf(0).call().await.map_err(|error| DeploymentError::Call {
+            contract: "payment",
+            address: self.payment,
+            source: Box::new(error),
+        })?;
+        if cor != self.token {
+            let getter = "payment.tokenOf(0)";
+            return Err(DeploymentError::WrongWiring { getter, got: cor, expected: self.token });
+        }
         wired!(payment.session == self.sessions);
         wired!(payment.queue == self.queue);
         wired!(payment.pool == self.nodes);
+        wired!(stats.queue == self.queue);
         wired!(nodes.session == self.sessions);
+        wired!(nodes.queue == self.queue);
         wired!(nodes.models == self.models);
         wired!(nodes.payment == self.payment);
+        wired!(nodes.stats == self.stats);
+        wired!(nodes.parameters == self.parameters);
         wired!(sessions.models == self.models);
         wired!(sessions.pool == self.nodes);
-        wired!(sessions.queue == self.queue);
         wired!(sessions.payment == self.payment);
         wired!(sessions.beacon == self.beacon);
+        wired!(sessions.parameters == self.parameters);
         wired!(queue.session == self.sessions);
         wired!(queue.pool == self.nodes);
         wired!(queue.models == self.models);
         wired!(queue.payment == self.payment);
+        wired!(queue.beacon == self.beacon);
+        wired!(queue.stats == self.stats);
+        wired!(queue.parameters == self.parameters);
         Ok(())
     }
-}
-
-fn seconds(
-    field: &'static str,
-    value: u64,
-) -> Result<alloy::primitives::aliases::U40, DeploymentError> {
-    alloy::primitives::aliases::U40::try_from(value)
-        .map_err(|_| DeploymentError::TooLong { field, value })
-}
-
-/// The seven creations in [`ORDER`].
-fn creations<P: Provider<Ethereum>>(
-    provider: &P,
-    at: &Deployment,
-    deployer: Address,
-    config: &DeployConfig,
-) -> Result<[TransactionRequest; 7], DeploymentError> {
-    let holder = config.token_holder.unwrap_or(deployer);
-    let pool = NodePool::Config {
-        activationDelay: seconds("activation_delay_s", config.activation_delay_s)?,
-        slotReuseDelay: seconds("slot_reuse_delay_s", config.slot_reuse_delay_s)?,
-        unbondingPeriod: seconds("unbonding_period_s", config.unbonding_period_s)?,
-        collateralPerSlot: U256::from(config.collateral_per_slot),
-    };
-    let session = Session::Config {
-        reservationTimeout: seconds("reservation_timeout_s", config.reservation_timeout_s)?,
-        noticePeriod: seconds("notice_period_s", config.notice_period_s)?,
-        minDeposit: config.min_deposit,
-    };
-    let session_wiring = Session::Wiring {
-        models: at.models,
-        pool: at.nodes,
-        queue: at.queue,
-        payment: at.payment,
-        beacon: at.beacon,
-    };
-    let queue = SessionQueue::Config {
-        maxDeadline: seconds("max_deadline_s", config.max_deadline_s)?,
-        settleDelay: seconds("settle_delay_s", config.settle_delay_s)?,
-        minerBps: config.miner_bps,
-        routerBps: config.router_bps,
-        tip: config.tip,
-    };
-    let queue_wiring = SessionQueue::Wiring {
-        session: at.sessions,
-        pool: at.nodes,
-        models: at.models,
-        payment: at.payment,
-    };
-    let supply = U256::from(config.supply);
-    Ok([
-        CorToken::deploy_builder(provider, holder, supply).into_transaction_request(),
-        RandomBeacon::deploy_builder(provider).into_transaction_request(),
-        ModelRegistry::deploy_builder(provider, config.max_royalty_bps).into_transaction_request(),
-        SessionPayment::deploy_builder(provider, at.token, at.sessions, at.queue, at.nodes)
-            .into_transaction_request(),
-        NodePool::deploy_builder(provider, at.sessions, at.models, at.payment, pool)
-            .into_transaction_request(),
-        Session::deploy_builder(provider, session_wiring, session).into_transaction_request(),
-        SessionQueue::deploy_builder(provider, queue_wiring, queue).into_transaction_request(),
-    ])
-}
-
-/// Deploys the seven contracts from `deployer`, whose key the provider (or the node behind it) must have, and
-/// verifies them. The deployer must send nothing else meanwhile.
-pub async fn deploy<P: Provider<Ethereum>>(
-    provider: &P,
-    deployer: Address,
-    config: &DeployConfig,
-) -> Result<Deployment, DeploymentError> {
-    let chain_id = provider.get_chain_id().await?;
-    let nonce = provider.get_transaction_count(deployer).await?;
-    let deployment = Deployment::predict(chain_id, deployer, nonce);
-    let transactions = creations(provider, &deployment, deployer, config)?;
-    for ((i, transaction), (contract, expected)) in
-        (0_u64..).zip(transactions).zip(deployment.named())
-    {
-        let refused = |reason| DeploymentError::Creation { contract, reason };
-        let transaction = transaction.from(deployer).nonce(nonce.saturating_add(i));
-        let receipt = provider
-            .send_transaction(transaction)
-            .await
-            .map_err(|error| refused(reason_of(&error)))?
-            .get_receipt()
-            .await
-            .map_err(|error| refused(error.to_string()))?;
-        if !receipt.status() {
-            return Err(refused("its constructor reverted".to_owned()));
-        }
-        if receipt.contract_address != Some(expected) {
-            return Err(DeploymentError::WrongAddress {
-                contract,
-                expected,
-                got: receipt.contract_address,
-            });
-        }
-    }
-    deployment.verify(provider).await?;
-    Ok(deployment)
-}
-
-/// The contract's own words if the node passed them on, else the node's.
-fn reason_of(error: &alloy::transports::TransportError) -> String {
-    error
-        .as_error_resp()
-        .and_then(|response| response.as_revert_data())
-        .and_then(|data| crate::decode_revert(&data))
-        .unwrap_or_else(|| error.to_string())
 }

@@ -3,13 +3,21 @@
 //! `artifacts/*.json` is written by `script/bindings`; nothing here needs a compiler.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod config;
 mod contracts;
 mod convert;
+mod deploy;
 mod deployment;
 mod revert;
 
-pub use contracts::{
-    CorToken, ModelRegistry, NodePool, RandomBeacon, Session, SessionPayment, SessionQueue,
+pub use config::{
+    AssetConfig, BeaconConfig, COR, DeployConfig, DeploymentFile, NodeTermsConfig,
+    SessionTermsConfig,
 };
-pub use deployment::{COR, DeployConfig, Deployment, DeploymentError, deploy};
+pub use contracts::{
+    BlockhashBeacon, CorToken, Deployer, DrandBeacon, ModelRegistry, NodePool, NodeStats,
+    Parameters, RandomBeacon, Session, SessionPayment, SessionQueue,
+};
+pub use deploy::deploy;
+pub use deployment::{Deployment, DeploymentError};
 pub use revert::{abis, decode_revert};

@@ -3,7 +3,8 @@
 use alloy::primitives::{Address, B256, LogData};
 use alloy::sol_types::SolEvent;
 use assay_bindings::{
-    Deployment, ModelRegistry, NodePool, RandomBeacon, Session, SessionPayment, SessionQueue,
+    Deployment, ModelRegistry, NodePool, NodeStats, Parameters, RandomBeacon, Session,
+    SessionPayment, SessionQueue,
 };
 
 /// A block by number and hash.
@@ -129,16 +130,28 @@ macro_rules! protocol_events {
 }
 
 protocol_events! {
-    ModelRegistry at models { ModelRegistered }
-    NodePool at nodes { NodeRegistered, OperatorChanged, PayoutChanged, NodeStateChanged }
+    Parameters at parameters {
+        TermsProposed, TermsWithdrawn, GovernorProposed, GovernorChanged,
+    }
+    ModelRegistry at models { ModelRegistered, ModelDeprecated }
+    NodeStats at stats { StatsChanged }
+    NodePool at nodes {
+        NodeRegistered, Offered, OperatorChanged, PayoutChanged, NodeStateChanged, DrawEntered,
+        DrawPassed, NodeReserved, NodeReleased,
+    }
     Session at sessions {
-        SessionOpened, LaneAdded, SessionToppedUp, SessionActivated, SessionDraining, SessionClosed,
+        SessionOpened, LaneAdded, LaneReclaimed, SessionToppedUp, SessionDrawing, SessionActivated,
+        RotationDropped, SessionDraining, SessionClosed,
     }
-    SessionQueue at queue { TaskSubmitted, TaskCommitted, TaskSettled, TaskRefunded }
+    SessionQueue at queue {
+        TaskSubmitted, PartChanged, TaskPrecommitted, TaskCommitted, TaskMoved, TaskSettled,
+        TaskRefunded, AnswerDelivered,
+    }
     SessionPayment at payment {
-        Deposited, SessionReturned, Credited, Staked, StakeReleased, Withdrawn, Burnt,
+        Deposited, FundsMoved, SessionReturned, Credited, Staked, StakeReleased, Slashed, Withdrawn,
+        Burnt,
     }
-    RandomBeacon at beacon { RoundCaptured }
+    RandomBeacon at beacon { RoundRevealed }
 }
 
 #[cfg(test)]

@@ -71,6 +71,14 @@ integer_id!(
     /// Number of a request in its lane, given out in sequence by the lane's holder.
     Nonce, u64
 );
+integer_id!(
+    /// A model's number in `ModelRegistry`, counted from 1: the short form that contracts store.
+    ModelIndex, u32
+);
+integer_id!(
+    /// A token that sessions may be paid in, by its place in `SessionPayment`'s list; 0 is COR.
+    AssetId, u8
+);
 hash_id!(
     /// `keccak256(abi.encode(queue, sessionId, lane, nonce))`: known before any transaction.
     TaskId

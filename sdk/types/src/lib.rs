@@ -19,7 +19,10 @@ pub use commitment::{
     EndReason, ProofSeal, SeedInput, StreamHash, TokenSeal, commitment, prompt_hash, seed_f,
     seed_g, sha256, task_id,
 };
-pub use ids::{Lane, ModelId, NodeId, Nonce, NumericClass, NumericClassError, SessionId, TaskId};
-pub use request::{RequestSignatureError, TaskRequest, domain};
+pub use ids::{
+    AssetId, Lane, ModelId, ModelIndex, NodeId, Nonce, NumericClass, NumericClassError, SessionId,
+    TaskId,
+};
+pub use request::{Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain};
 
 pub use alloy::primitives::{Address, B256, Bytes, Signature, U256};

@@ -8,19 +8,23 @@
 //! after a receipt over all tokens. So whatever a router has shown, it holds the node's signature over
 //! all of it but the last few tokens.
 //!
+//! A node of a redundant task sends `Precommit` before its end, `Done` or `Sealed`, and `Opening` once the chain
+//! has the commitments of all its nodes: so one transaction can carry those of all, and another all openings. A
+//! node whose commitment or opening is not carried in good time sends it itself.
+//!
 //! When a connection drops, the task goes on. The miner connects again, the router asks with `Resume` for
 //! the stream from the first token that it does not have.
 
 use alloy::{
     primitives::{Address, B256, Bytes, Signature, keccak256},
-    sol_types::{SolStruct, SolValue},
+    sol_types::SolValue,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{EndReason, NodeId, RequestSignatureError, StreamHash, TaskId, TaskRequest, domain};
+use crate::{EndReason, NodeId, Signed, StreamHash, TaskId, TaskRequest, TokenSeal};
 
 /// Version of the frames; both sides must speak the same.
-pub const LINK_VERSION: u32 = 2;
+pub const LINK_VERSION: u32 = 3;
 /// Largest frame: a request block of 1 MiB as hex, and its envelope.
 pub const MAX_FRAME_BYTES: usize = (2 << 20) + (64 << 10);
 /// A receipt is signed after this many tokens: little enough to lose, rare enough to sign.
@@ -57,31 +61,12 @@ alloy::sol! {
     }
 }
 
+impl Signed for StreamReceipt {}
+
 impl StreamReceipt {
     /// The receipt of `node` over the first `seq` tokens of a stream.
     pub fn new(task: TaskId, node: NodeId, seq: u32, stream_hash: B256) -> Self {
         Self { taskId: task.0, nodeId: node.0, seq, streamHash: stream_hash }
-    }
-
-    /// The hash to sign.
-    pub fn signing_hash(&self, chain_id: u64, queue: Address) -> B256 {
-        self.eip712_signing_hash(&domain(chain_id, queue))
-    }
-
-    /// Who signed.
-    ///
-    /// # Errors
-    /// If it is no signature, or one of the two that the same signer could have made.
-    pub fn signer(
-        &self,
-        chain_id: u64,
-        queue: Address,
-        signature: &Signature,
-    ) -> Result<Address, RequestSignatureError> {
-        if signature.normalize_s().is_some() {
-            return Err(RequestSignatureError::Malleable);
-        }
-        Ok(signature.recover_address_from_prehash(&self.signing_hash(chain_id, queue))?)
     }
 
     /// Whether an answer of these ids is another one than the one that was streamed.
@@ -266,6 +251,24 @@ pub enum FromMiner {
         /// The task.
         task: TaskId,
     },
+    /// The node's word for its answer of a redundant task, for whoever carries those of all its nodes.
+    Precommit {
+        /// The task.
+        task: TaskId,
+        /// `keccak256(abi.encode(H1, H2))`.
+        commitment: B256,
+        /// By the node's operator key, over the [`crate::Precommit`].
+        signature: Signature,
+    },
+    /// What the precommitment was made of: the task's nodes have all given theirs, and anyone may open them.
+    Opening {
+        /// The task.
+        task: TaskId,
+        /// H1, opened.
+        seal: TokenSeal,
+        /// H2, still sealed.
+        proof_seal: B256,
+    },
     /// The task failed after it was accepted.
     Error {
         /// The task that it is about, if any.
@@ -291,6 +294,9 @@ pub enum FromMiner {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::aliases::U96;
+
+    use crate::SignatureError;
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
 
     use super::*;
@@ -315,9 +321,14 @@ mod tests {
                 requestDigest: B256::ZERO,
                 maxPrompt: 1,
                 maxOutput: 1,
-                feeCap: u128::MAX,
+                feeCap: U96::MAX,
                 deadline: 1,
                 nodeId: 1,
+                seedRound: 11,
+                redundancy: 1,
+                attempts: 1,
+                dispatch: 0,
+                callbackGas: 0,
             },
             signature: Signature::test_signature(),
             block: Bytes::from_static(b"{}"),
@@ -362,7 +373,7 @@ mod tests {
         );
         let high = Signature::new(signature.r(), order - signature.s(), !signature.v());
         let refused = receipt.signer(1, queue, &high);
-        assert!(matches!(refused, Err(RequestSignatureError::Malleable)), "{refused:?}");
+        assert!(matches!(refused, Err(SignatureError::Malleable)), "{refused:?}");
 
         assert!(!receipt.contradicts(&[5, 6]) && !receipt.contradicts(&[5, 6, 7]));
         assert!(receipt.contradicts(&[5]) && receipt.contradicts(&[5, 7]));

@@ -1,4 +1,4 @@
-//! The signed request for one task (EIP-712).
+//! What participants sign (EIP-712): the request of a task, a node's commitment, a node's refusal.
 
 use std::borrow::Cow;
 
@@ -7,25 +7,56 @@ use alloy::{
     sol_types::{Eip712Domain, SolStruct},
 };
 
-use crate::{Lane, Nonce, SessionId, TaskId, task_id};
+use crate::{CommitScope, Lane, Nonce, SessionId, TaskId, task_id};
 
 alloy::sol! {
     /// A request for one task. Whoever holds the lane signs it or sends it.
-    #[derive(Debug, PartialEq, Eq)]
+    #[derive(Debug, Default, PartialEq, Eq)]
     struct TaskRequest {
         uint64 sessionId;
         uint32 lane;
         uint64 nonce;
+        uint64 seedRound;
         bytes32 requestDigest;
         uint32 maxPrompt;
         uint32 maxOutput;
-        uint128 feeCap;
+        uint96 feeCap;
         uint64 deadline;
+        uint32 nodeId;
+        uint8 redundancy;
+        uint8 attempts;
+        uint8 dispatch;
+        uint32 callbackGas;
+    }
+
+    /// A node's word for one commitment on one task; its operator signs it.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Precommit {
+        bytes32 taskId;
+        uint32 nodeId;
+        bytes32 commitment;
+    }
+
+    /// A node hands its part of a task back; its operator signs it.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Decline {
+        bytes32 taskId;
         uint32 nodeId;
     }
 }
 
-/// EIP-712 domain of requests: name, version, chain and the `SessionQueue` that reads them.
+/// How a task finds its node: what `TaskRequest.dispatch` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Dispatch {
+    /// Nodes are assigned at submission.
+    #[default]
+    Push = 0,
+    /// Nodes claim from the head of the session's queue.
+    Pull = 1,
+}
+
+/// EIP-712 domain of everything that is signed: name, version, chain and the `SessionQueue` that reads them.
 pub fn domain(chain_id: u64, queue: Address) -> Eip712Domain {
     Eip712Domain {
         name: Some(Cow::Borrowed("Assay")),
@@ -38,8 +69,8 @@ pub fn domain(chain_id: u64, queue: Address) -> Eip712Domain {
 
 /// Why a signature does not speak for anybody.
 #[derive(Debug, thiserror::Error)]
-pub enum RequestSignatureError {
-    /// Not a signature over this request.
+pub enum SignatureError {
+    /// Not a signature over this message.
     #[error("the signature cannot be recovered: {0}")]
     Malformed(#[from] alloy::primitives::SignatureError),
     /// A second signature can be made from one with a high `s`; contracts refuse it.
@@ -47,35 +78,52 @@ pub enum RequestSignatureError {
     Malleable,
 }
 
+/// A message that has one meaning on one chain and for one `SessionQueue`.
+pub trait Signed: SolStruct {
+    /// The hash to sign.
+    fn signing_hash(&self, chain_id: u64, queue: Address) -> B256 {
+        self.eip712_signing_hash(&domain(chain_id, queue))
+    }
+
+    /// Who signed.
+    fn signer(
+        &self,
+        chain_id: u64,
+        queue: Address,
+        signature: &Signature,
+    ) -> Result<Address, SignatureError> {
+        if signature.normalize_s().is_some() {
+            return Err(SignatureError::Malleable);
+        }
+        Ok(signature.recover_address_from_prehash(&self.signing_hash(chain_id, queue))?)
+    }
+}
+
+impl Signed for TaskRequest {}
+impl Signed for Precommit {}
+impl Signed for Decline {}
+
 impl TaskRequest {
     /// Id of the task that this request asks for.
     pub fn task_id(&self, queue: Address) -> TaskId {
         task_id(queue, SessionId(self.sessionId), Lane(self.lane), Nonce(self.nonce))
     }
+}
 
-    /// The hash to sign.
-    pub fn signing_hash(&self, chain_id: u64, queue: Address) -> B256 {
-        self.eip712_signing_hash(&domain(chain_id, queue))
-    }
-
-    /// Who signed.
-    pub fn signer(
-        &self,
-        chain_id: u64,
-        queue: Address,
-        signature: &Signature,
-    ) -> Result<Address, RequestSignatureError> {
-        if signature.normalize_s().is_some() {
-            return Err(RequestSignatureError::Malleable);
-        }
-        Ok(signature.recover_address_from_prehash(&self.signing_hash(chain_id, queue))?)
+impl Precommit {
+    /// What the node of `scope` signs for `commitment`.
+    pub fn new(scope: &CommitScope, commitment: B256) -> Self {
+        Self { taskId: scope.task.0, nodeId: scope.node.0, commitment }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloy::signers::{SignerSync, local::PrivateKeySigner};
+    use alloy::{
+        primitives::aliases::U96,
+        signers::{SignerSync, local::PrivateKeySigner},
+    };
 
     fn request() -> TaskRequest {
         TaskRequest {
@@ -85,9 +133,14 @@ mod tests {
             requestDigest: B256::repeat_byte(3),
             maxPrompt: 100,
             maxOutput: 64,
-            feeCap: 10_000,
+            seedRound: 11,
+            feeCap: U96::from(10_000),
             deadline: 1_800_000_000,
             nodeId: 2,
+            redundancy: 1,
+            attempts: 1,
+            dispatch: Dispatch::Push as u8,
+            callbackGas: 0,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -54,7 +54,7 @@ fn build() -> Result<PathBuf> {
 }
 
 /// Runs `assay` with `args` against the network in `data`, and waits for it.
-pub fn run_assay<S: AsRef<OsStr>>(data: &std::path::Path, args: &[S]) -> Result<Output> {
+pub fn run_assay<S: AsRef<OsStr>>(data: &Path, args: &[S]) -> Result<Output> {
     Command::new(assay_binary()?)
         .args(args)
         .env("ASSAY_DATA", data)
@@ -77,26 +77,55 @@ pub struct NetworkOptions {
 pub struct Network {
     child: Reaped,
     data: TempDir,
+    flags: Vec<String>,
     description: Value,
+}
+
+/// `assay up`, its output at the end of `up.log`.
+fn spawn_up(data: &Path, flags: &[String]) -> Result<Reaped> {
+    let log = File::options().create(true).append(true).open(data.join("up.log"))?;
+    let child = Command::new(assay_binary()?)
+        .args(["up", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--ipfs", "127.0.0.1:0"])
+        .args(flags)
+        .env("ASSAY_DATA", data)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("assay up cannot be started")?;
+    Ok(Reaped(child))
 }
 
 impl Network {
     /// Starts a network and waits until it is ready.
     pub async fn start(options: NetworkOptions) -> Result<Self> {
         let data = TempDir::new()?;
-        let log = File::create(data.path().join("up.log"))?;
-        let child = Command::new(assay_binary()?)
-            .args(["up", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--ipfs", "127.0.0.1:0"])
-            .args(&options.flags)
-            .env("ASSAY_DATA", data.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("assay up cannot be started")?;
-        let mut network = Self { child: Reaped(child), data, description: Value::Null };
+        let child = spawn_up(data.path(), &options.flags)?;
+        let mut network = Self { child, data, flags: options.flags, description: Value::Null };
         network.wait_until_ready().await?;
         Ok(network)
+    }
+
+    /// Ends it as a crash does, and leaves what it left.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.0.kill()?;
+        self.child.0.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again in the same folder with the same flags, and waits until it is ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.restart_with(&[]).await
+    }
+
+    /// The same with more flags.
+    pub async fn restart_with(&mut self, more: &[&str]) -> Result<()> {
+        // What a killed network left is not taken for the new one's.
+        let _ = fs::remove_file(self.data.path().join("network.json"));
+        let more = more.iter().copied().map(str::to_owned);
+        let flags: Vec<String> = self.flags.iter().cloned().chain(more).collect();
+        self.child = spawn_up(self.data.path(), &flags)?;
+        self.wait_until_ready().await
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
@@ -135,7 +164,7 @@ impl Network {
     }
 
     /// Its data folder.
-    pub fn data(&self) -> &std::path::Path {
+    pub fn data(&self) -> &Path {
         self.data.path()
     }
 

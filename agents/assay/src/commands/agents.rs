@@ -14,7 +14,7 @@ use assay_runtime::{Health, install_metrics, observe_router, shutdown_signal};
 use assay_store::KuboStore;
 
 use crate::{
-    args::{AgentArgs, Global, MinerArgs, RouterArgs},
+    args::{AgentArgs, Global, MinerArgs, OracleArgs, RouterArgs},
     keys,
     network::{Network, data_folder},
     ui,
@@ -63,15 +63,16 @@ macro_rules! serve {
     }};
 }
 
-pub async fn oracle(global: &Global, args: AgentArgs) -> Result<()> {
-    let base = base(global, &args, "oracle").await?;
-    let rpc_url = args.rpc_url.as_ref().unwrap_or(&base.network.rpc_url);
+pub async fn oracle(global: &Global, args: OracleArgs) -> Result<()> {
+    let base = base(global, &args.agent, "oracle").await?;
+    let rpc_url = args.agent.rpc_url.as_ref().unwrap_or(&base.network.rpc_url);
     let mut config = OracleConfig::new(rpc_url, base.network.deployment, base.folder);
     config.start_block = base.network.start_block;
+    config.drand_urls = args.drand;
     let mut handle = assay_oracle::start(config, base.signer).await?;
     let address = handle.address();
     ui::note(format!("oracle {address} runs; Ctrl-C ends it"));
-    serve!(handle, args.observe)
+    serve!(handle, args.agent.observe)
 }
 
 pub async fn router(global: &Global, args: RouterArgs) -> Result<()> {

@@ -76,10 +76,11 @@ async fn measure(global: &Global, args: &BenchArgs, folder: &std::path::Path) ->
         ipfs_url: None,
         miners: args.miners,
         model: args.model.clone(),
+        fresh: false,
     };
     let steps = Arc::new(Steps::quiet());
     let begun = Instant::now();
-    let _lock = up::prepare(folder)?;
+    let _lock = up::prepare(folder, false)?;
     let (engine, running) = up::start(folder, &up_args, &steps).await?;
     let ready_s = begun.elapsed().as_secs_f64();
     let url = running.description.http_url.clone().context("no router")?;

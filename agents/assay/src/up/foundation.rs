@@ -4,17 +4,17 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use alloy::{
     network::EthereumWallet,
-    primitives::{Address, U256, utils::Unit},
+    primitives::{U256, utils::Unit},
     providers::{DynProvider, Provider, ProviderBuilder, ext::AnvilApi},
 };
 use anyhow::{Context, Result};
-use assay_bindings::{CorToken, DeployConfig, Deployment, deploy};
+use assay_bindings::{CorToken, DeployConfig, Deployment, NodePool, deploy};
 use assay_devnet::{Devnet, DevnetConfig, DevnetError};
 use assay_store::{
     ContentStore, DEFAULT_LIMIT_BYTES, KuboStore, StoreError, StoreServer, StoreServerConfig,
 };
 
-use super::Steps;
+use super::{CHAIN_FOLDER, Steps, record::Record};
 use crate::{
     args::UpArgs,
     keys::{self, Account},
@@ -22,8 +22,12 @@ use crate::{
 
 /// Ether for gas of each account: more than a development network can spend.
 const GAS_MONEY_ETHER: u64 = 1000;
-/// COR of the client: its session's deposit, and as much again for sessions of its own.
+/// An account with less gets its gas money again.
+const LOW_GAS_ETHER: u64 = 1;
+/// COR of the client: its session's deposit, and more for sessions of its own.
 const CLIENT_COR: u64 = 10_000;
+/// Less than this is not enough for the next session: the client gets its COR again.
+const LOW_CLIENT_COR: u64 = 1_000;
 /// COR of each miner: collateral of eight slots, and some to spare.
 const MINER_COR: u64 = 1_000;
 
@@ -72,7 +76,7 @@ pub struct Foundation {
     pub deployment: Deployment,
 }
 
-/// Starts store and chain, makes and funds the accounts, deploys the contracts.
+/// Starts store and chain, makes and funds the accounts, deploys the contracts; what an earlier run did is found again.
 pub async fn lay(data: &Path, args: &UpArgs, steps: &Arc<Steps>) -> Result<Foundation> {
     let (store_server, ipfs_url) = start_store(data, args).await?;
     let store = KuboStore::new(&ipfs_url)?;
@@ -84,7 +88,7 @@ pub async fn lay(data: &Path, args: &UpArgs, steps: &Arc<Steps>) -> Result<Found
         accounts.all().count(),
         keys::folder(data).display()
     ));
-    let (devnet, rpc_url, agent_rpc_url) = start_chain(args, &accounts).await?;
+    let (devnet, rpc_url, agent_rpc_url) = start_chain(data, args, &accounts).await?;
     let provider = ProviderBuilder::new()
         .wallet(EthereumWallet::from(accounts.deployer.signer.clone()))
         .connect(&rpc_url)
@@ -92,16 +96,15 @@ pub async fn lay(data: &Path, args: &UpArgs, steps: &Arc<Steps>) -> Result<Found
         .with_context(|| chain_hint(&rpc_url))?
         .erased();
     let chain_id = provider.get_chain_id().await.with_context(|| chain_hint(&rpc_url))?;
-    steps.say(format!("chain {chain_id}: {rpc_url}"));
-    if devnet.is_none() {
-        fund_gas(&provider, &accounts).await?;
-    }
-    let start_block = provider.get_block_number().await?;
+    let head = provider.get_block_number().await?;
+    steps.say(format!("chain {chain_id}: {rpc_url}, block {head}"));
+    let start_block = Record::find_or_make(data, &provider, head).await?.start_block;
+    fund_gas(&provider, &accounts).await?;
     let deployer = accounts.deployer.address();
     let deployment = deploy(&provider, deployer, &DeployConfig::development())
         .await
         .context("the contracts cannot be deployed")?;
-    steps.say(format!("contracts: deployed, SessionQueue at {}", deployment.queue));
+    steps.say(format!("contracts: SessionQueue at {}", deployment.queue));
     fund_cor(&provider, &deployment, &accounts).await?;
     steps.say("accounts: funded");
     Ok(Foundation {
@@ -143,6 +146,7 @@ async fn start_store(data: &Path, args: &UpArgs) -> Result<(Option<StoreServer>,
 }
 
 async fn start_chain(
+    data: &Path,
     args: &UpArgs,
     accounts: &Accounts,
 ) -> Result<(Option<Devnet>, String, String)> {
@@ -160,6 +164,7 @@ async fn start_chain(
         listen: args.rpc,
         accounts: accounts.all().map(|account| (account.address(), gas_money)).collect(),
         block_time: Some(Duration::from_secs(1)),
+        data: Some(data.join(CHAIN_FOLDER)),
         ..DevnetConfig::default()
     };
     let devnet = Devnet::start(config).await.map_err(|error| match error {
@@ -172,9 +177,14 @@ async fn start_chain(
     Ok((Some(devnet), http, ws))
 }
 
+/// Also for accounts that an earlier run did not have.
 async fn fund_gas(provider: &DynProvider, accounts: &Accounts) -> Result<()> {
     let gas_money = U256::from(GAS_MONEY_ETHER) * Unit::ETHER.wei();
     for account in accounts.all() {
+        let balance = provider.get_balance(account.address()).await?;
+        if balance >= U256::from(LOW_GAS_ETHER) * Unit::ETHER.wei() {
+            continue;
+        }
         provider.anvil_set_balance(account.address(), gas_money).await.context(
             "the chain does not give accounts their gas money: `assay up` needs anvil or its embedded chain",
         )?;
@@ -182,18 +192,27 @@ async fn fund_gas(provider: &DynProvider, accounts: &Accounts) -> Result<()> {
     Ok(())
 }
 
+/// Gives those COR who lack it: a miner that has its node needs none.
 async fn fund_cor(
     provider: &DynProvider,
     deployment: &Deployment,
     accounts: &Accounts,
 ) -> Result<()> {
     let token = CorToken::new(deployment.token, provider);
-    let miners = accounts.miners.iter().map(|miner| (miner.address(), MINER_COR));
-    let shares: Vec<(Address, u64)> =
-        [(accounts.client.address(), CLIENT_COR)].into_iter().chain(miners).collect();
-    for (to, amount) in shares {
-        let amount = U256::from(amount) * Unit::ETHER.wei();
-        let receipt = token.transfer(to, amount).send().await?.get_receipt().await?;
+    let pool = NodePool::new(deployment.nodes, provider);
+    let mut shares = vec![(accounts.client.address(), LOW_CLIENT_COR, CLIENT_COR)];
+    for miner in &accounts.miners {
+        if pool.nodeByOperator(miner.address()).call().await? == 0 {
+            shares.push((miner.address(), MINER_COR, MINER_COR));
+        }
+    }
+    for (to, low, amount) in shares {
+        let balance = token.balanceOf(to).call().await?;
+        if balance >= U256::from(low) * Unit::ETHER.wei() {
+            continue;
+        }
+        let missing = U256::from(amount) * Unit::ETHER.wei() - balance;
+        let receipt = token.transfer(to, missing).send().await?.get_receipt().await?;
         anyhow::ensure!(receipt.status(), "the transfer of COR to {to} failed");
     }
     Ok(())

@@ -1,7 +1,9 @@
-//! `assay up`: the whole network of a development chain in one process.
+//! `assay up`: the whole network of a development chain in one process, which goes on where the last one ended.
 
 mod foundation;
 mod network;
+mod record;
+mod session;
 
 use std::{
     fs,
@@ -14,14 +16,17 @@ use anyhow::{Context, Result};
 use assay_engine_mistral::{LoadOptions, LoadStep, MistralEngine, ModelSource};
 use assay_runtime::{install_metrics, shutdown_signal};
 
+use self::record::Record;
 use crate::{
     args::{Global, UpArgs},
     network::{Network, data_folder},
     ui,
 };
 
-/// Databases of the agents: they describe a chain that ends with the process, so each start makes them anew.
+/// Databases of the agents: what each owes, and how far it has read the chain.
 const AGENTS_FOLDER: &str = "agents";
+/// The embedded chain.
+const CHAIN_FOLDER: &str = "chain";
 
 /// Says what is done, and when since the start.
 pub struct Steps {
@@ -49,7 +54,7 @@ impl Steps {
 pub async fn run(global: &Global, args: UpArgs) -> Result<()> {
     let steps = Arc::new(Steps::new(global.json));
     let data = data_folder(global.data.as_deref())?;
-    let _lock = prepare(&data)?;
+    let _lock = prepare(&data, args.fresh)?;
     install_metrics()?;
     let stop = shutdown_signal();
     tokio::pin!(stop);
@@ -65,7 +70,7 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<()> {
         ui::line(serde_json::to_string(&started.description)?);
     } else {
         steps.say(format!("ready; described in {}", path.display()));
-        ui::line(started.banner(&own_command(global)));
+        ui::line(started.banner(&own_command(global)).await?);
     }
     let failed = tokio::select! {
         failed = started.agents_end() => Some(failed),
@@ -90,8 +95,8 @@ fn own_command(global: &Global) -> String {
     }
 }
 
-/// Makes the folder, takes its lock, and clears what an earlier network left of its agents.
-pub fn prepare(data: &Path) -> Result<fs::File> {
+/// Makes the folder and takes its lock; `fresh` forgets the network in it, but neither keys nor content nor models.
+pub fn prepare(data: &Path, fresh: bool) -> Result<fs::File> {
     fs::create_dir_all(data).with_context(|| {
         format!("{} cannot be made: name another folder with --data", data.display())
     })?;
@@ -103,12 +108,17 @@ pub fn prepare(data: &Path) -> Result<fs::File> {
         )
     })?;
     Network::forget(data);
-    let agents = data.join(AGENTS_FOLDER);
-    if agents.exists() {
-        fs::remove_dir_all(&agents)
-            .with_context(|| format!("{} cannot be cleared", agents.display()))?;
+    if fresh {
+        for folder in [AGENTS_FOLDER, CHAIN_FOLDER].map(|name| data.join(name)) {
+            if folder.exists() {
+                fs::remove_dir_all(&folder)
+                    .with_context(|| format!("{} cannot be removed", folder.display()))?;
+            }
+        }
+        // Last: as long as it is there, an interrupted removal is noticed.
+        Record::forget(data)?;
     }
-    fs::create_dir_all(&agents)?;
+    fs::create_dir_all(data.join(AGENTS_FOLDER))?;
     Ok(lock)
 }
 

@@ -1,43 +1,34 @@
 //! The agents of a development network, from their start to their end.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
-use alloy::{
-    eips::BlockId,
-    primitives::{aliases::U96, utils::Unit},
-    providers::Provider,
-};
-use anyhow::{Context, Result, bail};
-use assay_bindings::{ModelRegistry, NodePool, Session};
+use anyhow::{Context, Result, ensure};
+use assay_bindings::COR;
 use assay_chain::Chain;
 use assay_engine::Engine;
 use assay_engine_mistral::MistralEngine;
-use assay_miner::{MinerConfig, MinerDeps, MinerHandle};
+use assay_miner::{MinerConfig, MinerDeps, MinerError, MinerHandle};
 use assay_oracle::{OracleConfig, OracleHandle};
 use assay_router::{RouterConfig, RouterDeps, RouterHandle, ServedModel};
-use assay_types::ModelId;
 
-use super::{AGENTS_FOLDER, Steps, foundation::Foundation};
+use super::{
+    AGENTS_FOLDER, Steps,
+    foundation::Foundation,
+    session::{self, SESSION_START},
+};
 use crate::{
     args::UpArgs,
-    commands::session::{Opening, open_session},
+    commands::model::{Terms, ensure_registered},
     network::{self, Network},
     wallet::Wallet,
 };
 
-/// Price of a prompt token in wei of COR: 10 COR for a million.
-const FLOOR_IN: u64 = 10_000_000_000_000;
-/// Price of a generated token: 20 COR for a million.
-const FLOOR_OUT: u64 = 20_000_000_000_000;
-/// Deposit of the router's session, and what the router may spend of it.
-const SESSION_COR: u128 = 1_000;
+/// Price of a million prompt tokens in minor units: 10 COR.
+const FLOOR_IN: u128 = 10 * COR;
+/// Price of a million generated tokens: 20 COR.
+const FLOOR_OUT: u128 = 20 * COR;
 /// Slots of each miner: the most, so that every session may reserve it.
 const MINER_CAPACITY: u8 = 8;
-/// Nodes that one session can have.
-const MAX_SESSION_NODES: u8 = 8;
-/// A session gets its nodes after two beacon rounds, some seconds.
-const SESSION_START: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(50);
 
 /// A network that serves.
 pub struct Running {
@@ -70,8 +61,7 @@ impl Running {
         let http_url = format!("http://{}", router.local_addr());
         steps.say(format!("router: {http_url}"));
         let miners = start_miners(&agents, &base, &chain, engine, steps, &router).await?;
-        wait_for_slots(&chain).await?;
-        let session = open_and_wait(&base, &chain, &model, steps).await?;
+        let session = session::find_or_open(&base, &chain, &model, steps).await?;
         wait_for_router(&router).await?;
         let description = Network {
             rpc_url: base.rpc_url.clone(),
@@ -85,29 +75,29 @@ impl Running {
     }
 
     /// What a person needs to go on; `command` is how this program was called.
-    pub fn banner(&self, command: &str) -> String {
+    pub async fn banner(&self, command: &str) -> Result<String> {
         let network = &self.description;
         let http = network.http_url.as_deref().unwrap_or_default();
         let model = network.model.as_ref().map_or("", |model| model.name.as_str());
+        let chain = Chain::connect(&self.base.rpc_url, self.base.deployment.clone()).await?;
+        let session = session::describe(&chain, self.session).await?;
         let accounts: Vec<String> = self
             .base
             .accounts
             .all()
             .map(|account| format!("    {:<9} {}", account.name, account.address()))
             .collect();
-        format!(
-            "\n  API       {http}/v1   (OpenAI-compatible, model {model})\n  chain     {}\n  IPFS      {}   gateway {}/ipfs/<cid>\n  \
-             session   {} with {} miners\n  accounts\n{}\n\n  Ask in another terminal:\n    {command} ask \"What is a session?\"\n    \
+        Ok(format!(
+            "\n  API       {http}/v1   (OpenAI-compatible, model {model})\n  chain     {}\n  IPFS      {}   gateway {}/ipfs/<cid>\n\
+             {session}\n  accounts\n{}\n\n  Ask in another terminal:\n    {command} ask \"What is a session?\"\n    \
              curl {http}/v1/chat/completions -H 'content-type: application/json' \\\n      \
              -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is a session?\"}}],\"stream\":true}}'\n\n  \
-             Ctrl-C ends the network.\n",
+             Ctrl-C ends the network; `{command} up` goes on with it.\n",
             network.rpc_url,
             network.ipfs_url,
             network.ipfs_url.trim_end_matches('/'),
-            self.session,
-            self.miners.len(),
             accounts.join("\n"),
-        )
+        ))
     }
 
     /// Waits for an agent that ends by itself, which none should.
@@ -147,25 +137,13 @@ impl Running {
     }
 }
 
-/// Pins the manifest and registers the model, with the deployer as its publisher.
+/// Registers the model, with the deployer as its publisher.
 async fn register_model(base: &Foundation, engine: &MistralEngine) -> Result<network::ServedModel> {
-    let manifest = base.store.put(engine.manifest().bytes()?.into()).await?;
-    let info = engine.info();
     let signer = base.accounts.deployer.signer.clone();
     let wallet = Wallet::connect(&base.rpc_url, base.deployment.clone(), signer).await?;
-    let call = ModelRegistry::registerCall {
-        modelId: info.model_id.0,
-        manifestDigest: manifest,
-        floorIn: U96::from(FLOOR_IN),
-        floorOut: U96::from(FLOOR_OUT),
-        royaltyBps: 0,
-    };
-    wallet.send(base.deployment.models, call).await?;
-    Ok(network::ServedModel {
-        name: info.model.clone(),
-        model_id: info.model_id,
-        max_context: info.max_context,
-    })
+    let terms =
+        Terms { price_in: FLOOR_IN, price_out: FLOOR_OUT, royalty_bps: 0, predecessor: None };
+    ensure_registered(&wallet, base.store.as_ref(), engine, &terms).await
 }
 
 async fn start_router(
@@ -216,66 +194,25 @@ async fn start_miners(
             model_id,
         };
         async move {
-            let miner = assay_miner::start(config, deps)
-                .await
-                .with_context(|| format!("{} cannot be started", account.name))?;
-            steps.say(format!("{}: node {}", account.name, miner.node_id()));
-            anyhow::Ok(miner)
+            match assay_miner::start(config, deps).await {
+                Ok(miner) => {
+                    steps.say(format!("{}: node {}", account.name, miner.node_id()));
+                    Ok(Some(miner))
+                }
+                // It drained or exited in an earlier run; the others go on.
+                Err(left @ MinerError::NodeLeft { .. }) => {
+                    steps.say(format!("{}: not started: {left}", account.name));
+                    Ok(None)
+                }
+                Err(error) => Err(anyhow::Error::new(error)
+                    .context(format!("{} cannot be started", account.name))),
+            }
         }
     });
-    futures::future::try_join_all(starts).await
-}
-
-/// Waits until the slots that were just registered count: a draw takes only those that were active when
-/// its session was opened.
-async fn wait_for_slots(chain: &Chain) -> Result<()> {
-    let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
-    let active_from = head_time(chain).await? + pool.activationDelay().call().await?.to::<u64>();
-    while head_time(chain).await? < active_from {
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
-}
-
-async fn head_time(chain: &Chain) -> Result<u64> {
-    let head = chain.provider.get_block(BlockId::latest()).await?;
-    Ok(head.context("the chain has no latest block")?.header.timestamp)
-}
-
-/// Opens the session that the router serves from, paid by the client, and waits for its nodes and seed.
-async fn open_and_wait(
-    base: &Foundation,
-    chain: &Chain,
-    model: &network::ServedModel,
-    steps: &Steps,
-) -> Result<u64> {
-    let signer = base.accounts.client.signer.clone();
-    let wallet = Wallet::connect(&base.rpc_url, base.deployment.clone(), signer).await?;
-    let deposit = SESSION_COR * Unit::ETHER.wei().to::<u128>();
-    let miners = u8::try_from(base.accounts.miners.len()).unwrap_or(MAX_SESSION_NODES);
-    let opening = Opening {
-        model_id: ModelId(model.model_id.0),
-        deposit,
-        min_nodes: 1,
-        max_nodes: miners.min(MAX_SESSION_NODES),
-        lanes: vec![(base.accounts.router.address(), deposit)],
-    };
-    let session =
-        open_session(&wallet, &opening).await.context("the client's session cannot be opened")?;
-    steps.say(format!("session {session}: opened, waits for its nodes and its seed"));
-    let contract = Session::new(base.deployment.sessions, &chain.provider);
-    let begun = tokio::time::Instant::now();
-    while contract.seedOf(session).call().await?.is_zero() {
-        if begun.elapsed() > SESSION_START {
-            bail!(
-                "session {session} got no nodes within {SESSION_START:?}: run again with --log info to see why"
-            );
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    let nodes = contract.sessionOf(session).call().await?.nodes;
-    steps.say(format!("session {session}: active with nodes {nodes:?}"));
-    Ok(session)
+    let miners: Vec<MinerHandle> =
+        futures::future::try_join_all(starts).await?.into_iter().flatten().collect();
+    ensure!(!miners.is_empty(), "every miner's node has left: start more with --miners");
+    Ok(miners)
 }
 
 async fn wait_for_router(router: &RouterHandle) -> Result<()> {
@@ -294,7 +231,8 @@ mod tests {
     #[test]
     fn the_smallest_request_pays_for_the_tip() {
         // The router's prompt bound is at least its template allowance, 256 tokens; the tip is 0.001 COR.
-        let fee = 256 * FLOOR_IN + FLOOR_OUT;
-        assert!(u128::from(fee) >= DeployConfig::development().tip, "{fee}");
+        let fee = assay_protocol::money::fee_up(256, 1, FLOOR_IN, FLOOR_OUT);
+        let tip = DeployConfig::development().assets[0].tip;
+        assert!(fee >= tip, "{fee}");
     }
 }

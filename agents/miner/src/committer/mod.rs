@@ -1,7 +1,7 @@
-//! Brings answers to the chain and claims their pay.
+//! Brings answers to the chain, hands tasks back, and claims the pay.
 
 mod service;
 mod state;
 
 pub(crate) use service::Committer;
-pub(crate) use state::Input;
+pub(crate) use state::{Input, Seen};

@@ -3,17 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::primitives::keccak256;
+use assay_bindings::SessionQueue;
 use assay_chain::DatabaseError;
-use assay_types::TaskId;
+use assay_protocol::{QueueScope, TaskState, commitment_of, digest};
+use assay_types::{NodeId, TaskId};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::state::{Action, Input, Now, State, Way};
+use super::state::{Action, Input, Now, Seen, State, Way};
 use crate::{
-    answers::{Answers, Fate},
+    answers::{Answers, OpenAnswer},
     clock::ChainClock,
-    ledger::Ledger,
+    ledger::{Call, Ledger, LedgerError, TaskStatus},
     status::Stats,
+    tasks::{ChainTask, Standing},
 };
 
 /// How often deadlines and settlements are looked at.
@@ -23,6 +26,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The service; its parts come from the wiring.
 pub(crate) struct Committer {
+    pub node: NodeId,
     pub ledger: Arc<dyn Ledger>,
     pub answers: Answers,
     pub clock: Arc<ChainClock>,
@@ -80,14 +84,15 @@ impl Committer {
             let now = Now { now_s: self.clock.now_s(), reached_s: self.clock.reached_s() };
             actions.extend(state.tick(now));
             for action in actions {
-                self.act(action, &mut state, &mut calls)?;
+                self.act(action, &mut calls)?;
             }
         }
     }
 
     /// A settlement or refund that was reverted makes an answer open that was at its end.
     fn reopen(&self, state: &mut State, input: &Input) -> Result<(), DatabaseError> {
-        if let Input::Fate { task, fate: Fate::Unsettled | Fate::Answered } = input
+        if let Input::Moved { task, seen } = input
+            && !matches!(seen, Seen::On(Standing::Over, _))
             && let Some(open) = self.answers.open_one(*task)?
         {
             state.on(Input::Answered(Box::new(open)));
@@ -95,33 +100,29 @@ impl Committer {
         Ok(())
     }
 
-    fn act(
-        &self,
-        action: Action,
-        state: &mut State,
-        calls: &mut JoinSet<Input>,
-    ) -> Result<(), DatabaseError> {
+    fn act(&self, action: Action, calls: &mut JoinSet<Input>) -> Result<(), DatabaseError> {
         match action {
             Action::Look { task } => {
-                let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
+                let (ledger, answers) = (self.ledger.clone(), self.answers.clone());
+                let (stats, node) = (self.stats.clone(), self.node);
                 calls.spawn(async move {
-                    let status = match ledger.task(task).await {
-                        Ok(status) => Some(status),
+                    let seen = match look(ledger.as_ref(), &answers, node, task).await {
+                        Ok(seen) => Some(seen),
                         Err(error) => {
                             tracing::warn!(%task, %error, "a task cannot be looked up");
                             stats.error(&error);
                             None
                         }
                     };
-                    Input::Looked { task, status }
+                    Input::Looked { task, seen }
                 });
             }
-            Action::Send { task, way, attempt } => self.send(task, way, attempt, state, calls)?,
-            Action::Settle { tasks, round } => self.settle(tasks, round, calls),
+            Action::Send { task, way, attempt } => self.send(task, way, attempt, calls)?,
+            Action::Settle { tasks, round } => self.settle(tasks, round, calls)?,
             Action::Missed { task } => {
                 tracing::error!(%task, "the deadline passed before the answer was on chain");
                 self.stats.error(format!("task {task}: the deadline passed before its commit"));
-                self.answers.set_fate(task, Fate::Missed)?;
+                self.answers.miss(task)?;
             }
         }
         Ok(())
@@ -132,46 +133,113 @@ impl Committer {
         task: TaskId,
         way: Way,
         attempt: u32,
-        state: &mut State,
         calls: &mut JoinSet<Input>,
     ) -> Result<(), DatabaseError> {
-        let Some(open) = self.answers.open_one(task)? else {
-            state.on(Input::Fate { task, fate: Fate::Missed });
+        let (answer, given) = (self.answers.open_one(task)?, self.answers.chain_task(task)?);
+        let Some(call) = self.call(way, answer, given) else {
+            // Its block was reverted since the look.
+            calls.spawn(async move { Input::Sent { task, ok: false } });
             return Ok(());
         };
         // Counted before it is sent: the same key would only bring the old refusal back.
         self.answers.count_attempt(task)?;
+        let before = self.answers.dropped(task)?.map_or(0, |dropped| dropped.attempts);
         let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
-        let key = format!("commit:{task}:{attempt}");
+        let key = match way {
+            Way::Decline => format!("decline:{task}:{before}"),
+            _ => format!("commit:{task}:{attempt}"),
+        };
         calls.spawn(async move {
-            let commit = open.answer.commit;
-            let result = match (way, open.answer.signed) {
-                (Way::Carry, Some((request, signature))) => {
-                    ledger.submit_and_commit(key, request, signature, commit).await
-                }
-                _ => ledger.commit(key, task, commit).await,
-            };
+            let result = ledger.send(key, call).await;
             if let Err(error) = &result {
-                tracing::warn!(%task, ?way, attempt, reverted = error.reverted, %error, "a commit did not get through");
-                stats.error(format!("commit of task {task}: {error}"));
+                tracing::warn!(%task, ?way, attempt, reverted = error.reverted, %error, "a transaction did not get through");
+                stats.error(format!("{way:?} of task {task}: {error}"));
             }
             Input::Sent { task, ok: result.is_ok() }
         });
         Ok(())
     }
 
-    fn settle(&self, tasks: Vec<TaskId>, round: u32, calls: &mut JoinSet<Input>) {
+    /// The transaction; `None` if what it needs is not there.
+    fn call(&self, way: Way, open: Option<OpenAnswer>, given: Option<ChainTask>) -> Option<Call> {
+        let task = given.map(|given| given.record.task);
+        if way == Way::Decline {
+            return Some(Call::Decline(Box::new(task?), self.node));
+        }
+        let answer = open?.answer;
+        let scope = QueueScope { chain_id: self.ledger.chain_id(), queue: self.ledger.queue() };
+        let precommit = || SessionQueue::Precommit {
+            nodeId: self.node.0,
+            commitment: commitment_of(&scope.commit_scope(answer.task, self.node), &answer.answer),
+            // The operator sends it.
+            signature: alloy::primitives::Bytes::new(),
+        };
+        Some(match way {
+            Way::Commit | Way::Open => Call::Commit(Box::new((task?, answer.answer))),
+            Way::Precommit => Call::Precommit(Box::new((task?, precommit()))),
+            Way::Carry => {
+                let (request, signature) = answer.signed?;
+                Call::SubmitAndCommit(Box::new((request, signature, answer.answer)))
+            }
+            Way::CarryPrecommit => {
+                let (request, signature) = answer.signed.clone()?;
+                Call::SubmitAndPrecommit(Box::new((request, signature, precommit())))
+            }
+            Way::Decline => return None,
+        })
+    }
+
+    fn settle(
+        &self,
+        tasks: Vec<TaskId>,
+        round: u32,
+        calls: &mut JoinSet<Input>,
+    ) -> Result<(), DatabaseError> {
+        let mut records = Vec::new();
+        for task in &tasks {
+            records.extend(self.answers.chain_task(*task)?.map(|given| given.record.task));
+        }
         let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
         let ids: Vec<u8> = tasks.iter().flat_map(|task| task.0.0).collect();
         // The round is counted from each start, so the time makes it new in the next life.
         let key = format!("settle:{}:{}:{round}", keccak256(ids), self.clock.now_s());
         calls.spawn(async move {
-            let result = ledger.settle(key, tasks.clone()).await;
+            let result = ledger.send(key, Call::Settle(records)).await;
             if let Err(error) = &result {
                 tracing::warn!(%error, count = tasks.len(), "a settlement did not get through");
                 stats.error(format!("settlement: {error}"));
             }
             Input::SettleSent { tasks, ok: result.is_ok() }
         });
+        Ok(())
     }
+}
+
+/// The chain's newest word on a task, and what our events say of it if that is the same.
+async fn look(
+    ledger: &dyn Ledger,
+    answers: &Answers,
+    node: NodeId,
+    task: TaskId,
+) -> Result<Seen, LookError> {
+    let TaskStatus { state, until_s, digest: stored } = ledger.status(task).await?;
+    match state {
+        TaskState::None => return Ok(Seen::Absent),
+        TaskState::Settled | TaskState::Refunded => return Ok(Seen::On(Standing::Over, until_s)),
+        _ => {}
+    }
+    let Some(given) = answers.chain_task(task)? else { return Ok(Seen::Ahead) };
+    if given.record.state != state || digest(&given.record.task) != stored {
+        return Ok(Seen::Ahead);
+    }
+    Ok(Seen::On(given.standing(node), until_s))
+}
+
+/// A task could not be looked up.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }

@@ -1,7 +1,7 @@
-//! Takes in the chain's events: what became of our tasks, and tasks that were given to us.
+//! Takes in the chain's events: tasks of this node and of its sessions, and what became of them.
 
 mod service;
 mod state;
 
 pub(crate) use service::Intake;
-pub(crate) use state::{Lesson, lessons};
+pub(crate) use state::Earnings;

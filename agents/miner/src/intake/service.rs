@@ -2,34 +2,45 @@
 
 use std::sync::Arc;
 
+use assay_bindings::SessionQueue::Answer;
 use assay_chain::{ChainEvent, DatabaseError, save_cursor};
-use assay_types::NodeId;
+use assay_types::{EndReason, NumericClass, TokenSeal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lesson, lessons};
+use super::state::{Earnings, Lesson, lessons};
 use crate::{
-    answers::{Answers, Fate, add_waiting, set_fate},
+    answers::Answers,
     clock::ChainClock,
-    committer,
+    committer::{self, Seen},
     status::Stats,
-    worker,
+    tasks::{Change, Scope, Standing, take},
+    worker::{self, Outlets},
 };
 
 /// The service; its parts come from the wiring.
 pub(crate) struct Intake {
-    pub node: NodeId,
+    pub scope: Scope,
     pub answers: Answers,
     pub clock: Arc<ChainClock>,
     pub stats: Arc<Stats>,
     pub events: mpsc::Receiver<ChainEvent>,
     pub worker: mpsc::Sender<worker::Input>,
     pub committer: mpsc::UnboundedSender<committer::Input>,
+    pub outlets: Outlets,
+    pub earnings: Earnings,
+    /// Number of the newest block when the miner started.
+    pub head: u64,
+    /// Cancelled when that block is taken in.
+    pub caught_up: CancellationToken,
 }
 
 impl Intake {
     /// Until `stop`, or until the chain's events end.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), DatabaseError> {
+        if self.answers.cursor()? >= self.head {
+            self.caught_up.cancel();
+        }
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -40,45 +51,91 @@ impl Intake {
                 return Ok(());
             };
             self.take(&event).await?;
+            if event.block().at.number >= self.head {
+                self.caught_up.cancel();
+            }
         }
     }
 
-    async fn take(&self, event: &ChainEvent) -> Result<(), DatabaseError> {
-        let lessons = lessons(event, self.node);
-        let given = self.answers.database().transaction(|tx| {
-            let mut given = Vec::new();
-            for lesson in &lessons {
-                match lesson {
-                    Lesson::Given(task) if add_waiting(tx, task)? => given.push(task.clone()),
-                    Lesson::Given(_) => {}
-                    Lesson::Fate { task, fate } => set_fate(tx, *task, *fate)?,
-                }
-            }
+    async fn take(&mut self, event: &ChainEvent) -> Result<(), DatabaseError> {
+        let scope = self.scope;
+        let taken = self.answers.database().transaction(|tx| {
+            let taken = take(tx, &scope, event)?;
             save_cursor(tx, event.block())?;
-            Ok(given)
+            Ok(taken)
         })?;
         if let ChainEvent::Committed(block) = event {
             self.clock.set(block.timestamp);
         }
-        let mut paid = false;
-        for lesson in lessons {
-            let Lesson::Fate { task, fate } = lesson else { continue };
-            paid |= matches!(fate, Fate::Settled { .. } | Fate::Unsettled);
-            if matches!(fate, Fate::Committed { .. }) {
-                self.stats.committed();
-            }
-            // Unbounded, but no more than there are events of our own tasks.
-            let _ = self.committer.send(committer::Input::Fate { task, fate });
+        for lesson in lessons(&taken, scope.node) {
+            self.learn(lesson)?;
         }
-        if paid {
-            let (earned, settled) = self.answers.earned()?;
-            self.stats.set_earned(earned, settled);
+        if self.earnings.add(&taken) {
+            self.stats.set_earned(self.earnings);
         }
-        for task in given {
-            if self.worker.send(worker::Input::Given(task)).await.is_err() {
-                break; // The worker has stopped; the task waits in the database.
-            }
+        for change in taken.changes {
+            self.tell(change).await?;
         }
         Ok(())
     }
+
+    fn learn(&self, lesson: Lesson) -> Result<(), DatabaseError> {
+        match lesson {
+            Lesson::Count(what) => self.stats.count(what),
+            Lesson::HandedBack(task) => {
+                let code = self.answers.dropped(task)?.map(|dropped| dropped.code);
+                self.stats.handed_back(code.as_deref().unwrap_or("unknown"));
+            }
+            Lesson::Answered(task) if !self.answers.is_answered(task)? => {
+                tracing::error!(
+                    %task,
+                    "the chain has an answer of this node that its database does not know: it was restored from a backup \
+                     or shared with another miner; the task is not answered again"
+                );
+                self.stats.count("unknown_answers");
+                self.stats.error(format!(
+                    "task {task}: the chain has an answer of this node that its database does not know"
+                ));
+            }
+            Lesson::Answered(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, change: Change) -> Result<(), DatabaseError> {
+        let (task, now) = (change.task, change.now);
+        let standing =
+            now.as_ref().map_or(Standing::Elsewhere, |now| now.standing(self.scope.node));
+        let seen = match &now {
+            Some(now) => Seen::On(standing, now.record.until_s),
+            None => Seen::Absent,
+        };
+        if standing == Standing::Opening
+            && let Some(outlet) = self.outlets.get(task)
+            && let Some(open) = self.answers.open_one(task)?
+            && let Some(seal) = seal_of(&open.answer.answer)
+        {
+            outlet.opening(seal, open.answer.answer.proofSeal);
+        }
+        // Unbounded, but no more than there are events of this node's tasks and sessions.
+        let _ = self.committer.send(committer::Input::Moved { task, seen });
+        if self.caught_up.is_cancelled() {
+            let now = now.map(Box::new);
+            // The worker may have stopped: the task waits in the database.
+            let _ = self.worker.send(worker::Input::Chain { task, now, standing }).await;
+        }
+        Ok(())
+    }
+}
+
+fn seal_of(answer: &Answer) -> Option<TokenSeal> {
+    Some(TokenSeal {
+        output_digest: answer.outputDigest,
+        prompt_hash: answer.promptHash,
+        prompt_tokens: answer.promptTokens,
+        output_tokens: answer.outputTokens,
+        class: NumericClass(answer.numericClass),
+        end_reason: EndReason::try_from(answer.endReason).ok()?,
+        salt: answer.salt,
+    })
 }

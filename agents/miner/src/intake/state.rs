@@ -1,70 +1,89 @@
 //! What a block teaches a miner. No IO.
 
-use assay_chain::{ChainEvent, ProtocolEvent};
-use assay_types::{Lane, NodeId, Nonce, SessionId, TaskId};
+use assay_types::{NodeId, TaskId};
 
-use crate::answers::{ChainTask, Fate};
+use crate::tasks::{Standing, Taken};
 
-/// One thing to store.
-#[derive(Clone, Debug, PartialEq)]
+/// `PartEvent` of the contract.
+const CLAIMED: u8 = 0;
+const TOOK_OVER: u8 = 1;
+const DECLINED: u8 = 2;
+const SILENT: u8 = 3;
+
+/// One thing that became of this node's tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lesson {
-    /// A task was given to this node.
-    Given(ChainTask),
-    /// Something became of a task of this node.
-    Fate {
-        /// The task.
-        task: TaskId,
-        /// What.
-        fate: Fate,
-    },
+    /// Something to count, by its name.
+    Count(&'static str),
+    /// The chain took a task back.
+    HandedBack(TaskId),
+    /// The chain has a precommitment or an answer of this node.
+    Answered(TaskId),
 }
 
-/// The lessons of a block for `node`, in the order in which to store them.
-pub(crate) fn lessons(event: &ChainEvent, node: NodeId) -> Vec<Lesson> {
-    match event {
-        ChainEvent::Committed(block) => {
-            block.events.iter().filter_map(|event| learn(&event.body, node)).collect()
+/// What this node has earned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Earnings {
+    /// Minor units.
+    pub sum: u128,
+    /// Tasks.
+    pub count: u64,
+}
+
+impl Earnings {
+    /// Takes a block in, or back. False if it changed nothing.
+    pub(crate) fn add(&mut self, taken: &Taken) -> bool {
+        let before = *self;
+        for change in &taken.changes {
+            if let Some(old) = change.before.as_ref().and_then(|task| task.earned) {
+                *self =
+                    Self { sum: self.sum.saturating_sub(old), count: self.count.saturating_sub(1) };
+            }
+            if let Some(new) = change.now.as_ref().and_then(|task| task.earned) {
+                *self =
+                    Self { sum: self.sum.saturating_add(new), count: self.count.saturating_add(1) };
+            }
         }
-        // Newest first: a task that was committed and settled in it ends up as answered.
-        ChainEvent::Reverted(block) => {
-            block.events.iter().rev().filter_map(|event| unlearn(&event.body, node)).collect()
-        }
+        *self != before
     }
 }
 
-fn learn(event: &ProtocolEvent, node: NodeId) -> Option<Lesson> {
-    let (task, owner, fate) = match event {
-        ProtocolEvent::TaskSubmitted(given) if given.nodeId == node.0 => {
-            return Some(Lesson::Given(ChainTask {
-                task: TaskId(given.taskId),
-                session: SessionId(given.sessionId),
-                lane: Lane(given.lane),
-                nonce: Nonce(given.nonce),
-                request_digest: given.requestDigest,
-                max_prompt: given.maxPrompt,
-                max_output: given.maxOutput,
-                deadline_s: given.deadline,
-            }));
-        }
-        ProtocolEvent::TaskCommitted(event) => {
-            let fate = Fate::Committed { settle_at_s: event.settleAt.to::<u64>(), fee: event.fee };
-            (event.taskId, event.nodeId, fate)
-        }
-        ProtocolEvent::TaskSettled(event) => {
-            (event.taskId, event.nodeId, Fate::Settled { earned: event.minerShare })
-        }
-        ProtocolEvent::TaskRefunded(event) => (event.taskId, event.nodeId, Fate::Refunded),
-        _ => return None,
-    };
-    (owner == node.0).then_some(Lesson::Fate { task: TaskId(task), fate })
+/// How far an answer is: steps are counted when they are reached.
+fn steps(standing: Option<Standing>) -> (bool, bool) {
+    match standing {
+        Some(Standing::Promised | Standing::Opening) => (true, false),
+        Some(Standing::Answered | Standing::Committed) => (true, true),
+        _ => (false, false),
+    }
 }
 
-fn unlearn(event: &ProtocolEvent, node: NodeId) -> Option<Lesson> {
-    let (task, owner, fate) = match event {
-        ProtocolEvent::TaskCommitted(event) => (event.taskId, event.nodeId, Fate::Answered),
-        ProtocolEvent::TaskSettled(event) => (event.taskId, event.nodeId, Fate::Unsettled),
-        ProtocolEvent::TaskRefunded(event) => (event.taskId, event.nodeId, Fate::Answered),
-        _ => return None,
-    };
-    (owner == node.0).then_some(Lesson::Fate { task: TaskId(task), fate })
+/// The lessons of a block for `node`.
+pub(crate) fn lessons(taken: &Taken, node: NodeId) -> Vec<Lesson> {
+    let mut lessons: Vec<Lesson> = taken
+        .parts
+        .iter()
+        .map(|(task, what)| match *what {
+            CLAIMED => Lesson::Count("claimed"),
+            TOOK_OVER => Lesson::Count("took_over"),
+            DECLINED => Lesson::HandedBack(*task),
+            SILENT => Lesson::Count("silent"),
+            _ => Lesson::Count("unrevealed"),
+        })
+        .collect();
+    for change in &taken.changes {
+        let standing =
+            |task: &Option<crate::tasks::ChainTask>| task.as_ref().map(|t| t.standing(node));
+        let (before, now) = (steps(standing(&change.before)), steps(standing(&change.now)));
+        let single = change.now.as_ref().is_some_and(|task| task.record.task.parts.len() == 1);
+        if !before.0 && now.0 {
+            lessons.push(Lesson::Answered(change.task));
+            if !single {
+                lessons.push(Lesson::Count("precommitted"));
+            }
+        }
+        if !before.1 && now.1 {
+            lessons.push(Lesson::Count(if single { "committed" } else { "opened" }));
+        }
+    }
+    lessons
 }

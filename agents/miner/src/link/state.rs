@@ -337,7 +337,7 @@ mod tests {
             let nonce = B256::ZERO;
             state().on_frame(FromRouter::Challenge { version, chain_id, queue, router, nonce })
         };
-        closes(&other(|version, _, _| *version += 1), "link version 3,");
+        closes(&other(|version, _, _| *version += 1), "link version 4,");
         closes(&other(|_, chain, _| *chain = 1), "on chain 1,");
         closes(&other(|_, _, queue| *queue = Address::ZERO), "SessionQueue 0x0000");
     }
@@ -346,7 +346,7 @@ mod tests {
     fn an_unknown_version_is_named_whatever_else_its_challenge_says() {
         let mut unknown = state();
         closes(&unknown.on_text(r#"{"type":"challenge","version":7,"new":1}"#), "link version 7,");
-        closes(&state().on_text(r#"{"type":"challenge","version":2}"#), "no frame");
+        closes(&state().on_text(r#"{"type":"challenge","version":3}"#), "no frame");
     }
 
     #[test]

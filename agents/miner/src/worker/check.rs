@@ -1,13 +1,18 @@
 //! Whether a task may be served: everything that the contract would refuse, found before any work.
 
 use assay_engine::EngineError;
+use assay_protocol::{TaskState, money::fee_up, order::order};
 use assay_types::{
-    Address, B256, Bytes, Lane, MAX_OUTPUT_LIMIT, RequestBlock, SessionId, TaskId, TaskRequest,
-    link::Offer, sha256,
+    Address, B256, Bytes, Dispatch, Lane, MAX_OUTPUT_LIMIT, NodeId, Nonce, RequestBlock, SessionId,
+    Signed, TaskId, TaskRequest, link::Offer, sha256,
 };
 
 use super::Tools;
-use crate::{answers::ChainTask, ledger::LedgerError};
+use crate::{
+    answers::{BeginError, Beginning, SignedReceipt},
+    ledger::{Admission, LedgerError},
+    tasks::{ChainTask, Standing},
+};
 
 /// Seconds between the last token and the deadline that the commit needs to get on chain: two blocks
 /// of a chain of two seconds, and its pin.
@@ -27,9 +32,15 @@ pub(crate) struct Refusal {
 pub(crate) struct Terms {
     pub task: TaskId,
     pub session: SessionId,
+    pub lane: Lane,
+    /// Beacon round whose value seeds it.
+    pub seed_round: u64,
     pub request_digest: B256,
     pub max_prompt: u32,
     pub max_output: u32,
+    /// How many answers are wanted.
+    pub redundancy: u8,
+    /// Unix seconds; the last in which this node's answer, or its precommitment, is taken.
     pub deadline_s: u64,
 }
 
@@ -51,146 +62,279 @@ impl From<LedgerError> for Refusal {
     }
 }
 
+impl From<BeginError> for Refusal {
+    fn from(error: BeginError) -> Self {
+        let code = match error {
+            BeginError::Spent | BeginError::Different => "bad_request",
+            BeginError::GivenUp => "given_up",
+            BeginError::NoFunds { .. } => "no_funds",
+            BeginError::Database(_) => "internal",
+        };
+        refuse(code, error.to_string())
+    }
+}
+
 impl Terms {
     pub(crate) fn of_request(task: TaskId, request: &TaskRequest) -> Self {
         Self {
             task,
             session: SessionId(request.sessionId),
+            lane: Lane(request.lane),
+            seed_round: request.seedRound,
             request_digest: request.requestDigest,
             max_prompt: request.maxPrompt,
             max_output: request.maxOutput,
+            redundancy: request.redundancy,
             deadline_s: request.deadline,
         }
     }
 
     pub(crate) fn of_chain(given: &ChainTask) -> Self {
+        let task = &given.record.task;
         Self {
             task: given.task,
-            session: given.session,
+            session: SessionId(task.sessionId),
+            lane: Lane(task.lane),
+            seed_round: task.seedRound,
             request_digest: given.request_digest,
-            max_prompt: given.max_prompt,
-            max_output: given.max_output,
-            deadline_s: given.deadline_s,
+            max_prompt: task.maxPrompt,
+            max_output: task.maxOutput,
+            redundancy: u8::try_from(task.parts.len()).unwrap_or(u8::MAX),
+            deadline_s: given.record.until_s,
+        }
+    }
+
+    fn beginning(&self, money: Option<(u128, u128)>, now_s: u64) -> Beginning {
+        Beginning {
+            task: self.task,
+            request_digest: self.request_digest,
+            session: self.session,
+            lane: self.lane,
+            money,
+            deadline_s: self.deadline_s,
+            now_s,
         }
     }
 }
 
-/// Whether the holder of the lane signed exactly this request for this node, and is the router that offers
-/// it. A request that passes is genuine: what it leads to is its holder's doing.
-pub(crate) async fn genuine(tools: &Tools, offer: &Offer, router: Address) -> Result<(), Refusal> {
+/// Whether the holder of the lane signed exactly this request, and is the router that offers it. A request that passes
+/// is genuine: what it leads to is its holder's doing. Returns what decides whether it is taken.
+pub(crate) async fn genuine(
+    tools: &Tools,
+    offer: &Offer,
+    router: Address,
+) -> Result<Admission, Refusal> {
     let request = &offer.request;
-    if request.nodeId != tools.node.0 {
-        return Err(refuse(
-            "not_reserved",
-            format!("the request is for node {}, this is node {}", request.nodeId, tools.node),
-        ));
-    }
     let ledger = &tools.ledger;
     let signer = request
         .signer(ledger.chain_id(), ledger.queue(), &offer.signature)
         .map_err(|error| refuse("bad_signature", error.to_string()))?;
     let (session, lane) = (SessionId(request.sessionId), Lane(request.lane));
-    match tools.sessions.holder(session, lane).await? {
-        Some(holder) if holder == signer && holder == router => Ok(()),
-        Some(holder) if holder == signer => Err(refuse(
-            "wrong_router",
-            format!(
-                "router {router} offers a request of {holder}, who holds lane {lane} of session {session}: only the holder may offer it"
-            ),
-        )),
-        Some(holder) => Err(refuse(
+    let admission = ledger.admission(session, lane, request.seedRound).await?;
+    let Some((admission, holder)) =
+        admission.and_then(|found| Some((found.clone(), found.holder?)))
+    else {
+        let chain = ledger.chain_id();
+        return Err(refuse(
+            "unknown_session",
+            format!("session {session} or its lane {lane} does not exist on chain {chain}"),
+        ));
+    };
+    if holder != signer {
+        return Err(refuse(
             "bad_signature",
             format!(
                 "{signer} signed, but lane {lane} of session {session} is held by {holder}: sign with that key, for this chain and queue"
             ),
-        )),
-        None => Err(refuse(
-            "unknown_session",
-            format!(
-                "session {session} or its lane {lane} does not exist on chain {}",
-                ledger.chain_id()
-            ),
-        )),
+        ));
     }
+    if holder != router {
+        return Err(refuse(
+            "wrong_router",
+            format!(
+                "router {router} offers a request of {holder}, who holds lane {lane} of session {session}: only the holder may offer it"
+            ),
+        ));
+    }
+    Ok(admission)
 }
 
-/// Session, node, model, seed, price and deadline. Returns the session's seed.
-async fn terms(tools: &Tools, terms: &Terms, fee_cap: Option<u128>) -> Result<B256, Refusal> {
-    let session = terms.session;
-    let Some((view, seed)) = tools.sessions.get(session).await? else {
-        let chain = tools.ledger.chain_id();
-        return Err(refuse(
-            "unknown_session",
-            format!("session {session} does not exist on chain {chain}"),
-        ));
-    };
-    if !view.nodes.contains(&tools.node) {
-        let node = tools.node;
-        return Err(refuse(
-            "not_reserved",
-            format!("session {session} has not reserved node {node}"),
-        ));
-    }
-    if view.model_id != tools.engine.info().model_id {
-        return Err(refuse(
-            "wrong_model",
-            format!(
-                "session {session} pays for model {}, not for the one of this node",
-                view.model_id
-            ),
-        ));
-    }
-    if !view.takes_tasks || seed.is_zero() {
+/// Whether the queue would take the request now. Returns what it may hold at most.
+fn admit(request: &TaskRequest, admission: &Admission, now_s: u64) -> Result<u128, Refusal> {
+    let bad = |message: String| Err(refuse("bad_request", message));
+    let session = request.sessionId;
+    if !admission.takes_tasks || admission.seed_round == 0 {
         return Err(refuse(
             "unknown_session",
             format!(
-                "session {session} takes no tasks now: wait until it is active and has its seed"
+                "session {session} takes no tasks of reservation {} now: wait until it is active, and name its current or previous reservation",
+                request.seedRound
             ),
         ));
     }
-    let fee = u128::from(terms.max_prompt)
-        .saturating_mul(view.price_in)
-        .saturating_add(u128::from(terms.max_output).saturating_mul(view.price_out));
-    if fee_cap.is_some_and(|cap| cap < fee) {
-        return Err(refuse(
-            "bad_request",
-            format!(
-                "the request may cost {fee}, above its feeCap: raise feeCap or ask for fewer tokens"
-            ),
+    if request.dispatch != Dispatch::Push as u8
+        || request.seedRound == 0
+        || request.callbackGas != 0
+    {
+        return bad(
+            "an offer is pushed, names its reservation and has no callback: submit others on chain"
+                .into(),
+        );
+    }
+    if request.attempts == 0 || request.attempts > admission.max_attempts {
+        return bad(format!(
+            "attempts is {}, set 1 to {}",
+            request.attempts, admission.max_attempts
         ));
     }
-    if fee < view.min_fee {
-        return Err(refuse(
-            "bad_request",
-            format!(
-                "the request may cost {fee} at most, below the smallest fee of {}: allow more tokens",
-                view.min_fee
-            ),
+    let nodes = admission.nodes.len();
+    if request.redundancy == 0 || usize::from(request.redundancy) > nodes {
+        return bad(format!("redundancy is {}, set 1 to {nodes}", request.redundancy));
+    }
+    let (prompt, output) = (request.maxPrompt, request.maxOutput);
+    let fee = fee_up(prompt, output, admission.price_in, admission.price_out);
+    if request.feeCap.to::<u128>() < fee {
+        return bad(format!(
+            "an answer may cost {fee}, above the feeCap: raise feeCap or ask for fewer tokens"
         ));
     }
-    deadline(tools, terms.deadline_s, view.max_deadline_s)?;
-    Ok(seed)
+    if fee < admission.min_fee {
+        let least = admission.min_fee;
+        return bad(format!(
+            "an answer may cost {fee} at most, below the smallest fee of {least}: allow more tokens"
+        ));
+    }
+    deadline(request, admission, now_s)?;
+    Ok(fee.saturating_mul(u128::from(request.redundancy)))
 }
 
 /// Near enough to be taken, far enough to be met.
-fn deadline(tools: &Tools, deadline_s: u64, max_ahead_s: u64) -> Result<(), Refusal> {
-    let now = tools.clock.now_s();
-    if deadline_s > now.saturating_add(max_ahead_s) {
+fn deadline(request: &TaskRequest, admission: &Admission, now_s: u64) -> Result<(), Refusal> {
+    let mut latest = now_s.saturating_add(admission.max_deadline_s);
+    if admission.ends_at_s != 0 {
+        let attempts = u64::from(request.attempts.saturating_sub(1));
+        let tail = attempts.saturating_mul(admission.attempt_time_s) + admission.reveal_time_s;
+        latest = latest.min(admission.ends_at_s.saturating_sub(tail));
+    }
+    let deadline_s = request.deadline;
+    if deadline_s > latest {
         return Err(refuse(
             "bad_request",
             format!(
-                "the deadline {} is more than {} s ahead, it is {now} now: sign an earlier one",
-                deadline_s, max_ahead_s
+                "the deadline {deadline_s} is after {latest}, it is {now_s} now: sign an earlier one"
             ),
         ));
     }
-    if deadline_s < now.saturating_add(COMMIT_MARGIN_S + MIN_WORK_S) {
+    in_time(deadline_s, now_s)
+}
+
+/// Whether there is time for an answer.
+fn in_time(deadline_s: u64, now_s: u64) -> Result<(), Refusal> {
+    if deadline_s < now_s.saturating_add(COMMIT_MARGIN_S + MIN_WORK_S) {
         return Err(refuse(
             "expired",
-            format!("the deadline {} is too near, it is {now} now: sign a later one", deadline_s),
+            format!("the deadline {deadline_s} is too near, it is {now_s} now: sign a later one"),
         ));
     }
     Ok(())
+}
+
+/// Whether what ends then can still be begun.
+pub(crate) fn has_time(until_s: u64, now_s: u64) -> bool {
+    in_time(until_s, now_s).is_ok()
+}
+
+/// Whether the queue will give the request to this node.
+fn is_for(request: &TaskRequest, nodes: &[NodeId], seed: B256, node: NodeId) -> bool {
+    let named = Some(NodeId(request.nodeId)).filter(|named| named.0 != 0);
+    let order = order(nodes, named, seed, Lane(request.lane), Nonce(request.nonce));
+    let known = named.is_none_or(|named| nodes.contains(&named));
+    known && order.iter().take(usize::from(request.redundancy)).any(|index| nodes[*index] == node)
+}
+
+/// Everything about an offer but its block; then it is begun. Returns the session's seed, and the newest receipt that an
+/// earlier life of this node signed.
+pub(crate) async fn accept(
+    tools: &Tools,
+    terms: &Terms,
+    request: &TaskRequest,
+    admission: &Admission,
+) -> Result<(B256, Option<SignedReceipt>), Refusal> {
+    let now_s = tools.clock.now_s();
+    let hold = admit(request, admission, now_s)?;
+    model(tools, terms.session, admission.model_id)?;
+    let (seed, status, funds) = tokio::try_join!(
+        tools.seeds.get(terms.seed_round),
+        tools.ledger.status(terms.task),
+        tools.ledger.funds(terms.session, terms.lane),
+    )?;
+    if seed.is_zero() {
+        return Err(refuse(
+            "unknown_session",
+            format!("reservation {} has no seed yet: offer the task again later", terms.seed_round),
+        ));
+    }
+    let on_chain = match tools.answers.chain_task(terms.task).map_err(internal)? {
+        Some(known) => Some(known.standing(tools.node) == Standing::Due),
+        None if status.state == TaskState::None => None,
+        // It was submitted a moment ago.
+        None => Some(status.state == TaskState::Assigned),
+    };
+    if on_chain == Some(false) {
+        return Err(refuse("bad_request", "the task is on chain and not for this node to answer"));
+    }
+    if on_chain.is_none() && !is_for(request, &admission.nodes, seed, tools.node) {
+        return Err(refuse(
+            "not_reserved",
+            format!("the queue would give the request to other nodes than {}", tools.node),
+        ));
+    }
+    if on_chain.is_none() && request.nonce >= funds.nonce_limit {
+        let limit = funds.nonce_limit;
+        return Err(refuse(
+            "bad_request",
+            format!("the nonce {} is not below {limit}", request.nonce),
+        ));
+    }
+    // What is on chain is held there.
+    let money = on_chain.is_none().then_some((funds.free, hold));
+    let begun = tools.answers.begin(&terms.beginning(money, now_s))?;
+    Ok((seed, begun))
+}
+
+/// The same of a task of the chain: the queue has checked it. Waits for its seed.
+pub(crate) async fn accept_given(
+    tools: &Tools,
+    terms: &Terms,
+) -> Result<(B256, Option<SignedReceipt>), Refusal> {
+    let now_s = tools.clock.now_s();
+    let begun = tools.answers.begin(&terms.beginning(None, now_s))?;
+    if terms.request_digest.is_zero() {
+        return Err(refuse(
+            "unknown_request",
+            "the task was submitted before this node's database began",
+        ));
+    }
+    in_time(terms.deadline_s, now_s)?;
+    let session = terms.session;
+    let found = tools.ledger.model_of(session).await?;
+    let found = found.ok_or_else(|| refuse("unknown_session", format!("no session {session}")))?;
+    model(tools, session, found)?;
+    Ok((tools.seeds.wait(terms.seed_round).await, begun))
+}
+
+fn internal(error: impl std::fmt::Display) -> Refusal {
+    refuse("internal", error.to_string())
+}
+
+fn model(tools: &Tools, session: SessionId, wanted: assay_types::ModelId) -> Result<(), Refusal> {
+    if wanted == tools.engine.info().model_id {
+        return Ok(());
+    }
+    Err(refuse(
+        "wrong_model",
+        format!("session {session} pays for model {wanted}, not for the one of this node"),
+    ))
 }
 
 /// Digest, form and bounds of the request block.
@@ -248,14 +392,13 @@ pub(crate) fn refusal_of(error: &EngineError) -> Refusal {
     refuse(code, error.to_string())
 }
 
-/// Everything about a genuine task.
+/// Everything about the block of a task that was begun.
 pub(crate) async fn check(
     tools: &Tools,
     wanted: &Terms,
     bytes: &Bytes,
-    fee_cap: Option<u128>,
+    beacon: B256,
 ) -> Result<Checked, Refusal> {
-    let beacon = terms(tools, wanted, fee_cap).await?;
     let block = block(wanted, bytes)?;
     let prompt_ids = prompt(tools, &block).await?;
     Ok(Checked { block, prompt_ids, beacon })

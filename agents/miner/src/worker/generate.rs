@@ -6,7 +6,7 @@ use alloy::signers::SignerSync;
 use assay_engine::{GenerateEvent, GenerateRequest};
 use assay_store::StoreError;
 use assay_types::{
-    B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, StreamHash, TaskId,
+    B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, Signed, StreamHash, TaskId,
     link::{RECEIPT_EVERY_TOKENS, StreamReceipt},
     prompt_hash, seed_g,
 };
@@ -17,6 +17,7 @@ use super::{
     check::{Checked, Refusal, refuse},
     outlet::{Outlet, Receipt},
 };
+use crate::answers::SignedReceipt;
 
 /// Pause before the store is tried again; it doubles up to the longest.
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(200);
@@ -33,12 +34,81 @@ pub(crate) struct Made {
     pub prompt_hash: B256,
 }
 
-/// Runs the model and streams.
+/// What is generated goes to the outlet; in another life of the task, only once it has repeated what the earlier one
+/// signed for.
+struct Tape<'a> {
+    tools: &'a Tools,
+    task: TaskId,
+    outlet: &'a Outlet,
+    signed: Option<SignedReceipt>,
+    /// Tokens that are held back, with the stream hash after each.
+    held: Vec<(u32, String, B256)>,
+    ids: Vec<u32>,
+    text: String,
+    stream: StreamHash,
+}
+
+impl<'a> Tape<'a> {
+    fn new(
+        tools: &'a Tools,
+        task: TaskId,
+        outlet: &'a Outlet,
+        signed: Option<SignedReceipt>,
+    ) -> Self {
+        let stream = StreamHash::new(task);
+        Self { tools, task, outlet, signed, held: vec![], ids: vec![], text: String::new(), stream }
+    }
+
+    fn push(&mut self, id: u32, piece: &str) -> Result<(), Refusal> {
+        self.ids.push(id);
+        self.stream.push(id);
+        self.text.push_str(piece);
+        self.tools.stats.token();
+        self.held.push((id, piece.to_owned(), self.stream.value()));
+        match self.signed {
+            Some((seq, _)) if self.ids.len() < seq as usize => return Ok(()),
+            Some((seq, hash)) if self.ids.len() == seq as usize && hash != self.stream.value() => {
+                return Err(differs());
+            }
+            _ => self.signed = None,
+        }
+        let first = self.ids.len() - self.held.len();
+        for (count, (id, piece, hash)) in (first + 1..).zip(std::mem::take(&mut self.held)) {
+            self.outlet.token(id, &piece);
+            if count.is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
+                self.outlet.receipt(receipt(self.tools, self.task, count, hash)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream has ended: the last receipt covers all of it.
+    fn end(&self) -> Result<(), Refusal> {
+        if self.signed.is_some() {
+            return Err(differs());
+        }
+        let count = self.ids.len();
+        if !count.is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
+            self.outlet.receipt(receipt(self.tools, self.task, count, self.stream.value())?);
+        }
+        Ok(())
+    }
+}
+
+fn differs() -> Refusal {
+    refuse(
+        "engine_internal",
+        "the engine did not repeat what an earlier life of the node has signed: offer the task to another node",
+    )
+}
+
+/// Runs the model and streams. `signed` is the newest receipt of an earlier life.
 pub(crate) async fn generate(
     tools: &Tools,
     task: TaskId,
     checked: Checked,
     outlet: &Outlet,
+    signed: Option<SignedReceipt>,
 ) -> Result<Made, Refusal> {
     let prompt_hash = prompt_hash(&checked.prompt_ids);
     let seed = seed_g(&SeedInput {
@@ -67,33 +137,29 @@ pub(crate) async fn generate(
     };
     let start = tokio::time::timeout(tools.stall_timeout, tools.engine.generate(request));
     let mut events = start.await.map_err(|_| stalled())?.map_err(failed)?;
-    let (mut ids, mut text) = (Vec::new(), String::new());
-    let mut stream = StreamHash::new(task);
+    let mut tape = Tape::new(tools, task, outlet, signed);
     loop {
         let event = tokio::time::timeout(tools.stall_timeout, events.next());
         match event.await.map_err(|_| stalled())?.transpose().map_err(failed)? {
             Some(GenerateEvent::Token { id, text: piece }) => {
-                if ids.len() >= max_output as usize {
+                if tape.ids.len() >= max_output as usize {
                     return Err(refuse(
                         "engine_internal",
                         "the engine made more tokens than asked for",
                     ));
                 }
-                ids.push(id);
-                stream.push(id);
-                text.push_str(&piece);
-                tools.stats.token();
-                outlet.token(id, &piece);
-                if ids.len().is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
-                    outlet.receipt(receipt(tools, task, ids.len(), stream.value())?);
-                }
+                tape.push(id, &piece)?;
             }
-            Some(GenerateEvent::Done { end_reason }) if !ids.is_empty() => {
-                let stream_hash = stream.value();
-                if !ids.len().is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
-                    outlet.receipt(receipt(tools, task, ids.len(), stream_hash)?);
-                }
-                return Ok(Made { ids, text, end_reason, stream_hash, prompt_hash });
+            Some(GenerateEvent::Done { end_reason }) if !tape.ids.is_empty() => {
+                tape.end()?;
+                let Tape { ids, text, stream, .. } = tape;
+                return Ok(Made {
+                    ids,
+                    text,
+                    end_reason,
+                    stream_hash: stream.value(),
+                    prompt_hash,
+                });
             }
             Some(GenerateEvent::Done { .. }) => {
                 return Err(refuse("engine_internal", "the engine ended without a token"));
@@ -105,7 +171,7 @@ pub(crate) async fn generate(
     }
 }
 
-/// Signs for the tokens so far.
+/// Signs for the tokens so far, and remembers that before.
 fn receipt(
     tools: &Tools,
     task: TaskId,
@@ -113,6 +179,10 @@ fn receipt(
     stream_hash: B256,
 ) -> Result<Receipt, Refusal> {
     let seq = u32::try_from(count).unwrap_or(u32::MAX);
+    tools
+        .answers
+        .note_receipt(task, (seq, stream_hash))
+        .map_err(|error| refuse("internal", error.to_string()))?;
     let hash = StreamReceipt::new(task, tools.node, seq, stream_hash)
         .signing_hash(tools.ledger.chain_id(), tools.ledger.queue());
     let signature = tools
@@ -123,11 +193,16 @@ fn receipt(
 }
 
 /// Pins the result block and returns its digest. Tries until the task's job is stopped by its deadline.
-pub(crate) async fn pin(tools: &Tools, task: TaskId, made: &Made) -> Result<B256, Refusal> {
+pub(crate) async fn pin(
+    tools: &Tools,
+    task: TaskId,
+    made: &Made,
+    salt: B256,
+) -> Result<B256, Refusal> {
     let block = ResultBlock {
         end_reason: made.end_reason,
         ids: made.ids.clone(),
-        salt: B256::new(rand::random()),
+        salt,
         stream_hash: made.stream_hash,
         text: made.text.clone(),
         version: BLOCK_VERSION,

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_types::{
-    Address, B256, Bytes, Signature, TaskId,
+    Address, B256, Bytes, Signature, TaskId, TokenSeal,
     link::{FromMiner, RECEIPT_EVERY_TOKENS},
 };
 use tokio::sync::Notify;
@@ -46,7 +46,10 @@ struct Inner {
     ends: Vec<usize>,
     /// By `seq`.
     receipts: Vec<Receipt>,
+    /// Of an answer to a redundant task.
+    precommit: Option<FromMiner>,
     end: Option<FromMiner>,
+    opening: Option<FromMiner>,
     said: Said,
 }
 
@@ -56,7 +59,9 @@ struct Said {
     accept: bool,
     tokens: usize,
     receipts: usize,
+    precommit: bool,
     end: bool,
+    opening: bool,
 }
 
 impl Outlet {
@@ -127,7 +132,7 @@ impl Outlet {
             0 => 0,
             _ => inner.receipts.partition_point(|receipt| receipt.seq < seq),
         };
-        inner.hand_to(link, Said { accept: true, tokens, receipts, end: false });
+        inner.hand_to(link, Said { accept: true, tokens, receipts, ..Said::default() });
         self.announce(inner);
         true
     }
@@ -183,7 +188,21 @@ impl Outlet {
         self.announce(inner);
     }
 
-    /// The last frame: `Done`, `Decline` or `Error`.
+    /// The node's word for its answer, before the end.
+    pub(crate) fn precommit(&self, commitment: B256, signature: Signature) {
+        let mut inner = self.lock();
+        inner.precommit = Some(FromMiner::Precommit { task: self.task, commitment, signature });
+        self.announce(inner);
+    }
+
+    /// What the precommitment was made of: the chain has those of all nodes.
+    pub(crate) fn opening(&self, seal: TokenSeal, proof_seal: B256) {
+        let mut inner = self.lock();
+        inner.opening = Some(FromMiner::Opening { task: self.task, seal, proof_seal });
+        self.announce(inner);
+    }
+
+    /// The last frame of the stream: `Done`, `Decline` or `Error`.
     pub(crate) fn end(&self, frame: FromMiner) {
         let mut inner = self.lock();
         if inner.end.is_none() {
@@ -253,15 +272,26 @@ impl Inner {
         {
             return Some(frame);
         }
-        if self.said.end {
+        if !self.said.precommit
+            && let Some(precommit) = self.precommit.clone()
+        {
+            self.said.precommit = true;
+            return Some(precommit);
+        }
+        if !self.said.end {
+            let end = self.end.clone()?;
+            self.said.end = true;
+            return match end {
+                FromMiner::Done { .. } if !self.stream => Some(FromMiner::Sealed { task }),
+                end => Some(end),
+            };
+        }
+        if self.said.opening {
             return None;
         }
-        let end = self.end.clone()?;
-        self.said.end = true;
-        match end {
-            FromMiner::Done { .. } if !self.stream => Some(FromMiner::Sealed { task }),
-            end => Some(end),
-        }
+        let opening = self.opening.clone()?;
+        self.said.opening = true;
+        Some(opening)
     }
 
     /// A due receipt, or tokens up to where the next one is due.

@@ -63,8 +63,7 @@ impl Outlets {
     /// # Errors
     /// If the node does not have the task, or never made those tokens.
     pub(crate) fn resume(&self, task: TaskId, link: LinkRef, seq: u32) -> Result<(), NotResumed> {
-        let outlet = self.lock().by_task.get(&task).cloned();
-        let Some(outlet) = outlet.filter(|outlet| outlet.belongs_to(link.router)) else {
+        let Some(outlet) = self.get(task).filter(|outlet| outlet.belongs_to(link.router)) else {
             return Err((
                 "unknown_task",
                 "this node does not have the task: it was restarted, or the task ended long ago",
@@ -74,6 +73,11 @@ impl Outlets {
             return Ok(());
         }
         Err(("bad_seq", "this node has not streamed so many tokens: resume from those that came"))
+    }
+
+    /// The outlet of a task that runs, or ended not long ago.
+    pub(crate) fn get(&self, task: TaskId) -> Option<Outlet> {
+        self.lock().by_task.get(&task).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {

@@ -18,9 +18,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LinkRef, Outlets, Tools,
     check::{Terms, genuine},
+    claim::{Claim, claim},
     job::{Outcome, Source, serve},
     outlet::Outlet,
     state::{Action, Input, JobId, State},
+};
+use crate::{
+    committer,
+    tasks::{ChainTask, Standing},
 };
 
 /// How often deadlines of waiting tasks are looked at.
@@ -38,7 +43,8 @@ struct Job {
     deadline_s: u64,
     outlet: Outlet,
     abort: AbortHandle,
-    cancelled: bool,
+    /// Code and message, if it was stopped.
+    ending: Option<(&'static str, &'static str)>,
 }
 
 /// The service; its parts come from the wiring.
@@ -48,6 +54,9 @@ pub(crate) struct Worker {
     pub inputs: mpsc::Receiver<Input>,
     /// Where links find what their routers come back for.
     pub outlets: Outlets,
+    /// Cancelled when the database knows what the chain knew when the miner started: until then, a task could be
+    /// begun that was answered in a life that the database has forgotten.
+    pub caught_up: CancellationToken,
     /// Cancelled when no answer can come any more.
     pub done: CancellationToken,
 }
@@ -58,6 +67,7 @@ struct Jobs {
     by_tokio: HashMap<Id, Job>,
     /// Offers of tasks that run or are declined, being checked.
     aside: JoinSet<()>,
+    claims: JoinSet<(Box<ChainTask>, Claim)>,
 }
 
 impl Worker {
@@ -70,17 +80,27 @@ impl Worker {
         // However this ends, nobody waits for more answers.
         let _done = self.done.clone().drop_guard();
         let mut state = State::new(self.capacity);
-        let mut jobs =
-            Jobs { set: JoinSet::new(), by_tokio: HashMap::new(), aside: JoinSet::new() };
-        for given in self.tools.answers.waiting()? {
-            state.on(Input::Given(given), false);
+        let mut jobs = Jobs {
+            set: JoinSet::new(),
+            by_tokio: HashMap::new(),
+            aside: JoinSet::new(),
+            claims: JoinSet::new(),
+        };
+        tokio::select! {
+            () = self.caught_up.cancelled() => {}
+            () = drain.cancelled() => return Ok(()),
+        }
+        for task in self.tools.answers.open_tasks()? {
+            let standing = task.standing(self.tools.node);
+            let input = Input::Chain { task: task.task, now: Some(Box::new(task)), standing };
+            self.take(input, &mut state)?;
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut draining, mut until) = (false, None::<Instant>);
         loop {
             if let Some(until) = until
-                && (state.running() == 0 || Instant::now() >= until)
+                && (state.busy() == 0 || Instant::now() >= until)
             {
                 self.give_up(&mut jobs);
                 return Ok(());
@@ -101,6 +121,13 @@ impl Worker {
                     vec![]
                 }
                 Some(_) = jobs.aside.join_next() => vec![],
+                Some(claimed) = jobs.claims.join_next() => {
+                    if let Ok((queued, claim)) = claimed {
+                        let (keep, now_s) = (claim == Claim::Later, self.tools.clock.now_s());
+                        state.claim_ended(&queued, keep, now_s);
+                    }
+                    vec![]
+                }
                 Some(input) = self.inputs.recv() => self.take(input, &mut state)?,
                 _ = tick.tick() => vec![],
             };
@@ -113,9 +140,17 @@ impl Worker {
     }
 
     fn take(&self, input: Input, state: &mut State) -> Result<Vec<Action>, DatabaseError> {
+        let answers = &self.tools.answers;
         let spent = match &input {
-            Input::Offer { task, .. } => self.tools.answers.is_spent(*task)?,
-            Input::Given(given) => self.tools.answers.is_spent(given.task)?,
+            Input::Offer { task, .. } => answers.is_spent(*task)?,
+            Input::Chain { now: Some(given), standing: Standing::Due, .. } => {
+                let spent = answers.is_spent(given.task)?;
+                if spent && !answers.is_answered(given.task)? {
+                    self.hand_back(given);
+                }
+                spent
+            }
+            Input::Chain { task, .. } => answers.is_spent(*task)?,
             Input::Cancel { .. } => false,
         };
         let cancel = match &input {
@@ -129,6 +164,13 @@ impl Worker {
         Ok(actions)
     }
 
+    /// The chain gave this node a task that it does not serve: the next node shall not have to wait.
+    fn hand_back(&self, given: &ChainTask) {
+        let (task, until_s) = (given.task, given.record.until_s);
+        // The committer has ended only if the miner stops; then the next start hands it back.
+        let _ = self.tools.committer.send(committer::Input::Decline { task, until_s });
+    }
+
     fn act(&self, action: Action, jobs: &mut Jobs) -> Result<(), DatabaseError> {
         match action {
             Action::StartOffer { job, task, link, offer } => {
@@ -136,10 +178,14 @@ impl Worker {
                 self.start(job, terms, Source::Offer(offer), Some(link), jobs);
             }
             Action::StartGiven { job, given } => {
-                let terms = Terms::of_chain(&given);
-                // A task that ends this process must not be there at the next start.
-                self.drop_task(given.task, given.deadline_s)?;
-                self.start(job, terms, Source::Chain, None, jobs);
+                self.start(job, Terms::of_chain(&given), Source::Chain, None, jobs);
+            }
+            Action::Claim { queued } => {
+                let tools = self.tools.clone();
+                jobs.claims.spawn(async move {
+                    let ended = claim(&tools, &queued).await;
+                    (queued, ended)
+                });
             }
             Action::Attach { job, task, link, offer } => {
                 if jobs.aside.len() >= MAX_ASIDE {
@@ -161,7 +207,7 @@ impl Worker {
                 let running = jobs.by_tokio.values_mut().find(|running| running.id == job);
                 match running.filter(|running| running.outlet.belongs_to(link.router)) {
                     Some(running) => {
-                        running.cancelled = true;
+                        running.ending = Some(("cancelled", "stopped as its router asked"));
                         running.outlet.mute(link);
                         running.abort.abort();
                     }
@@ -171,10 +217,19 @@ impl Worker {
                     }
                 }
             }
+            Action::Stop { job } => {
+                let running = jobs.by_tokio.values_mut().find(|running| running.id == job);
+                if let Some(running) = running
+                    && !self.tools.answers.is_answered(running.task)?
+                {
+                    running.ending = Some(("moved", "the chain gave the task to another node"));
+                    running.abort.abort();
+                }
+            }
             Action::Drop { given } => {
                 tracing::warn!(task = %given.task, "a task of the chain found no free place before its deadline");
                 self.tools.stats.declined("busy");
-                self.drop_task(given.task, given.deadline_s)?;
+                self.drop_task(given.task, "busy", given.record.until_s)?;
             }
         }
         Ok(())
@@ -194,7 +249,7 @@ impl Worker {
         let outlet = self.outlets.open(task, terms.request_digest, link, stream);
         let (tools, frames) = (self.tools.clone(), outlet.clone());
         let abort = jobs.set.spawn(async move { serve(&tools, terms, source, frames).await });
-        let job = Job { id, task, deadline_s, outlet, abort, cancelled: false };
+        let job = Job { id, task, deadline_s, outlet, abort, ending: None };
         jobs.by_tokio.insert(job.abort.id(), job);
     }
 
@@ -216,9 +271,10 @@ impl Worker {
         let Some(job) = jobs.by_tokio.remove(&id) else { return Ok(()) };
         state.ended(job.task, job.id);
         self.outlets.retire(&job.outlet);
-        match outcome {
-            Some(Outcome::Answered | Outcome::Forged) => return Ok(()),
-            Some(Outcome::GivenUp) => {}
+        let code = match outcome {
+            Some(Outcome::Answered) => return Ok(()),
+            Some(Outcome::Untouched) => return self.look_again(job.task, state),
+            Some(Outcome::GivenUp(code)) => code,
             // Stopped after its answer was stored: it stands, but nobody need wait for its end.
             None if self.tools.answers.is_answered(job.task)? => {
                 let message = "stopped with its answer stored, which is committed".to_owned();
@@ -226,10 +282,23 @@ impl Worker {
                 job.outlet.end(FromMiner::Error { task, code, message });
                 return Ok(());
             }
-            None if job.cancelled => self.fail(&job, "cancelled", "stopped as its router asked"),
-            None => self.fail(&job, "internal", "the node failed; offer the task to another one"),
+            None => {
+                let crashed = ("internal", "the node failed; offer the task to another one");
+                let (code, message) = job.ending.unwrap_or(crashed);
+                self.fail(&job, code, message);
+                code
+            }
+        };
+        self.drop_task(job.task, code, job.deadline_s)
+    }
+
+    /// The chain may have given the task to this node while its offer was refused.
+    fn look_again(&self, task: TaskId, state: &mut State) -> Result<(), DatabaseError> {
+        if let Some(given) = self.tools.answers.chain_task(task)? {
+            let standing = given.standing(self.tools.node);
+            self.take(Input::Chain { task, now: Some(Box::new(given)), standing }, state)?;
         }
-        self.drop_task(job.task, job.deadline_s)
+        Ok(())
     }
 
     fn fail(&self, job: &Job, code: &'static str, message: &str) {
@@ -251,8 +320,15 @@ impl Worker {
         link.send(FromMiner::Decline { task, code: code.into(), message: message.into() });
     }
 
-    fn drop_task(&self, task: TaskId, deadline_s: u64) -> Result<(), DatabaseError> {
-        self.tools.answers.drop_task(task, deadline_s, self.tools.clock.now_s())
+    fn drop_task(&self, task: TaskId, code: &str, deadline_s: u64) -> Result<(), DatabaseError> {
+        let answers = &self.tools.answers;
+        answers.drop_task(task, code, (deadline_s, self.tools.clock.now_s()))?;
+        if let Some(given) = answers.chain_task(task)?
+            && given.standing(self.tools.node) == Standing::Due
+        {
+            self.hand_back(&given);
+        }
+        Ok(())
     }
 
     /// A router has another offer of a task that runs.
@@ -269,8 +345,8 @@ impl Worker {
             let digest = outlet.request_digest();
             let same = offer.request.requestDigest == digest && sha256(&offer.block) == digest;
             let refusal = match genuine(&tools, &offer, link.router).await {
-                Ok(()) if same => None,
-                Ok(()) => {
+                Ok(_) if same => None,
+                Ok(_) => {
                     Some(("bad_request", "another request of this nonce is being served".into()))
                 }
                 Err(refusal) => Some((refusal.code, refusal.message)),
@@ -302,8 +378,9 @@ impl Worker {
             let Offer { request, signature, stream, .. } = *offer;
             let deadline_s = request.deadline;
             let offer = Offer { request, signature, block: assay_types::Bytes::new(), stream };
+            let times = (deadline_s, tools.clock.now_s());
             if genuine(&tools, &offer, router).await.is_ok()
-                && let Err(error) = tools.answers.drop_task(task, deadline_s, tools.clock.now_s())
+                && let Err(error) = tools.answers.drop_task(task, "busy", times)
             {
                 tracing::error!(%task, %error, "a declined task could not be remembered");
             }

@@ -1,23 +1,27 @@
 //! What to do with each offer and event: capacity, duplicates, order. No IO, no clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use assay_types::{TaskId, link::Offer};
+use assay_types::{Dispatch, TaskId, link::Offer};
 
-use super::LinkRef;
-use crate::answers::ChainTask;
+use super::{LinkRef, check::has_time};
+use crate::tasks::{ChainTask, Standing};
 
-/// Tasks of the chain that wait in memory for a free place; more wait in the database until a restart
-/// or their deadline. Far above what a node of eight places can do before a deadline.
+/// Tasks of the chain that wait in memory for a free place, and again for being claimed; more wait in the database until a
+/// restart or their deadline. Far above what a node of eight places can do before a deadline.
 const MAX_WAITING: usize = 1024;
+/// The contract's bound of open claims.
+const MAX_CLAIMS: usize = 2;
+/// Seconds until a session's queue is looked at again after a claim that did not get through.
+const CLAIM_PAUSE_S: u64 = 2;
 
 /// What the worker learns.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A router offers a task.
     Offer { task: TaskId, link: LinkRef, offer: Box<Offer> },
-    /// The chain gave this node a task.
-    Given(ChainTask),
+    /// The chain has changed a task; `None` if its submission was reverted.
+    Chain { task: TaskId, now: Option<Box<ChainTask>>, standing: Standing },
     /// A router's client is gone.
     Cancel { task: TaskId, link: LinkRef },
 }
@@ -32,7 +36,9 @@ pub(crate) enum Action {
     /// Check the offer and serve it.
     StartOffer { job: JobId, task: TaskId, link: LinkRef, offer: Box<Offer> },
     /// Fetch the request and serve it.
-    StartGiven { job: JobId, given: ChainTask },
+    StartGiven { job: JobId, given: Box<ChainTask> },
+    /// Claim the task.
+    Claim { queued: Box<ChainTask> },
     /// The same task runs: if the offer is genuine, let this router listen.
     Attach { job: JobId, task: TaskId, link: LinkRef, offer: Box<Offer> },
     /// Say no, and if the offer is genuine do not serve it later either.
@@ -45,8 +51,10 @@ pub(crate) enum Action {
     },
     /// Stop the job, if it is this router's: its client is gone.
     Cancel { job: JobId, task: TaskId, link: LinkRef },
-    /// Do not serve the task any more.
-    Drop { given: ChainTask },
+    /// Stop the job, unless it has its answer: the task is not this node's to answer any more.
+    Stop { job: JobId },
+    /// Do not serve the task any more: there is no time left.
+    Drop { given: Box<ChainTask> },
 }
 
 /// The worker's knowledge.
@@ -55,7 +63,14 @@ pub(crate) struct State {
     capacity: usize,
     running: HashMap<TaskId, JobId>,
     /// By deadline.
-    waiting: BTreeMap<(u64, TaskId), ChainTask>,
+    waiting: BTreeMap<(u64, TaskId), Box<ChainTask>>,
+    /// Of the queues of its sessions, by session and ticket.
+    queued: BTreeMap<(u64, u64), Box<ChainTask>>,
+    claiming: HashSet<TaskId>,
+    /// Claimed, and not answered.
+    claimed: HashSet<TaskId>,
+    /// When queues are looked at again (unix seconds), by session.
+    paused: HashMap<u64, u64>,
     next_job: u64,
     draining: bool,
 }
@@ -66,6 +81,10 @@ impl State {
             capacity: usize::from(capacity),
             running: HashMap::new(),
             waiting: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            claiming: HashSet::new(),
+            claimed: HashSet::new(),
+            paused: HashMap::new(),
             next_job: 0,
             draining: false,
         }
@@ -75,25 +94,62 @@ impl State {
         self.running.len()
     }
 
+    /// Jobs and claims in progress.
+    pub(crate) fn busy(&self) -> usize {
+        self.running.len() + self.claiming.len()
+    }
+
     /// Nothing new from now on.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
         self.waiting.clear();
+        self.queued.clear();
     }
 
     /// `spent` says whether the database knows an end of the input's task.
     pub(crate) fn on(&mut self, input: Input, spent: bool) -> Vec<Action> {
         match input {
             Input::Offer { task, link, offer } => self.offer(task, link, offer, spent),
-            Input::Given(given) => {
-                let known = spent || self.running.contains_key(&given.task) || self.draining;
-                if !known && self.waiting.len() < MAX_WAITING {
-                    self.waiting.insert((given.deadline_s, given.task), given);
+            Input::Chain { task, now, standing } => self.chain(task, now, (standing, spent)),
+            Input::Cancel { task, link } => match self.running.get(&task) {
+                Some(job) => vec![Action::Cancel { job: *job, task, link }],
+                None => vec![],
+            },
+        }
+    }
+
+    fn chain(
+        &mut self,
+        task: TaskId,
+        now: Option<Box<ChainTask>>,
+        (standing, spent): (Standing, bool),
+    ) -> Vec<Action> {
+        self.waiting.retain(|(_, waiting), _| *waiting != task);
+        self.queued.retain(|_, queued| queued.task != task);
+        self.claimed.remove(&task);
+        // Its submission was reverted: it may come back, and an answer of it is not lost.
+        let Some(now) = now else { return vec![] };
+        let open = !spent && !self.draining;
+        match standing {
+            Standing::Due => {
+                if now.record.task.dispatch == Dispatch::Pull as u8 && !spent {
+                    self.claimed.insert(task);
+                }
+                let wanted = open && !self.running.contains_key(&task);
+                if wanted && self.waiting.len() < MAX_WAITING {
+                    self.waiting.insert((now.record.until_s, task), now);
                 }
                 vec![]
             }
-            Input::Cancel { task, link } => match self.running.get(&task) {
-                Some(job) => vec![Action::Cancel { job: *job, task, link }],
+            Standing::Queued => {
+                if open && self.queued.len() < MAX_WAITING {
+                    let place = (now.record.task.sessionId, now.record.task.ticket);
+                    self.queued.insert(place, now);
+                }
+                vec![]
+            }
+            _ => match self.running.get(&task) {
+                Some(job) => vec![Action::Stop { job: *job }],
                 None => vec![],
             },
         }
@@ -116,7 +172,7 @@ impl State {
             ))
         } else if self.draining {
             Some(("busy", "the node is stopping: offer the task to another node"))
-        } else if self.running.len() >= self.capacity {
+        } else if self.busy() >= self.capacity {
             Some(("busy", "all places of the node are taken: offer it to another node, or later"))
         } else {
             None
@@ -129,25 +185,58 @@ impl State {
         vec![Action::StartOffer { job, task, link, offer }]
     }
 
-    /// Starts what waits, as far as there are places. `now_s` is the chain's time.
+    /// Starts what waits, and claims, as far as there are places. `now_s` is the chain's time.
     pub(crate) fn fill(&mut self, now_s: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        while let Some(entry) = self.waiting.first_entry() {
-            if entry.key().0 <= now_s {
-                actions.push(Action::Drop { given: entry.remove() });
-                continue;
-            }
-            if self.running.len() >= self.capacity {
-                break;
-            }
-            let given = entry.remove();
-            if self.running.contains_key(&given.task) {
-                continue;
-            }
+        // By deadline: what comes too late stands first, and is dropped in good time to be handed back.
+        while let Some(entry) = self.waiting.first_entry()
+            && !has_time(entry.key().0, now_s)
+        {
+            actions.push(Action::Drop { given: entry.remove() });
+        }
+        while self.busy() < self.capacity
+            && let Some((_, given)) = self.waiting.pop_first()
+        {
             let job = self.start(given.task);
             actions.push(Action::StartGiven { job, given });
         }
+        while let Some(queued) = self.next_claim(now_s) {
+            self.claiming.insert(queued.task);
+            actions.push(Action::Claim { queued });
+        }
         actions
+    }
+
+    /// The head of a queue that may be claimed now.
+    fn next_claim(&self, now_s: u64) -> Option<Box<ChainTask>> {
+        let claims = self.claiming.union(&self.claimed).count();
+        if self.draining || claims >= MAX_CLAIMS || self.busy() >= self.capacity {
+            return None;
+        }
+        let mut seen = None;
+        self.queued
+            .iter()
+            .filter(|((session, _), queued)| {
+                // The first of each queue alone: it must leave before the next can be claimed.
+                let first = seen.replace(*session) != Some(*session);
+                let paused = self.paused.get(session).is_some_and(|from| now_s < *from);
+                let under_way = self.claiming.contains(&queued.task);
+                first && !paused && !under_way && has_time(queued.record.until_s, now_s)
+            })
+            .map(|(_, queued)| queued.clone())
+            .next()
+    }
+
+    /// A claim is over; `keep` says whether it may be tried again.
+    pub(crate) fn claim_ended(&mut self, queued: &ChainTask, keep: bool, now_s: u64) {
+        self.claiming.remove(&queued.task);
+        let session = queued.record.task.sessionId;
+        self.paused.retain(|_, from| now_s < *from);
+        if keep {
+            self.paused.insert(session, now_s.saturating_add(CLAIM_PAUSE_S));
+        } else {
+            self.queued.remove(&(session, queued.record.task.ticket));
+        }
     }
 
     /// The job has ended; false if it is not known.
@@ -155,6 +244,7 @@ impl State {
         let ours = self.running.get(&task).is_some_and(|running| *running == job);
         if ours {
             self.running.remove(&task);
+            self.claimed.remove(&task);
         }
         ours
     }
@@ -168,137 +258,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use assay_types::{
-        Address, B256, Bytes, Lane, Nonce, SessionId, Signature, TaskRequest, link::FromMiner,
-    };
-    use tokio::sync::mpsc;
-    use tokio_util::sync::CancellationToken;
-
-    use super::*;
-
-    fn task(byte: u8) -> TaskId {
-        TaskId(B256::repeat_byte(byte))
-    }
-
-    fn link() -> LinkRef {
-        let (frames, _) = mpsc::channel::<FromMiner>(1);
-        LinkRef::new(Address::ZERO, frames, CancellationToken::new())
-    }
-
-    fn offer(byte: u8) -> Input {
-        let request = TaskRequest {
-            sessionId: 1,
-            lane: 1,
-            nonce: u64::from(byte),
-            requestDigest: B256::ZERO,
-            maxPrompt: 1,
-            maxOutput: 1,
-            feeCap: 1,
-            deadline: 100,
-            nodeId: 1,
-        };
-        let signature = Signature::test_signature();
-        let offer = Box::new(Offer { request, signature, block: Bytes::new(), stream: true });
-        Input::Offer { task: task(byte), link: link(), offer }
-    }
-
-    fn given(byte: u8, deadline_s: u64) -> Input {
-        Input::Given(ChainTask {
-            task: task(byte),
-            session: SessionId(1),
-            lane: Lane(0),
-            nonce: Nonce(u64::from(byte)),
-            request_digest: B256::ZERO,
-            max_prompt: 1,
-            max_output: 1,
-            deadline_s,
-        })
-    }
-
-    fn started(actions: &[Action]) -> Vec<TaskId> {
-        actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::StartOffer { task, .. } => Some(*task),
-                Action::StartGiven { given, .. } => Some(given.task),
-                _ => None,
-            })
-            .collect()
-    }
-
-    fn code(actions: &[Action]) -> Option<&'static str> {
-        match actions {
-            [Action::Decline { code, .. }] => Some(code),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn no_more_than_capacity_runs_at_once() {
-        let mut state = State::new(2);
-        assert_eq!(started(&state.on(offer(1), false)), [task(1)]);
-        assert_eq!(started(&state.on(offer(2), false)), [task(2)]);
-        assert_eq!(code(&state.on(offer(3), false)), Some("busy"));
-        assert!(state.ended(task(1), JobId(0)));
-        assert!(!state.ended(task(1), JobId(0)));
-        assert_eq!(started(&state.on(offer(3), false)), [task(3)]);
-    }
-
-    #[test]
-    fn a_task_by_both_ways_runs_once() {
-        let mut state = State::new(2);
-        state.on(offer(1), false);
-        state.on(given(1, 100), false);
-        assert!(state.fill(0).is_empty());
-
-        state.on(given(2, 100), false);
-        assert_eq!(started(&state.fill(0)), [task(2)]);
-        assert!(matches!(state.on(offer(2), false)[..], [Action::Attach { job: JobId(1), .. }]));
-
-        // Waits for a place, then its offer takes it.
-        state.on(given(3, 100), false);
-        assert!(state.fill(0).is_empty());
-        state.ended(task(1), JobId(0));
-        assert_eq!(started(&state.on(offer(3), false)), [task(3)]);
-        assert!(state.fill(0).is_empty());
-    }
-
-    #[test]
-    fn the_chains_tasks_wait_for_places_by_deadline() {
-        let mut state = State::new(1);
-        for (byte, deadline) in [(1, 300), (2, 200), (3, 100), (4, 50)] {
-            state.on(given(byte, deadline), false);
-        }
-        let actions = state.fill(60);
-        assert!(matches!(&actions[0], Action::Drop { given } if given.task == task(4)));
-        assert_eq!(started(&actions), [task(3)]);
-        assert!(state.fill(60).is_empty());
-        state.ended(task(3), JobId(0));
-        assert_eq!(started(&state.fill(60)), [task(2)]);
-    }
-
-    #[test]
-    fn what_has_an_end_never_runs_again_and_a_draining_node_takes_nothing() {
-        let mut state = State::new(2);
-        assert_eq!(code(&state.on(offer(1), true)), Some("bad_request"));
-        state.on(given(1, 100), true);
-        assert!(state.fill(0).is_empty());
-        state.on(given(2, 100), false);
-        state.drain();
-        state.on(given(3, 100), false);
-        assert!(state.fill(0).is_empty());
-        assert_eq!(code(&state.on(offer(4), false)), Some("busy"));
-    }
-
-    #[test]
-    fn a_cancel_meets_its_task_alone() {
-        let mut state = State::new(2);
-        state.on(offer(1), false);
-        state.on(offer(2), false);
-        let cancel = |byte| Input::Cancel { task: task(byte), link: link() };
-        assert!(matches!(state.on(cancel(2), false)[..], [Action::Cancel { job: JobId(1), .. }]));
-        assert!(state.on(cancel(9), false).is_empty());
-        assert_eq!(state.running(), 2);
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,9 +1,9 @@
 //! From the stored answer to its pay: races, restarts, reorganisations, settlements.
 
 use assay_chain::ProtocolEvent;
-use assay_miner::TaskStatus;
+use assay_protocol::{TaskRecord, TaskState};
 use assay_types::{
-    TaskId, U256,
+    TaskId,
     link::{FromRouter, Offer},
 };
 
@@ -18,10 +18,7 @@ async fn served(world: &World, link: &mut RouterLink, nonce: u64) -> TaskId {
     let offer = world.offer(nonce, "work");
     link.send(boxed(&offer)).await;
     link.task(task_of(&offer)).await.output_digest();
-    until("its commit", || {
-        matches!(world.chain.task_status(task_of(&offer)), TaskStatus::Committed { .. })
-    })
-    .await;
+    until("its commit", || world.chain.state_of(task_of(&offer)) == TaskState::Committed).await;
     task_of(&offer)
 }
 
@@ -31,11 +28,11 @@ async fn what_is_due_is_settled_once_and_earns() {
     let miner = world.start();
     let mut link = world.link().await;
     let mut tasks = vec![served(&world, &mut link, 0).await, served(&world, &mut link, 1).await];
-    until("both commits are counted", || miner.status().commits == 2).await;
+    until("both commits are counted", || count(&miner, "committed") == 2).await;
     assert!(!world.chain.sent().iter().any(|sent| matches!(sent, Sent::Settle(_))));
     world.chain.mine(60, vec![]).await;
     until("both are settled", || miner.status().settled == 2).await;
-    assert_eq!(miner.status().earned, U256::from(160));
+    assert_eq!(miner.status().earned, 160);
     let settled: Vec<_> = world
         .chain
         .sent()
@@ -58,9 +55,8 @@ async fn a_task_that_somebody_else_settled_is_done() {
     let miner = world.start();
     let mut link = world.link().await;
     let task = served(&world, &mut link, 0).await;
-    until("the commit is counted", || miner.status().commits == 1).await;
-    world.chain.set_task(task, TaskStatus::Settled);
-    world.chain.mine(60, vec![settled_event(task)]).await;
+    until("the commit is counted", || count(&miner, "committed") == 1).await;
+    world.chain.settle(task).await;
     until("it is paid", || miner.status().settled == 1).await;
     served(&world, &mut link, 1).await;
     assert!(!world.chain.sent().iter().any(|sent| matches!(sent, Sent::Settle(_))));
@@ -73,7 +69,7 @@ async fn a_task_that_was_submitted_by_its_router_is_committed_only() {
     let miner = world.start();
     let mut link = world.link().await;
     let offer = world.offer(0, "submitted");
-    world.chain.set_task(task_of(&offer), TaskStatus::Assigned);
+    world.chain.mine(1, vec![world.chain.submit(&offer.request)]).await;
     link.send(boxed(&offer)).await;
     until("a commit", || !world.chain.sent().is_empty()).await;
     assert!(matches!(world.chain.sent()[0], Sent::Commit(..)));
@@ -87,16 +83,27 @@ async fn whoever_is_faster_the_answer_gets_on_chain_once() {
     let mut link = world.link().await;
     // Its submission lands while we carry it.
     let offer = world.offer(0, "race");
-    world.chain.race(task_of(&offer), TaskStatus::Assigned);
+    let (task, event) = world.chain.submitted(&offer.request);
+    let record = TaskRecord::submitted(&event);
+    world.chain.race(move |tasks| drop(tasks.insert(task, record)));
     link.send(boxed(&offer)).await;
+    until("a refused carry", || world.chain.keys().len() == 1).await;
+    world.chain.mine(3, vec![ProtocolEvent::TaskSubmitted(event)]).await;
     until("a commit", || !world.chain.sent().is_empty()).await;
     assert!(matches!(world.chain.sent()[0], Sent::Commit(..)));
     assert_eq!(world.chain.keys().len(), 2);
     // Its submission is reverted while we commit.
     let offer = world.offer(1, "race");
-    world.chain.set_task(task_of(&offer), TaskStatus::Assigned);
-    world.chain.race(task_of(&offer), TaskStatus::None);
+    let task = task_of(&offer);
+    let event = world.chain.submit(&offer.request);
     link.send(boxed(&offer)).await;
+    link.task(task).await.output_digest();
+    world.chain.refuse(false);
+    world.chain.refuse(false);
+    let block = world.chain.mine(1, vec![event]).await;
+    until("two refused commits", || world.chain.keys().len() == 4).await;
+    world.chain.revert(block).await;
+    world.chain.mine(3, vec![]).await;
     until("a carry", || world.chain.sent().len() == 2).await;
     assert!(matches!(world.chain.sent()[1], Sent::Carry(..)));
     // A send that fails is tried again under another key.
@@ -104,7 +111,7 @@ async fn whoever_is_faster_the_answer_gets_on_chain_once() {
     let offer = world.offer(2, "again");
     link.send(boxed(&offer)).await;
     until("a carry", || world.chain.sent().len() == 3).await;
-    assert_eq!(world.chain.keys().len(), 6);
+    assert_eq!(world.chain.keys().len(), 7);
     miner.stop().await.unwrap();
 }
 
@@ -133,7 +140,7 @@ async fn an_answer_survives_a_crash_and_is_committed_once() {
     until("a commit", || !world.chain.sent().is_empty()).await;
     let Sent::Carry(task, commit) = world.chain.sent().remove(0) else { panic!("no carry") };
     assert_eq!((task, commit.outputDigest), (task_of(&offer), digest));
-    until("the event", || miner.status().commits == 1).await;
+    until("the event", || count(&miner, "committed") == 1).await;
     miner.stop().await.unwrap();
 
     // A third life has nothing to commit, and settles.
@@ -174,14 +181,13 @@ async fn a_commit_that_is_reverted_with_its_block_is_sent_again() {
     let world = World::new().await;
     let miner = world.start();
     let mut link = world.link().await;
-    let task = served(&world, &mut link, 0).await;
-    until("the commit is counted", || miner.status().commits == 1).await;
+    served(&world, &mut link, 0).await;
+    until("the commit is counted", || count(&miner, "committed") == 1).await;
     let block = world.chain.last_block();
-    assert!(matches!(block.events[0].body, ProtocolEvent::TaskCommitted(_)));
-    world.chain.set_task(task, TaskStatus::None);
+    assert!(matches!(block.events[1].body, ProtocolEvent::TaskCommitted(_)));
     world.chain.revert(block).await;
     world.chain.mine(3, vec![]).await;
-    until("it is committed again", || miner.status().commits == 2).await;
+    until("it is committed again", || count(&miner, "committed") == 2).await;
     assert_eq!(world.chain.keys().len(), 2);
     miner.stop().await.unwrap();
 }

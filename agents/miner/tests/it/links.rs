@@ -2,7 +2,7 @@
 
 use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use assay_types::{
-    B256, Signature, TaskId,
+    B256, Signature, Signed, TaskId,
     link::{FromMiner, FromRouter, LINK_VERSION, MAX_FRAME_BYTES},
 };
 

@@ -1,6 +1,7 @@
 //! The miner against routers, a chain and a store that the tests own, and on the embedded chain.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod chain;
 mod committing;
 mod links;
 mod onchain;

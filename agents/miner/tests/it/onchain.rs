@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use alloy::{
     network::EthereumWallet,
-    primitives::{B256, U256, aliases::U96},
+    primitives::{
+        B256, U256,
+        aliases::{U80, U96},
+    },
     providers::{DynProvider, Provider, ProviderBuilder},
     signers::{SignerSync, local::PrivateKeySigner},
 };
@@ -16,16 +19,19 @@ use assay_chain::Chain;
 use assay_devnet::{Devnet, DevnetConfig};
 use assay_engine::{EchoEngine, EchoOptions, Engine};
 use assay_miner::{MinerConfig, MinerDeps, MinerError, MinerHandle, start};
+use assay_protocol::{TaskState, money::fee_up};
 use assay_store::ContentStore;
 use assay_types::{
-    Address, BLOCK_VERSION, Prompt, RequestBlock, ResultBlock, Sampling, TaskId, TaskRequest,
+    Address, BLOCK_VERSION, ModelId, Prompt, RequestBlock, ResultBlock, Sampling, Signed, TaskId,
+    TaskRequest,
 };
 
 use crate::world::{MemStore, until};
 
 const ETHER: u128 = 1_000_000_000_000_000_000;
-const PRICE_IN: u64 = 10_000_000_000_000;
-const PRICE_OUT: u64 = 20_000_000_000_000;
+/// Minor units for a million tokens.
+const PRICE_IN: u128 = 10 * COR;
+const PRICE_OUT: u128 = 20 * COR;
 
 struct Net {
     devnet: Devnet,
@@ -36,6 +42,16 @@ struct Net {
     engine: Arc<EchoEngine>,
     store: Arc<MemStore>,
     folder: tempfile::TempDir,
+}
+
+fn registration(model: ModelId) -> ModelRegistry::ModelRegistration {
+    let (price_in, price_out) = (U80::from(PRICE_IN), U80::from(PRICE_OUT));
+    ModelRegistry::ModelRegistration {
+        modelId: model.0,
+        manifestDigest: B256::repeat_byte(1),
+        floors: vec![ModelRegistry::Floor { asset: 0, priceIn: price_in, priceOut: price_out }],
+        ..Default::default()
+    }
 }
 
 impl Net {
@@ -67,9 +83,7 @@ impl Net {
             folder: tempfile::tempdir().unwrap(),
         };
         let models = ModelRegistry::new(net.deployment.models, &net.provider);
-        let floors = (U96::from(PRICE_IN), U96::from(PRICE_OUT));
-        let id = net.engine.info().model_id.0;
-        let call = models.register(id, B256::repeat_byte(1), floors.0, floors.1, 0);
+        let call = models.register(registration(net.engine.info().model_id));
         net.mined(call.from(net.admin.address()).send().await).await;
         net.give(net.client.address(), 1000).await;
         net
@@ -93,8 +107,8 @@ impl Net {
         self.mined(call.from(self.admin.address()).send().await).await;
     }
 
-    fn config(&self) -> MinerConfig {
-        let data = self.folder.path().join("miner");
+    fn config(&self, operator: Address) -> MinerConfig {
+        let data = self.folder.path().join(operator.to_string());
         MinerConfig { capacity: 2, data, ..MinerConfig::default() }
     }
 
@@ -112,11 +126,11 @@ impl Net {
             engine: self.engine.clone(),
             model_id: self.engine.info().model_id,
         };
-        start(self.config(), deps).await
+        start(self.config(operator.address()), deps).await
     }
 
-    /// A session of the client, active and with its seed; lane 1 is the client's too.
-    async fn session(&self) -> u64 {
+    /// A session of the client with so many nodes, active and with its seed; lane 1 is the client's too.
+    async fn session(&self, nodes: u8) -> u64 {
         let from = self.client.address();
         let token = CorToken::new(self.deployment.token, &self.provider);
         let call = token.approve(self.deployment.payment, U256::MAX);
@@ -124,32 +138,34 @@ impl Net {
         let sessions = Session::new(self.deployment.sessions, &self.provider);
         let terms = Session::OpenTerms {
             modelId: self.engine.info().model_id.0,
-            minNodes: 1,
-            maxNodes: 1,
-            maxPriceIn: U96::MAX,
-            maxPriceOut: U96::MAX,
-            deposit: 100 * COR,
-            lanes: vec![Session::LaneTerms { holder: from, allotment: 50 * COR }],
+            minNodes: nodes,
+            maxNodes: nodes,
+            maxPriceIn: U80::MAX,
+            maxPriceOut: U80::MAX,
+            deposit: U96::from(100 * COR),
+            lanes: vec![Session::LaneTerms { holder: from, allotment: U96::from(50 * COR) }],
+            ..Default::default()
         };
         self.mined(sessions.open(terms).from(from).send().await).await;
         let id = sessions.sessionCount().call().await.unwrap();
         let info = sessions.sessionOf(id).call().await.unwrap();
-        self.capture(info.drawRound).await;
+        self.reveal(info.drawRound).await;
         self.mined(sessions.activate(id).from(from).send().await).await;
         let info = sessions.sessionOf(id).call().await.unwrap();
-        self.capture(info.seedRound).await;
-        assert_ne!(sessions.seedOf(id).call().await.unwrap(), B256::ZERO);
+        assert_eq!(info.current.nodes.len(), usize::from(nodes));
+        self.reveal(info.current.seedRound).await;
         id
     }
 
     /// The value of a beacon round, once its block is there.
-    async fn capture(&self, round: u64) {
+    async fn reveal(&self, round: u64) {
         let beacon = RandomBeacon::new(self.deployment.beacon, &self.provider);
         while self.provider.get_block_number().await.unwrap() <= round {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let call = beacon.capture(round);
+        let call = beacon.reveal(round, alloy::primitives::Bytes::new());
         self.mined(call.from(self.admin.address()).send().await).await;
+        assert_ne!(beacon.valueOf(round).call().await.unwrap(), B256::ZERO);
     }
 
     /// A request of the client for `text`, its block and its price's bound.
@@ -171,6 +187,7 @@ impl Net {
         };
         let (bytes, digest) = block.encode().unwrap();
         let head = self.provider.get_block_by_number(Default::default()).await.unwrap().unwrap();
+        let sessions = Session::new(self.deployment.sessions, &self.provider);
         let request = TaskRequest {
             sessionId: session,
             lane,
@@ -178,29 +195,33 @@ impl Net {
             requestDigest: digest,
             maxPrompt: 100,
             maxOutput: 100,
-            feeCap: COR,
+            feeCap: U96::from(COR),
             deadline: head.header.timestamp + 60,
             nodeId: node,
+            seedRound: sessions.sessionOf(session).call().await.unwrap().current.seedRound,
+            redundancy: 1,
+            attempts: 1,
+            ..TaskRequest::default()
         };
         (request, bytes)
     }
 
     async fn task_state(&self, task: TaskId) -> u8 {
         let queue = SessionQueue::new(self.deployment.queue, &self.provider);
-        queue.taskOf(task.0).call().await.unwrap().state
+        queue.statusOf(task.0).call().await.unwrap().state
     }
 
     /// Waits until the miner has earned from `count` tasks; returns the answer of `task`.
     async fn settled(&self, miner: &MinerHandle, count: u64, task: TaskId) {
         until("the task is settled", || miner.status().settled == count).await;
-        assert_eq!(self.task_state(task).await, 3);
+        assert_eq!(self.task_state(task).await, TaskState::Settled as u8);
     }
 
     async fn check_conservation(&self) {
         let payment = SessionPayment::new(self.deployment.payment, &self.provider);
         let token = CorToken::new(self.deployment.token, &self.provider);
         let held = token.balanceOf(self.deployment.payment).call().await.unwrap();
-        assert_eq!(payment.totalAccounts().call().await.unwrap(), held);
+        assert_eq!(payment.totalAccounts(0).call().await.unwrap(), held);
     }
 }
 
@@ -214,13 +235,15 @@ async fn a_node_registers_serves_both_ways_and_is_paid() {
     let pool = NodePool::new(net.deployment.nodes, &net.provider);
     let stored = pool.nodeOf(node.0).call().await.unwrap();
     assert_eq!((stored.owner, stored.operator), (owner.address(), operator.address()));
-    assert_eq!((stored.capacity, stored.payout), (2, owner.address()));
+    assert_eq!((stored.payout, stored.dedicatedTo), (owner.address(), Address::ZERO));
+    let (_, capacities): (Vec<u32>, Vec<u8>) = pool.offersOf(node.0).call().await.unwrap().into();
+    assert_eq!(capacities, [2]);
     let payment = SessionPayment::new(net.deployment.payment, &net.provider);
     assert_eq!(payment.stakeOf(node.0).call().await.unwrap(), U256::from(200 * COR));
 
     // Its slots count in draws a second after the registration.
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    let session = net.session().await;
+    let session = net.session(1).await;
 
     // By transaction, in lane 0: the miner finds it as an event.
     let (request, bytes) = net.request(session, 0, node.0, "by transaction").await;
@@ -243,23 +266,23 @@ async fn a_node_registers_serves_both_ways_and_is_paid() {
     // What the events say, what the miner counts and what the contract owes are the same.
     let filter = queue.TaskCommitted_filter().from_block(0).query().await.unwrap();
     assert_eq!(filter.len(), 2);
-    let mut shares = U256::ZERO;
+    let mut shares = 0;
     for (event, _) in queue.TaskSettled_filter().from_block(0).query().await.unwrap() {
         let parts = event.minerShare + event.routerShare + event.royalty + event.tip + event.burnt;
         assert_eq!(parts, event.fee);
-        shares += U256::from(event.minerShare);
+        shares += event.minerShare.to::<u128>();
     }
     assert_eq!(miner.status().earned, shares);
-    assert!(!shares.is_zero());
-    assert_eq!(payment.balanceOf(owner.address()).call().await.unwrap(), shares);
+    assert!(shares > 0);
+    let credited = payment.balanceOf(owner.address(), 0).call().await.unwrap();
+    assert!(credited >= U256::from(shares), "shares, and tips of settlements");
     for (event, _) in filter {
         let bytes = net.store.get(event.outputDigest).await.unwrap();
         let result = ResultBlock::decode(&bytes).unwrap();
         assert!(result.text.starts_with("by "), "{}", result.text);
         assert_eq!(event.outputTokens as usize, result.ids.len());
-        let fee =
-            u64::from(event.promptTokens) * PRICE_IN + u64::from(event.outputTokens) * PRICE_OUT;
-        assert!(event.fee >= u128::from(fee), "{} below the floor's {fee}", event.fee);
+        let least = fee_up(event.promptTokens, event.outputTokens, PRICE_IN, PRICE_OUT);
+        assert!(event.fee >= U96::from(least), "{} below the floor's {least}", event.fee);
     }
     net.check_conservation().await;
     assert_eq!(miner.status().last_error, None);
@@ -297,12 +320,12 @@ async fn an_offer_is_carried_to_the_chain_with_its_answer() {
         engine: net.engine.clone(),
         model_id: net.engine.info().model_id,
     };
-    let config = MinerConfig { router_urls: vec![router.url()], ..net.config() };
+    let config = MinerConfig { router_urls: vec![router.url()], ..net.config(key.address()) };
     let miner = start(config, deps).await.unwrap();
     router.node = miner.node_id();
     let mut link = router.accept(key.address()).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    let session = net.session().await;
+    let session = net.session(1).await;
     let (request, bytes) = net.request(session, 1, miner.node_id().0, "carried").await;
     let task = request.task_id(net.deployment.queue);
     let hash = request.signing_hash(31337, net.deployment.queue);
@@ -356,15 +379,14 @@ async fn what_stands_in_the_way_is_named() {
             engine: engine.clone(),
             model_id,
         };
-        start(net.config(), deps).await.err().unwrap()
+        start(net.config(other.address()), deps).await.err().unwrap()
     };
     let error = with(net.engine.info().model_id).await;
     assert!(matches!(error, MinerError::WrongEngine { .. }), "{error}");
     let error = with(model_id).await;
     assert!(matches!(error, MinerError::UnknownModel(_)), "{error}");
     let models = ModelRegistry::new(net.deployment.models, &net.provider);
-    let floor = U96::from(PRICE_IN);
-    let call = models.register(model_id.0, B256::repeat_byte(2), floor, floor, 0);
+    let call = models.register(registration(model_id));
     net.mined(call.from(net.admin.address()).send().await).await;
     let error = with(model_id).await;
     assert!(matches!(error, MinerError::NodeMismatch { what: "model", .. }), "{error}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use alloy::signers::local::PrivateKeySigner;
 use assay_engine::EchoOptions;
 use assay_types::{
-    B256, StreamHash, TaskId,
+    B256, Signed, StreamHash, TaskId,
     link::{FromMiner, FromRouter, Offer, StreamReceipt},
 };
 

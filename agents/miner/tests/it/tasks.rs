@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use alloy::primitives::aliases::U96;
+
 use assay_engine::{EchoOptions, Engine, Failure};
 use assay_store::ContentStore;
 use assay_types::{
     B256, CommitScope, EMPTY_ROOT, EndReason, NumericClass, ProofSeal, ResultBlock, Signature,
-    StreamHash, TaskId, commitment,
+    Signed, StreamHash, TaskId, commitment,
     link::{FromMiner, FromRouter, Offer, StreamReceipt},
     prompt_hash,
 };
@@ -105,7 +107,7 @@ async fn every_bad_offer_is_declined_with_its_code() {
         ("expired", world.offer_with(10, "x", |r, _| r.deadline = 0)),
         ("bad_request", world.offer_with(16, "x", |r, _| r.deadline = u64::MAX)),
         ("bad_request", world.offer_with(11, "x", |r, _| r.maxOutput = 513)),
-        ("bad_request", world.offer_with(12, "x", |r, _| r.feeCap = 1)),
+        ("bad_request", world.offer_with(12, "x", |r, _| r.feeCap = U96::from(1))),
         (
             "bad_request",
             world.offer_with(15, "x", |r, b| {
@@ -139,13 +141,13 @@ async fn every_bad_offer_is_declined_with_its_code() {
 #[tokio::test]
 async fn a_session_without_its_seed_is_asked_again_later() {
     let world = World::new().await;
-    world.chain.set_seed(B256::ZERO);
+    world.chain.set_seed(ROUND, B256::ZERO);
     let miner = world.start();
     let mut link = world.link().await;
     let offer = world.offer(0, "x");
     link.send(boxed(&offer)).await;
     assert_eq!(link.task(task_of(&offer)).await.code(), "unknown_session");
-    world.chain.set_seed(B256::repeat_byte(1));
+    world.chain.set_seed(ROUND, B256::repeat_byte(1));
     let offer = world.offer(1, "x");
     link.send(boxed(&offer)).await;
     assert_eq!(link.task(task_of(&offer)).await.text, "x");
@@ -181,8 +183,13 @@ async fn a_full_node_is_busy_and_does_not_serve_what_it_declined() {
     link.send(boxed(&fourth)).await;
     assert_eq!(link.task(task_of(&fourth)).await.text, "fourth");
     link.send(FromRouter::Cancel { task: task_of(&world.offer(1, "hang")) }).await;
-    until("only the fourth answer", || world.chain.sent().len() == 1).await;
     until("all is idle", || miner.status().running == 0).await;
+    // What was declined is handed back at once, and never served.
+    until("both ends", || world.chain.sent().len() == 2).await;
+    let sent = world.chain.sent();
+    assert!(matches!(&sent[0], Sent::Decline(task) if *task == task_of(&third)), "{sent:?}");
+    assert!(matches!(&sent[1], Sent::Carry(task, _) if *task == task_of(&fourth)), "{sent:?}");
+    assert_eq!(miner.status().handed_back.get("busy"), Some(&1));
     assert_eq!(miner.status().served, 1);
     miner.stop().await.unwrap();
 }
@@ -216,12 +223,10 @@ async fn a_cancel_stops_its_task_and_no_other() {
     until("the second commit", || !world.chain.sent().is_empty()).await;
     assert!(matches!(&world.chain.sent()[..], [Sent::Carry(task, _)] if *task == second));
     assert_eq!(miner.status().failed.get("cancelled"), Some(&1));
-    // The chain's copy of the request is not served either.
+    // The chain's copy of the request is not served either, but handed back.
     world.chain.mine(1, vec![world.chain.submit(&one.request)]).await;
-    world.store.put(one.block.0.clone()).await.unwrap();
-    let third = world.offer(2, "x");
-    link.send(boxed(&third)).await;
-    link.task(task_of(&third)).await;
+    until("the task is handed back", || world.chain.sent().len() == 2).await;
+    assert!(matches!(&world.chain.sent()[1], Sent::Decline(task) if *task == first));
     assert_eq!(miner.status().running, 0);
     miner.stop().await.unwrap();
 }
@@ -334,7 +339,6 @@ async fn a_task_by_both_ways_runs_once() {
     world.chain.mine(1, vec![world.chain.submit(&offer.request)]).await;
     while !matches!(link.next().await, FromMiner::Done { .. }) {}
     // Long after.
-    world.chain.mine(1, vec![world.chain.submit(&offer.request)]).await;
     link.send(boxed(&offer)).await;
     assert_eq!(link.task(task_of(&offer)).await.code(), "bad_request");
     until("two commits", || world.chain.sent().len() >= 2).await;

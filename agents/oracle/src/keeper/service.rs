@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::keccak256;
+use alloy::primitives::{B256, Bytes, keccak256};
 use alloy::providers::Provider;
 use alloy::sol_types::SolCall;
+use assay_bindings::SessionQueue::{Answer, Task};
 use assay_bindings::{RandomBeacon, Session, SessionQueue};
 use assay_chain::{Chain, ChainEvent, Database, Intent, Outbox, OutboxError};
 use assay_runtime::{BoxError, Health};
@@ -13,6 +14,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+
+use crate::drand::{Drand, DrandError};
 
 use super::state::{Action, Input, Keeper, Push};
 use super::store;
@@ -35,6 +38,8 @@ pub(crate) struct KeeperService {
     pub chain: Chain,
     pub db: Arc<Database>,
     pub outbox: Outbox,
+    /// Where the deployment's beacon is drand.
+    pub drand: Option<Drand>,
     pub keeper: Keeper,
     pub health: Health,
     pub events: mpsc::Receiver<ChainEvent>,
@@ -150,11 +155,22 @@ impl KeeperService {
     /// Starts what the keeper wants now.
     fn push(&mut self, head: Head, running: &mut JoinSet<Push>) {
         for action in self.keeper.on(Input::Tick { chain_time: head.time() }) {
-            let Action::Push { push, attempt } = action else { continue };
+            let Action::Push { push, attempt, tasks, answer } = action else { continue };
             let (chain, outbox) = (self.chain.clone(), self.outbox.clone());
             let (agent, health) = (Arc::clone(&self.agent), self.health.clone());
+            let drand = self.drand.clone();
             running.spawn(async move {
-                let result = perform(&chain, &outbox, &push, attempt).await;
+                let proof = match (&push, &drand) {
+                    (Push::Reveal(round), Some(drand)) => drand.signature(*round).await,
+                    _ => Ok(Bytes::new()),
+                };
+                let result = match proof {
+                    Ok(proof) => {
+                        let call = Call { push: &push, attempt, tasks, answer, proof };
+                        perform(&chain, &outbox, call).await.map_err(Failure::from)
+                    }
+                    Err(error) => Err(error.into()),
+                };
                 report(&agent, &health, &push, &result);
                 push
             });
@@ -170,58 +186,107 @@ enum Done {
     Nothing,
 }
 
-async fn perform(
-    chain: &Chain,
-    outbox: &Outbox,
-    push: &Push,
+/// A push with what its call brings.
+struct Call<'a> {
+    push: &'a Push,
     attempt: u32,
-) -> Result<Done, OutboxError> {
-    if let Push::Settle(tasks) = push {
+    tasks: Vec<Task>,
+    answer: Option<Answer>,
+    /// Of a round.
+    proof: Bytes,
+}
+
+/// Why a push had no effect.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Drand(#[from] DrandError),
+}
+
+async fn perform(chain: &Chain, outbox: &Outbox, call: Call<'_>) -> Result<Done, OutboxError> {
+    if let Push::Settle(_) = call.push {
         // The contract skips what is settled already, so that an estimate would not refuse.
         let queue = SessionQueue::new(chain.deployment.queue, &chain.provider);
-        let call = queue.settle(tasks.clone());
-        if let Ok(Ok(count)) = tokio::time::timeout(HEAD_TIMEOUT, call.call().into_future()).await
+        let settle = queue.settle(call.tasks.clone());
+        if let Ok(Ok(count)) = tokio::time::timeout(HEAD_TIMEOUT, settle.call().into_future()).await
             && count.is_zero()
         {
             return Ok(Done::Nothing);
         }
     }
-    let receipt = outbox.send(intent(chain, push, attempt)).await?;
+    let Some(intent) = intent(chain, call) else { return Ok(Done::Nothing) };
+    let receipt = outbox.send(intent).await?;
     Ok(Done::Mined { gas: receipt.gas_used })
 }
 
-fn intent(chain: &Chain, push: &Push, attempt: u32) -> Intent {
+/// The transaction; `None` if the task that it needs is not there any more.
+fn intent(chain: &Chain, call: Call<'_>) -> Option<Intent> {
     let deployment = &chain.deployment;
+    let (sessions, queue) = (deployment.sessions, deployment.queue);
+    let Call { push, attempt, mut tasks, answer, proof } = call;
     let (subject, to, data) = match push {
-        Push::Capture(round) => {
-            let call = RandomBeacon::captureCall { round: *round };
+        Push::Reveal(round) => {
+            let call = RandomBeacon::revealCall { round: *round, proof };
             (round.to_string(), deployment.beacon, call.abi_encode())
         }
         Push::Activate(session) => {
             let call = Session::activateCall { sessionId: *session };
-            (session.to_string(), deployment.sessions, call.abi_encode())
+            (session.to_string(), sessions, call.abi_encode())
         }
-        Push::Finish(session) => {
-            let call = Session::finishCall { sessionId: *session };
-            (session.to_string(), deployment.sessions, call.abi_encode())
+        Push::Rotate(session, lane) => {
+            let call = Session::rotateCall { sessionId: *session, lane: *lane };
+            (session.to_string(), sessions, call.abi_encode())
         }
         Push::Expire(session) => {
             let call = Session::expireCall { sessionId: *session };
-            (session.to_string(), deployment.sessions, call.abi_encode())
+            (session.to_string(), sessions, call.abi_encode())
         }
-        Push::Advance(task) => {
-            let call = SessionQueue::advanceCall { taskId: *task };
-            (task.to_string(), deployment.queue, call.abi_encode())
+        Push::Finish(session) => {
+            let call = Session::finishCall { sessionId: *session };
+            (session.to_string(), sessions, call.abi_encode())
         }
-        Push::Settle(tasks) => {
-            let data = SessionQueue::settleCall { taskIds: tasks.clone() }.abi_encode();
-            (keccak256(&data).to_string(), deployment.queue, data)
+        Push::FinishReclaim(session, lane) => {
+            let call = Session::finishReclaimCall { sessionId: *session, lane: *lane };
+            (format!("{session}/{lane}"), sessions, call.abi_encode())
+        }
+        Push::Advance(id) => {
+            let call = SessionQueue::advanceCall { task: tasks.pop()? };
+            (id.to_string(), queue, call.abi_encode())
+        }
+        Push::Deliver(id) => {
+            let answer = answer.unwrap_or_else(no_answer);
+            let call = SessionQueue::deliverCall { task: tasks.pop()?, answer };
+            (id.to_string(), queue, call.abi_encode())
+        }
+        Push::Settle(_) => {
+            let data = SessionQueue::settleCall { tasks }.abi_encode();
+            (keccak256(&data).to_string(), queue, data)
         }
     };
-    Intent::call(format!("{}:{subject}#{attempt}", push.name()), to, data)
+    // What a draw or a task stands at is part of its data: the same push again is another effect.
+    let effect = keccak256(&data);
+    Some(Intent::call(format!("{}:{subject}:{effect}#{attempt}", push.name()), to, data))
 }
 
-fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, OutboxError>) {
+/// What is told of a task that was refunded.
+fn no_answer() -> Answer {
+    Answer {
+        nodeId: 0,
+        outputDigest: B256::ZERO,
+        promptHash: B256::ZERO,
+        promptTokens: 0,
+        outputTokens: 0,
+        numericClass: B256::ZERO,
+        endReason: 0,
+        salt: B256::ZERO,
+        proofSeal: B256::ZERO,
+        signature: Bytes::new(),
+    }
+}
+
+fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, Failure>) {
     let action = push.name();
     let outcome = match result {
         Ok(Done::Mined { gas }) => {
@@ -231,12 +296,12 @@ fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, 
         }
         Ok(Done::Nothing) => "nothing",
         // Somebody was faster, or it is not yet time on the chain's clock.
-        Err(OutboxError::Reverted { reason, .. }) => {
+        Err(Failure::Outbox(OutboxError::Reverted { reason, .. })) => {
             tracing::debug!(%agent, action, reason = %reason, "refused");
             "refused"
         }
         Err(error) => {
-            if let OutboxError::Unfunded { .. } = error {
+            if let Failure::Outbox(OutboxError::Unfunded { .. }) = error {
                 health.fail(FUNDS_CONDITION, error.to_string());
             }
             tracing::warn!(%agent, action, %error, "did not go through; it is tried again");

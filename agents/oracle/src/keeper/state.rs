@@ -1,11 +1,16 @@
 //! What waits for somebody to push it, and what to do about it. No IO, no clock: time comes with the
 //! input, as the chain counts it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy::primitives::B256;
-use assay_chain::{Block, ProtocolEvent};
+use assay_bindings::SessionQueue::{Answer, Task};
+use assay_chain::Block;
+use assay_protocol::{QueueScope, TaskState};
 use serde::{Deserialize, Serialize};
+
+use super::items::effects;
+pub use super::items::{Drawing, Item, Items, Key, Round, SessionItem, Stage, TaskItem};
 
 /// Blocks whose changes can be undone: as many as the event source can take back.
 const KEPT_CHANGES: usize = assay_chain::KEPT_BLOCKS as usize;
@@ -21,59 +26,6 @@ const FIRST_RETRY_S: u64 = 2;
 /// Longest pause between attempts: sessions and tasks do not get more urgent with age.
 const LONGEST_RETRY_S: u64 = 60;
 
-/// Names what waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Key {
-    /// By session id.
-    Session(u64),
-    /// By task id.
-    Task(B256),
-}
-
-/// What waits, until it has reached its final state. Times in unix seconds of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Item {
-    /// Waits for its nodes.
-    Open {
-        /// Its block's time.
-        opened_at: u64,
-        /// Round that draws them.
-        draw_round: u64,
-        /// True once the round has its value.
-        drawn: bool,
-    },
-    /// Has its nodes.
-    Active {
-        /// Round that seeds its tasks.
-        seed_round: u64,
-        /// True once the round has its value.
-        seeded: bool,
-    },
-    /// Ends.
-    Draining {
-        /// From then on it can be finished.
-        ends_at: u64,
-        /// As before.
-        seed_round: u64,
-        /// As before.
-        seeded: bool,
-    },
-    /// A task that waits for its answer.
-    Assigned {
-        /// Of the task.
-        session: u64,
-        /// Last second in which an answer is taken.
-        deadline: u64,
-    },
-    /// A task that was answered.
-    Committed {
-        /// Of the task.
-        session: u64,
-        /// From then on it can be settled.
-        settle_at: u64,
-    },
-}
-
 /// A change of one item: what it was before, to undo it, and what it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -88,16 +40,22 @@ pub struct Change {
 /// What the keeper does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Push {
-    /// `RandomBeacon.capture(round)`.
-    Capture(u64),
+    /// `RandomBeacon.reveal(round, ..)`.
+    Reveal(u64),
     /// `Session.activate(session)`.
     Activate(u64),
-    /// `Session.finish(session)`.
-    Finish(u64),
+    /// `Session.rotate(session, lane)`.
+    Rotate(u64, u32),
     /// `Session.expire(session)`.
     Expire(u64),
+    /// `Session.finish(session)`.
+    Finish(u64),
+    /// `Session.finishReclaim(session, lane)`.
+    FinishReclaim(u64, u32),
     /// `SessionQueue.advance(task)`.
     Advance(B256),
+    /// `SessionQueue.deliver(task, answer)`.
+    Deliver(B256),
     /// `SessionQueue.settle(tasks)`.
     Settle(Vec<B256>),
 }
@@ -106,18 +64,21 @@ impl Push {
     /// Name for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Capture(_) => "capture",
+            Self::Reveal(_) => "reveal",
             Self::Activate(_) => "activate",
-            Self::Finish(_) => "finish",
+            Self::Rotate(..) => "rotate",
             Self::Expire(_) => "expire",
+            Self::Finish(_) => "finish",
+            Self::FinishReclaim(..) => "finish_reclaim",
             Self::Advance(_) => "advance",
+            Self::Deliver(_) => "deliver",
             Self::Settle(_) => "settle",
         }
     }
 }
 
 /// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Store these changes of a block together with the cursor.
     Store(Vec<Change>),
@@ -127,6 +88,10 @@ pub enum Action {
         push: Push,
         /// How often it was tried before.
         attempt: u32,
+        /// The tasks that it brings.
+        tasks: Vec<Task>,
+        /// The answer that it tells.
+        answer: Option<Answer>,
     },
 }
 
@@ -151,11 +116,27 @@ pub enum Input<'a> {
     },
 }
 
-/// Terms that the keeper needs to know.
+/// Where the values of rounds come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beacon {
+    /// Hashes of blocks: a round is a block's number, and can be had for 256 blocks.
+    Blockhash,
+    /// drand: a round is out from its time on, and for ever.
+    Drand {
+        /// Time of round 1, unix seconds.
+        genesis_s: u64,
+        /// Seconds between rounds.
+        period_s: u64,
+    },
+}
+
+/// What the keeper needs to know of its deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// `Session.reservationTimeout()`.
-    pub reservation_timeout_s: u64,
+    /// Chain and queue.
+    pub scope: QueueScope,
+    /// Of the deployment.
+    pub beacon: Beacon,
     /// See [`crate::OracleConfig::settle_grace_s`].
     pub settle_grace_s: u64,
 }
@@ -171,33 +152,32 @@ struct Attempt {
 #[derive(Debug)]
 pub struct Keeper {
     terms: Terms,
-    items: BTreeMap<Key, Item>,
+    items: Items,
     /// Changes by block, oldest first.
     journal: VecDeque<(u64, Vec<Change>)>,
     /// Number of the newest block.
     head: u64,
+    /// Its time, unix seconds.
+    head_time_s: u64,
     /// By what is pushed; a settlement is entered under each of its tasks.
     attempts: BTreeMap<Push, Attempt>,
 }
 
 impl Keeper {
     /// From what was stored: items, and the journal of the newest blocks, oldest first.
-    pub fn new(
-        terms: Terms,
-        items: BTreeMap<Key, Item>,
-        journal: VecDeque<(u64, Vec<Change>)>,
-    ) -> Self {
-        Self { terms, items, journal, head: 0, attempts: BTreeMap::new() }
+    pub fn new(terms: Terms, items: Items, journal: VecDeque<(u64, Vec<Change>)>) -> Self {
+        Self { terms, items, journal, head: 0, head_time_s: 0, attempts: BTreeMap::new() }
     }
 
     /// How many sessions and tasks wait.
     pub fn waiting(&self) -> (usize, usize) {
-        let sessions = self.items.keys().filter(|key| matches!(key, Key::Session(_))).count();
-        (sessions, self.items.len() - sessions)
+        let count = |wanted: fn(&Key) -> bool| self.items.keys().filter(|key| wanted(key)).count();
+        let sessions = count(|key| matches!(key, Key::Session(_)));
+        (sessions, count(|key| matches!(key, Key::Task(_))))
     }
 
     /// What waits, by its key.
-    pub fn items(&self) -> &BTreeMap<Key, Item> {
+    pub fn items(&self) -> &Items {
         &self.items
     }
 
@@ -218,10 +198,11 @@ impl Keeper {
     }
 
     fn apply(&mut self, block: &Block) -> Vec<Change> {
-        self.head = block.at.number;
+        (self.head, self.head_time_s) = (block.at.number, block.timestamp);
         let mut changes = Vec::new();
         for event in &block.events {
-            for (key, after) in self.effects(&event.body, block.timestamp) {
+            let after = effects(&self.items, &self.terms.scope, &event.body, block.timestamp);
+            for (key, after) in after {
                 let before = match &after {
                     Some(item) => self.items.insert(key, item.clone()),
                     None => self.items.remove(&key),
@@ -260,96 +241,58 @@ impl Keeper {
             .collect()
     }
 
-    /// Items as an event leaves them.
-    fn effects(&self, event: &ProtocolEvent, time: u64) -> Vec<(Key, Option<Item>)> {
-        match event {
-            ProtocolEvent::SessionOpened(event) => {
-                let draw_round = event.drawRound;
-                let item = Item::Open { opened_at: time, draw_round, drawn: false };
-                vec![(Key::Session(event.sessionId), Some(item))]
-            }
-            ProtocolEvent::SessionActivated(event) => {
-                let item = Item::Active { seed_round: event.seedRound, seeded: false };
-                vec![(Key::Session(event.sessionId), Some(item))]
-            }
-            ProtocolEvent::SessionDraining(event) => {
-                let key = Key::Session(event.sessionId);
-                let (seed_round, seeded) = match self.items.get(&key) {
-                    Some(Item::Active { seed_round, seeded }) => (*seed_round, *seeded),
-                    // Not seen from its beginning: its rounds are past.
-                    _ => (0, true),
-                };
-                let ends_at = event.endsAt.to::<u64>();
-                vec![(key, Some(Item::Draining { ends_at, seed_round, seeded }))]
-            }
-            ProtocolEvent::SessionClosed(event) => vec![(Key::Session(event.sessionId), None)],
-            ProtocolEvent::RoundCaptured(event) => self.captured(event.round),
-            ProtocolEvent::TaskSubmitted(event) => {
-                let item = Item::Assigned { session: event.sessionId, deadline: event.deadline };
-                vec![(Key::Task(event.taskId), Some(item))]
-            }
-            ProtocolEvent::TaskCommitted(event) => {
-                let settle_at = event.settleAt.to::<u64>();
-                let item = Item::Committed { session: event.sessionId, settle_at };
-                vec![(Key::Task(event.taskId), Some(item))]
-            }
-            ProtocolEvent::TaskSettled(event) => vec![(Key::Task(event.taskId), None)],
-            ProtocolEvent::TaskRefunded(event) => vec![(Key::Task(event.taskId), None)],
-            _ => Vec::new(),
-        }
-    }
-
-    /// Sessions that waited for a round.
-    fn captured(&self, round: u64) -> Vec<(Key, Option<Item>)> {
-        let sessions = self.items.range(Key::Session(0)..=Key::Session(u64::MAX));
-        sessions
-            .filter_map(|(key, item)| {
-                let mut item = item.clone();
-                match &mut item {
-                    Item::Open { draw_round, drawn, .. } if *draw_round == round => *drawn = true,
-                    Item::Active { seed_round, seeded }
-                    | Item::Draining { seed_round, seeded, .. }
-                        if *seed_round == round =>
-                    {
-                        *seeded = true;
-                    }
-                    _ => return None,
-                }
-                Some((*key, Some(item)))
-            })
-            .collect()
-    }
-
     /// Everything whose time has come and that is not at work already.
     fn push_all(&mut self, now: u64) -> Vec<Action> {
-        let mut wanted: Vec<Push> = Vec::new();
+        let mut wanted: BTreeSet<Push> = BTreeSet::new();
         let mut due: Vec<B256> = Vec::new();
+        let heads = self.heads();
         for (key, item) in &self.items {
             match (key, item) {
-                (Key::Session(id), item) => wanted.extend(self.session_push(*id, item, now)),
-                (Key::Task(id), Item::Assigned { deadline, .. }) if now > *deadline => {
-                    wanted.push(Push::Advance(*id));
+                (Key::Session(id), Item::Session(session)) => {
+                    wanted.extend(self.session_push(*id, session, &heads, now));
                 }
-                (Key::Task(id), Item::Committed { settle_at, .. })
-                    if now >= settle_at.saturating_add(self.terms.settle_grace_s) =>
-                {
-                    due.push(*id);
+                (Key::Lane(session, lane), Item::Lane(at)) if now > *at => {
+                    wanted.insert(Push::FinishReclaim(*session, *lane));
                 }
-                (Key::Task(_), _) => {}
+                (Key::Task(id), Item::Task(task)) => {
+                    wanted.extend(task.seed.and_then(|seed| self.reveal(seed)));
+                    match TaskState::try_from(task.state) {
+                        Ok(TaskState::Committed) => {
+                            let at = task.until_s.saturating_add(self.terms.settle_grace_s);
+                            due.extend((now >= at).then_some(*id));
+                        }
+                        Ok(TaskState::Settled | TaskState::Refunded) => {
+                            wanted.insert(Push::Deliver(*id));
+                        }
+                        _ if now > task.until_s => {
+                            wanted.insert(Push::Advance(*id));
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
             }
         }
-        // Two sessions may wait for one round.
-        wanted.sort();
-        wanted.dedup();
-        let single = wanted.clone();
         self.attempts.retain(|push, attempt| {
-            attempt.retry_at.is_none() || single.contains(push) || is_due(push, &due)
+            attempt.retry_at.is_none() || wanted.contains(push) || is_due(push, &due)
         });
         self.start(wanted, &due, now)
     }
 
+    /// The waiting ticket of each model that is drawn next.
+    fn heads(&self) -> BTreeMap<u32, u64> {
+        let mut heads = BTreeMap::new();
+        for item in self.items.values() {
+            if let Item::Session(SessionItem { model, drawing: Some(drawing), .. }) = item {
+                let head = heads.entry(*model).or_insert(drawing.ticket);
+                *head = drawing.ticket.min(*head);
+            }
+        }
+        heads
+    }
+
     /// Starts what may start.
-    fn start(&mut self, wanted: Vec<Push>, due: &[B256], now: u64) -> Vec<Action> {
+    fn start(&mut self, wanted: BTreeSet<Push>, due: &[B256], now: u64) -> Vec<Action> {
         let mut room = MAX_PENDING
             .saturating_sub(self.attempts.values().filter(|a| a.retry_at.is_none()).count());
         let mut actions = Vec::new();
@@ -358,7 +301,7 @@ impl Keeper {
                 return actions;
             }
             if let Some(attempt) = self.begin(&push, now) {
-                actions.push(Action::Push { push, attempt });
+                actions.push(self.action(push, attempt));
                 room -= 1;
             }
         }
@@ -373,60 +316,92 @@ impl Keeper {
         for batch in ready.chunks(MAX_SETTLE) {
             let attempt = batch.iter().map(|(_, attempt)| *attempt).max().unwrap_or_default();
             let tasks = batch.iter().map(|(task, _)| *task).collect();
-            actions.push(Action::Push { push: Push::Settle(tasks), attempt });
+            actions.push(self.action(Push::Settle(tasks), attempt));
         }
         actions
     }
 
+    /// The push with the tasks that its call brings.
+    fn action(&self, push: Push, attempt: u32) -> Action {
+        let ids = match &push {
+            Push::Advance(id) | Push::Deliver(id) => vec![*id],
+            Push::Settle(ids) => ids.clone(),
+            _ => Vec::new(),
+        };
+        let items = ids.iter().filter_map(|id| match self.items.get(&Key::Task(*id)) {
+            Some(Item::Task(task)) => Some(task),
+            _ => None,
+        });
+        let tasks = items.clone().filter_map(TaskItem::decode).collect();
+        let answer = items.clone().find_map(TaskItem::decode_answer);
+        Action::Push { push, attempt, tasks, answer }
+    }
+
     /// What a session needs now.
-    fn session_push(&self, id: u64, item: &Item, now: u64) -> Option<Push> {
-        match item {
-            Item::Open { opened_at, draw_round, drawn } => {
-                let expires_at = opened_at.saturating_add(self.terms.reservation_timeout_s);
-                if now > expires_at {
-                    Some(Push::Expire(id))
-                } else if *drawn {
-                    Some(Push::Activate(id))
-                } else {
-                    self.round_push(id, *draw_round)
+    fn session_push(
+        &self,
+        id: u64,
+        session: &SessionItem,
+        heads: &BTreeMap<u32, u64>,
+        now: u64,
+    ) -> Option<Push> {
+        if let Some(drawing) = &session.drawing {
+            let push = self.draw_push(id, drawing, heads.get(&session.model), now);
+            return push.or_else(|| session.seed.and_then(|seed| self.reveal(seed)));
+        }
+        match session.stage {
+            Stage::Open => None,
+            Stage::Active => {
+                let rotates = session.rotates_at_s.is_some_and(|at| now >= at);
+                let missed = session.seed.is_some_and(|seed| self.is_missed(seed));
+                match session.worn_lane.filter(|_| session.rotates_at_s.is_some()) {
+                    _ if rotates || missed => Some(Push::Rotate(id, 0)),
+                    Some(lane) => Some(Push::Rotate(id, lane)),
+                    None => session.seed.and_then(|seed| self.reveal(seed)),
                 }
             }
-            Item::Active { seed_round, seeded: false } => self.round_push(id, *seed_round),
-            Item::Active { .. } => None,
-            Item::Draining { seed_round, seeded: false, .. } if self.is_missed(*seed_round) => {
-                Some(Push::Expire(id))
-            }
-            Item::Draining { ends_at, .. } if now > *ends_at && !self.has_tasks(id) => {
+            Stage::Draining(ends_at) if now > ends_at && !self.has_tasks(id) => {
                 Some(Push::Finish(id))
             }
-            Item::Draining { seed_round, seeded: false, .. } => self.round_push(id, *seed_round),
-            Item::Draining { .. } | Item::Assigned { .. } | Item::Committed { .. } => None,
+            Stage::Draining(_) => session.seed.and_then(|seed| self.reveal(seed)),
         }
     }
 
-    /// A round is captured in a later block than its own, and within the window; once it is missed, what
-    /// waits for it ends.
-    fn round_push(&self, session: u64, round: u64) -> Option<Push> {
-        if self.is_missed(round) {
-            Some(Push::Expire(session))
-        } else if self.head >= round {
-            Some(Push::Capture(round))
+    /// What a draw needs now: draws of a model happen in the order of their tickets.
+    fn draw_push(&self, id: u64, drawing: &Drawing, head: Option<&u64>, now: u64) -> Option<Push> {
+        let first = head.is_some_and(|head| *head == drawing.ticket);
+        if now > drawing.until_s || self.is_missed(drawing.seed) {
+            first.then_some(Push::Expire(id))
+        } else if drawing.seed.known {
+            first.then_some(Push::Activate(id))
         } else {
-            None
+            self.reveal(drawing.seed)
         }
     }
 
-    /// True if the next block can no longer capture the round.
-    fn is_missed(&self, round: u64) -> bool {
-        self.head.saturating_add(1) > round.saturating_add(BLOCKHASH_WINDOW)
+    /// Reveals a round that can be had and that nobody has revealed.
+    fn reveal(&self, seed: Round) -> Option<Push> {
+        let out = match self.terms.beacon {
+            // A block's hash is known to later blocks.
+            Beacon::Blockhash => self.head >= seed.round,
+            Beacon::Drand { genesis_s, period_s } => {
+                let rounds = seed.round.saturating_sub(1);
+                self.head_time_s >= genesis_s.saturating_add(rounds.saturating_mul(period_s))
+            }
+        };
+        (!seed.known && out && !self.is_missed(seed)).then_some(Push::Reveal(seed.round))
+    }
+
+    /// True if the next block can no longer reveal the round.
+    fn is_missed(&self, seed: Round) -> bool {
+        let window = seed.round.saturating_add(BLOCKHASH_WINDOW);
+        self.terms.beacon == Beacon::Blockhash
+            && !seed.known
+            && self.head.saturating_add(1) > window
     }
 
     fn has_tasks(&self, session: u64) -> bool {
-        self.items.values().any(|item| {
-            matches!(item,
-                Item::Assigned { session: of, .. } | Item::Committed { session: of, .. }
-                    if *of == session)
-        })
+        self.items.values().any(|item| matches!(item, Item::Task(task) if task.session == session))
     }
 
     /// The number of this attempt, if it may begin now.

@@ -1,13 +1,13 @@
 //! Where the keeper's items and the journal of their changes are kept.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use assay_chain::{ChainEvent, Database, DatabaseError, KEPT_BLOCKS, save_cursor};
 use rusqlite::{Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::state::{Change, Item, Key};
+use super::state::{Change, Items};
 
 /// Tables of the keeper, see [`Database::open`].
 pub(crate) const MIGRATIONS: [&str; 1] = ["
@@ -18,7 +18,7 @@ pub(crate) const MIGRATIONS: [&str; 1] = ["
 "];
 
 type Sql<T> = rusqlite::Result<T>;
-pub(crate) type Stored = (BTreeMap<Key, Item>, VecDeque<(u64, Vec<Change>)>);
+pub(crate) type Stored = (Items, VecDeque<(u64, Vec<Change>)>);
 
 fn to_json(value: &impl Serialize) -> Sql<String> {
     serde_json::to_string(value)

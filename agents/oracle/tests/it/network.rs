@@ -1,12 +1,13 @@
 use alloy::signers::local::PrivateKeySigner;
 use assay_oracle::{OracleConfig, OracleError, start};
+use assay_protocol::TaskState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{World, until};
 
 const CLOSED: u8 = 4;
-const SETTLED: u8 = 3;
-const REFUNDED: u8 = 4;
+const SETTLED: TaskState = TaskState::Settled;
+const REFUNDED: TaskState = TaskState::Refunded;
 
 async fn http_get(addr: std::net::SocketAddr, path: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
@@ -18,10 +19,14 @@ async fn http_get(addr: std::net::SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_oracles_push_everything_and_do_each_other_no_harm() {
+async fn five_oracles_push_everything_and_nothing_twice() {
     let world = World::new().await;
     world.register().await;
-    let (one, two) = (world.oracle("oracle-1").await, world.oracle("oracle-2").await);
+    let one = world.oracle("oracle-1").await;
+    let mut others = Vec::new();
+    for number in 2..=5 {
+        others.push(world.oracle(&format!("oracle-{number}")).await);
+    }
     let session = world.open(1).await;
     until("the session has nodes and a seed", || world.is_seeded(session)).await;
     let unanswered = world.submit(session, 0, 2).await;
@@ -39,8 +44,13 @@ async fn two_oracles_push_everything_and_do_each_other_no_harm() {
     let metrics = http_get(addr, "/metrics").await;
     assert!(metrics.contains("assay_oracle_head_block{agent=\"oracle-1\"}"), "{metrics}");
     assert!(metrics.contains("assay_oracle_actions_total"), "{metrics}");
+    // One transaction for each step went through, whoever sent it: the others saw that in time.
+    let ended = world.ended(&[answered, unanswered]).await;
+    assert_eq!(ended, 2);
     one.stop().await.unwrap();
-    two.stop().await.unwrap();
+    for oracle in others {
+        oracle.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

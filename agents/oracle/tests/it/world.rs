@@ -5,22 +5,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alloy::network::EthereumWallet;
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{
+    Address, B256, Bytes, U256,
+    aliases::{U80, U96},
+};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::{SolCall, SolEvent};
 use assay_bindings::{
-    COR, CorToken, DeployConfig, Deployment, ModelRegistry, NodePool, Session, SessionQueue, deploy,
+    COR, CorToken, DeployConfig, Deployment, ModelRegistry, NodePool, RandomBeacon, Session,
+    SessionQueue, deploy,
 };
 use assay_chain::{Chain, Database, Intent, Outbox};
 use assay_devnet::{Devnet, DevnetConfig};
 use assay_oracle::{OracleConfig, OracleHandle, start};
+use assay_protocol::{TaskRecord, TaskState};
 
 /// Longest wait for anything; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Price of a token: a thousandth of a COR.
-const PRICE: u128 = COR / 1000;
+/// Price of a million tokens.
+const PRICE: u128 = 1000 * COR;
+/// Seconds that the draw of a session's nodes may take.
+pub const RESERVATION_TIMEOUT_S: u32 = 30;
 
 pub struct World {
     _devnet: Devnet,
@@ -56,8 +63,9 @@ impl World {
             .wallet(EthereumWallet::from(signer.clone()))
             .connect_http(devnet.http_url().parse().unwrap())
             .erased();
-        let terms = DeployConfig { reservation_timeout_s: 30, ..DeployConfig::development() };
-        let deployment = deploy(&provider, address, &terms).await.unwrap();
+        let mut config = DeployConfig::development();
+        config.session.reservation_timeout_s = RESERVATION_TIMEOUT_S;
+        let deployment = deploy(&provider, address, &config).await.unwrap();
         let url = devnet.ws_url();
         let folder = tempfile::tempdir().unwrap();
         let chain = Chain::connect(&url, deployment.clone()).await.unwrap();
@@ -81,20 +89,20 @@ impl World {
         let at = &self.deployment;
         let approve = CorToken::approveCall { spender: at.payment, value: U256::MAX };
         self.call(at.token, approve).await;
-        let register = ModelRegistry::registerCall {
+        let price = U80::from(PRICE);
+        let registration = ModelRegistry::ModelRegistration {
             modelId: model(),
             manifestDigest: B256::repeat_byte(1),
-            floorIn: alloy::primitives::aliases::U96::from(PRICE),
-            floorOut: alloy::primitives::aliases::U96::from(PRICE),
-            royaltyBps: 0,
+            floors: vec![ModelRegistry::Floor { asset: 0, priceIn: price, priceOut: price }],
+            ..Default::default()
         };
-        self.call(at.models, register).await;
+        self.call(at.models, ModelRegistry::registerCall { registration }).await;
         let registration = NodePool::NodeRegistration {
             operator: self.user.address(),
             payout: self.user.address(),
-            modelId: model(),
             numericClass: class(),
-            capacity: 2,
+            offers: vec![NodePool::Offer { modelId: model(), capacity: 2 }],
+            ..Default::default()
         };
         self.call(at.nodes, NodePool::registerCall { registration }).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -102,15 +110,14 @@ impl World {
 
     /// Opens a session of this many nodes; returns its id.
     pub async fn open(&self, nodes: u8) -> u64 {
-        let price = alloy::primitives::aliases::U96::from(PRICE);
         let terms = Session::OpenTerms {
             modelId: model(),
             minNodes: nodes,
             maxNodes: nodes,
-            maxPriceIn: price,
-            maxPriceOut: price,
-            deposit: 10 * COR,
-            lanes: Vec::new(),
+            maxPriceIn: U80::MAX,
+            maxPriceOut: U80::MAX,
+            deposit: U96::from(10 * COR),
+            ..Default::default()
         };
         let receipt = self.call(self.deployment.sessions, Session::openCall { terms }).await;
         receipt
@@ -131,9 +138,12 @@ impl World {
             requestDigest: B256::repeat_byte(2),
             maxPrompt: 10,
             maxOutput: 10,
-            feeCap: 20 * PRICE,
+            feeCap: U96::MAX,
             deadline: head.header.timestamp + seconds,
             nodeId: 1,
+            redundancy: 1,
+            attempts: 1,
+            ..Default::default()
         };
         self.call(self.deployment.queue, SessionQueue::submitCall { request }).await;
         let queue = SessionQueue::new(self.deployment.queue, &self.provider);
@@ -142,7 +152,8 @@ impl World {
 
     /// Answers a task as its node.
     pub async fn commit(&self, task: B256) {
-        let answer = SessionQueue::Commit {
+        let answer = SessionQueue::Answer {
+            nodeId: 1,
             outputDigest: B256::repeat_byte(3),
             promptHash: B256::repeat_byte(4),
             promptTokens: 5,
@@ -151,13 +162,33 @@ impl World {
             endReason: 1,
             salt: B256::repeat_byte(5),
             proofSeal: B256::repeat_byte(6),
+            signature: Bytes::new(),
         };
-        self.call(self.deployment.queue, SessionQueue::commitCall { taskId: task, answer }).await;
+        let task = self.record(task).await.task;
+        let call = SessionQueue::commitCall { task, answers: vec![answer] };
+        self.call(self.deployment.queue, call).await;
     }
 
-    pub async fn task_state(&self, task: B256) -> u8 {
+    /// A task as its submission told it.
+    async fn record(&self, task: B256) -> TaskRecord {
         let queue = SessionQueue::new(self.deployment.queue, &self.provider);
-        queue.taskOf(task).call().await.unwrap().state
+        let events = queue.TaskSubmitted_filter().topic1(task).from_block(0).query().await;
+        TaskRecord::submitted(&events.unwrap()[0].0)
+    }
+
+    pub async fn task_state(&self, task: B256) -> TaskState {
+        let queue = SessionQueue::new(self.deployment.queue, &self.provider);
+        TaskState::try_from(queue.statusOf(task).call().await.unwrap().state).unwrap()
+    }
+
+    /// How often these tasks were settled or refunded, all together.
+    pub async fn ended(&self, tasks: &[B256]) -> usize {
+        let queue = SessionQueue::new(self.deployment.queue, &self.provider);
+        let settled = queue.TaskSettled_filter().from_block(0).query().await.unwrap();
+        let refunded = queue.TaskRefunded_filter().from_block(0).query().await.unwrap();
+        let ids = settled.iter().map(|(event, _)| event.taskId);
+        let ids = ids.chain(refunded.iter().map(|(event, _)| event.taskId));
+        ids.filter(|id| tasks.contains(id)).count()
     }
 
     pub async fn session_state(&self, session: u64) -> u8 {
@@ -167,7 +198,9 @@ impl World {
 
     pub async fn is_seeded(&self, session: u64) -> bool {
         let sessions = Session::new(self.deployment.sessions, &self.provider);
-        sessions.seedOf(session).call().await.unwrap() != B256::ZERO
+        let round = sessions.sessionOf(session).call().await.unwrap().current.seedRound;
+        let beacon = RandomBeacon::new(self.deployment.beacon, &self.provider);
+        round != 0 && beacon.valueOf(round).call().await.unwrap() != B256::ZERO
     }
 
     /// An oracle with a funded account of its own.

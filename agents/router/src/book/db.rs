@@ -1,17 +1,48 @@
-//! The router's tables: sessions, nonces, tasks and their timelines.
+//! The router's tables: sessions, tasks and their timelines.
 
-use assay_types::{B256, NodeId, SessionId, TaskId};
+use assay_store::Bytes;
+use assay_types::{B256, ModelId, ModelIndex, NodeId, SessionId, TaskId, TaskRequest};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 use serde::Serialize;
 
 use super::{
-    receipts,
-    state::{Charge, Fact, Observed, SessionView, Submitted},
+    answers::{self, AnswerRow},
+    owed, prune, receipts,
+    state::{Fact, Observed, SessionView, Submitted},
 };
 use crate::link::state::SignedReceipt;
 
 /// The tables, oldest first; what stands here never changes.
-pub const MIGRATIONS: &[&str] = &[FIRST, receipts::TABLE];
+pub const MIGRATIONS: &[&str] = &[
+    FIRST,
+    receipts::TABLE,
+    MODELS,
+    answers::TABLE,
+    owed::TABLES,
+    prune::COLUMNS,
+    TIMELINE_BY_NODE,
+];
+
+/// The nodes of one task each precommit, commit and settle.
+const TIMELINE_BY_NODE: &str = "
+CREATE TABLE timeline_by_node (
+    task TEXT NOT NULL, event TEXT NOT NULL, node INTEGER NOT NULL DEFAULT 0, at_ms INTEGER NOT NULL,
+    block_number INTEGER, block_hash TEXT, block_timestamp INTEGER, transaction_hash TEXT, gas_used INTEGER,
+    detail TEXT,
+    PRIMARY KEY (task, event, node)
+) STRICT;
+INSERT INTO timeline_by_node (task, event, at_ms, block_number, block_hash, block_timestamp,
+        transaction_hash, gas_used, detail)
+    SELECT task, event, at_ms, block_number, block_hash, block_timestamp, transaction_hash, gas_used, detail
+    FROM timeline ORDER BY rowid;
+DROP TABLE timeline;
+ALTER TABLE timeline_by_node RENAME TO timeline;
+CREATE INDEX timeline_block ON timeline (block_hash) WHERE block_hash IS NOT NULL;
+CREATE INDEX timeline_transaction ON timeline (transaction_hash) WHERE transaction_hash IS NOT NULL;
+";
+
+const MODELS: &str =
+    "CREATE TABLE models (model_index INTEGER PRIMARY KEY, model TEXT NOT NULL) STRICT;";
 
 const FIRST: &str = "
 CREATE TABLE sessions (session INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -42,6 +73,9 @@ CREATE INDEX timeline_block ON timeline (block_hash) WHERE block_hash IS NOT NUL
 CREATE INDEX timeline_transaction ON timeline (transaction_hash) WHERE transaction_hash IS NOT NULL;
 ";
 
+/// Event of a task that no node took: nobody will ever ask for its request block.
+pub const NOT_SUBMITTED: &str = "not_submitted";
+
 /// What the router itself has to say about a task.
 #[derive(Clone, Debug)]
 pub enum Note {
@@ -51,6 +85,17 @@ pub enum Note {
         task: Box<Submitted>,
         /// Name of the model.
         model: String,
+        /// What its lane's holder signed, and its request block.
+        owed: Box<(TaskRequest, Bytes)>,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// Its request block is pinned, or never will be.
+    Pinned {
+        /// The task.
+        task: TaskId,
+        /// Why not.
+        error: Option<String>,
         /// Unix milliseconds.
         at_ms: u64,
     },
@@ -127,6 +172,7 @@ pub struct TaskRow {
     pub answer: String,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    pub answers: Vec<AnswerRow>,
     pub receipt: Option<SignedReceipt>,
     pub timeline: Vec<Entry>,
 }
@@ -138,6 +184,9 @@ pub struct Entry {
     pub event: String,
     /// Unix milliseconds by the router's clock.
     pub at_ms: u64,
+    /// The node whose answer it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_number: Option<u64>,
     /// Unix seconds by the chain's clock.
@@ -153,11 +202,11 @@ pub struct Entry {
 }
 
 /// SQLite's integers are signed; ours stay far below that. What does not is stored as the largest.
-fn int(value: u64) -> i64 {
+pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn unsigned(row: &Row<'_>, column: &str) -> Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: &str) -> Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
 }
 
@@ -165,7 +214,7 @@ fn unsigned_or_null(row: &Row<'_>, column: &str) -> Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.and_then(|v| u64::try_from(v).ok()))
 }
 
-fn amount(text: Option<String>) -> u128 {
+pub(super) fn amount(text: Option<String>) -> u128 {
     text.and_then(|t| t.parse().ok()).unwrap_or_default()
 }
 
@@ -176,31 +225,18 @@ pub fn sessions(tx: &Transaction<'_>) -> Result<Vec<SessionView>> {
     bodies.iter().map(|body| serde_json::from_str(body).map_err(from_json)).collect()
 }
 
-fn from_json(error: serde_json::Error) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-}
-
-/// What the tasks of all lanes cost, and whether each is final.
-pub fn charges(tx: &Transaction<'_>) -> Result<Vec<(SessionId, TaskId, Charge, bool)>> {
-    let mut query = tx.prepare(
-        "SELECT task, session, deadline, hold, fee, tip, chain_state FROM tasks
-         WHERE answer NOT IN ('declined') OR chain_state <> 'none'",
-    )?;
+/// Models by their number.
+pub fn models(tx: &Transaction<'_>) -> Result<Vec<(ModelIndex, ModelId)>> {
+    let mut query = tx.prepare("SELECT model_index, model FROM models")?;
     let rows = query.query_map([], |row| {
-        let state: String = row.get("chain_state")?;
-        let amount = match state.as_str() {
-            "committed" | "settled" => amount(row.get("fee")?),
-            "refunded" => amount(row.get("tip")?),
-            _ => amount(row.get("hold")?),
-        };
-        let finished = state == "settled" || state == "refunded";
-        let task: String = row.get("task")?;
-        let charge =
-            Charge { amount, deadline: unsigned(row, "deadline")?, on_chain: state != "none" };
-        let task: TaskId = task.parse().unwrap_or_default();
-        Ok((SessionId(unsigned(row, "session")?), task, charge, finished))
+        let model: String = row.get(1)?;
+        Ok((ModelIndex(row.get(0)?), model.parse().unwrap_or_default()))
     })?;
     rows.collect()
+}
+
+fn from_json(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 
 /// Answers that an earlier life of the router did not finish: their clients are gone.
@@ -211,16 +247,6 @@ pub fn fail_pending(tx: &Transaction<'_>) -> Result<()> {
         [],
     )?;
     Ok(())
-}
-
-/// One more than the largest nonce that the chain has, of each session.
-pub fn next_on_chain(tx: &Transaction<'_>) -> Result<Vec<(SessionId, u64)>> {
-    let mut query = tx.prepare(
-        "SELECT session, max(nonce) + 1 AS next FROM tasks WHERE chain_state <> 'none' GROUP BY session",
-    )?;
-    let rows = query
-        .query_map([], |row| Ok((SessionId(unsigned(row, "session")?), unsigned(row, "next")?)))?;
-    rows.collect()
 }
 
 /// Saves what changed in the book.
@@ -242,30 +268,6 @@ pub fn save_sessions(
     Ok(())
 }
 
-/// Takes the next `count` nonces of a session for this process: from the first up to before the second.
-pub fn take_nonces(tx: &Transaction<'_>, session: SessionId, count: u64) -> Result<(u64, u64)> {
-    tx.execute(
-        "INSERT OR IGNORE INTO lanes (session, next_nonce) VALUES (?1, 0)",
-        params![int(session.0)],
-    )?;
-    let end: i64 = tx.query_row(
-        "UPDATE lanes SET next_nonce = next_nonce + ?2 WHERE session = ?1 RETURNING next_nonce",
-        params![int(session.0), int(count)],
-        |row| row.get(0),
-    )?;
-    let end = u64::try_from(end).unwrap_or_default();
-    Ok((end.saturating_sub(count), end))
-}
-
-/// Gives back nonces from `first` on, if nobody took others after `end`.
-pub fn return_nonces(tx: &Transaction<'_>, session: SessionId, first: u64, end: u64) -> Result<()> {
-    tx.execute(
-        "UPDATE lanes SET next_nonce = ?2 WHERE session = ?1 AND next_nonce = ?3",
-        params![int(session.0), int(first), int(end)],
-    )?;
-    Ok(())
-}
-
 fn insert_task(
     tx: &Transaction<'_>,
     task: &Submitted,
@@ -283,7 +285,7 @@ fn insert_task(
             int(task.session.0),
             task.lane.0,
             int(task.nonce.0),
-            task.node.0,
+            task.nodes.first().map_or(0, |node| node.0),
             task.request_digest.to_string(),
             task.max_prompt,
             task.max_output,
@@ -293,17 +295,26 @@ fn insert_task(
             answer,
         ],
     )?;
-    Ok(())
+    answers::plan(tx, task)
 }
 
 /// Writes what the router says itself.
 pub fn write_note(tx: &Transaction<'_>, note: &Note) -> Result<()> {
     match note {
-        Note::Received { task, model, at_ms } => {
+        Note::Received { task, model, owed, at_ms } => {
             insert_task(tx, task, Some(model), "pending")?;
+            owed::save(tx, &task.task, (&owed.0, &owed.1), *at_ms)?;
             happened(tx, &task.task, "received", *at_ms, None)
         }
+        Note::Pinned { task, error, at_ms } => {
+            owed::forget_pin(tx, task)?;
+            let event = if error.is_none() { "request_pinned" } else { "request_not_pinned" };
+            happened(tx, task, event, *at_ms, error.as_deref())
+        }
         Note::Happened { task, event, at_ms, detail } => {
+            if *event == NOT_SUBMITTED {
+                owed::forget_pin(tx, task)?;
+            }
             happened(tx, task, event, *at_ms, detail.as_deref())
         }
         Note::Signed { task, receipt } => receipts::save(tx, task, receipt),
@@ -356,14 +367,15 @@ pub fn commit_block(
 ) -> Result<Vec<B256>> {
     let mut transactions = Vec::new();
     for (hash, fact) in &block.facts {
-        let Some((task, event)) = write_fact(tx, fact, &is_mine, at_ms)? else { continue };
+        let Some((task, node, event)) = write_fact(tx, fact, &is_mine, at_ms)? else { continue };
         tx.execute(
             "INSERT OR REPLACE INTO timeline
-                (task, event, at_ms, block_number, block_hash, block_timestamp, transaction_hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                (task, event, node, at_ms, block_number, block_hash, block_timestamp, transaction_hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 task.to_string(),
                 event,
+                node.0,
                 int(at_ms),
                 int(block.number),
                 block.hash.to_string(),
@@ -377,14 +389,24 @@ pub fn commit_block(
     Ok(transactions)
 }
 
-/// Writes one fact about a task of ours; which task, and the event's name.
+/// The node of events that are about a whole task.
+const WHOLE_TASK: NodeId = NodeId(0);
+
+/// Writes one fact about a task of ours; which task, whose answer, and the event's name.
 fn write_fact(
     tx: &Transaction<'_>,
     fact: &Fact,
     is_mine: impl Fn(&Submitted) -> bool,
     at_ms: u64,
-) -> Result<Option<(TaskId, &'static str)>> {
-    let (task, event, rows) = match fact {
+) -> Result<Option<(TaskId, NodeId, &'static str)>> {
+    let written = match fact {
+        Fact::ModelRegistered { index, model } => {
+            tx.execute(
+                "INSERT OR REPLACE INTO models (model_index, model) VALUES (?1, ?2)",
+                params![index.0, model.to_string()],
+            )?;
+            return Ok(None);
+        }
         Fact::TaskSubmitted(task) if is_mine(task) => {
             insert_task(tx, task, None, "unknown")?;
             tx.execute(
@@ -392,54 +414,54 @@ fn write_fact(
                  ON CONFLICT (session) DO UPDATE SET next_nonce = max(next_nonce, excluded.next_nonce)",
                 params![int(task.session.0), int(task.nonce.0.saturating_add(1))],
             )?;
-            let rows = tx.execute(
-                "UPDATE tasks SET chain_state = 'assigned', hold = ?2 WHERE task = ?1",
+            answers::submitted(tx, &task.task, true)?;
+            tx.execute(
+                "UPDATE tasks SET hold = ?2 WHERE task = ?1",
                 params![task.task.to_string(), task.held.to_string()],
             )?;
-            (task.task, "submitted", rows)
-        }
-        Fact::TaskCommitted { task, output_digest, prompt_tokens, output_tokens, fee } => {
-            receipts::committed(tx, task, *output_digest, at_ms)?;
-            let rows = tx.execute(
-                "UPDATE tasks SET chain_state = 'committed', fee = ?2, prompt_tokens = ?3, output_tokens = ?4,
-                    output_digest = ?5 WHERE task = ?1",
-                params![task.to_string(), fee.to_string(), prompt_tokens, output_tokens, output_digest.to_string()],
-            )?;
-            (*task, "committed", rows)
-        }
-        Fact::TaskSettled { task, fee } => {
-            let rows = tx.execute(
-                "UPDATE tasks SET chain_state = 'settled', fee = ?2 WHERE task = ?1",
-                params![task.to_string(), fee.to_string()],
-            )?;
-            (*task, "settled", rows)
+            Some((task.task, WHOLE_TASK, "submitted"))
         }
         Fact::TaskRefunded { task, tip, .. } => {
-            let rows = tx.execute(
-                "UPDATE tasks SET chain_state = 'refunded', fee = NULL, tip = ?2 WHERE task = ?1",
+            tx.execute(
+                "UPDATE tasks SET tip = ?2 WHERE task = ?1",
                 params![task.to_string(), tip.to_string()],
             )?;
-            (*task, "refunded", rows)
+            Some((*task, WHOLE_TASK, "refunded"))
         }
-        _ => return Ok(None),
+        other => answers::apply(tx, other)?,
     };
-    Ok((rows > 0).then_some((task, event)))
+    let Some((task, ..)) = written else { return Ok(None) };
+    let is_known = answers::refresh(tx, &task)?;
+    if let Fact::TaskCommitted { task, node, output_digest, .. } = fact {
+        receipts::committed(tx, task, (*node, *output_digest), at_ms)?;
+    }
+    Ok(written.filter(|_| is_known))
 }
 
 /// Undoes a block that is no longer canonical.
 pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
     for (_, fact) in block.facts.iter().rev() {
-        let (task, change) = match fact {
-            Fact::TaskSubmitted(task) => (task.task, "chain_state = 'none'"),
-            Fact::TaskCommitted { task, .. } => (*task, "chain_state = 'assigned', fee = NULL"),
-            Fact::TaskSettled { task, .. } => (*task, "chain_state = 'committed'"),
-            Fact::TaskRefunded { task, .. } => (*task, "chain_state = 'assigned', tip = NULL"),
-            _ => continue,
+        let task = match fact {
+            Fact::ModelRegistered { index, .. } => {
+                tx.execute("DELETE FROM models WHERE model_index = ?1", params![index.0])?;
+                continue;
+            }
+            Fact::TaskSubmitted(task) => {
+                answers::submitted(tx, &task.task, false)?;
+                Some(task.task)
+            }
+            Fact::TaskRefunded { task, .. } => {
+                tx.execute(
+                    "UPDATE tasks SET tip = NULL WHERE task = ?1",
+                    params![task.to_string()],
+                )?;
+                Some(*task)
+            }
+            other => answers::undo(tx, other)?,
         };
-        tx.execute(
-            &format!("UPDATE tasks SET {change} WHERE task = ?1"),
-            params![task.to_string()],
-        )?;
+        if let Some(task) = task {
+            answers::refresh(tx, &task)?;
+        }
     }
     tx.execute("DELETE FROM timeline WHERE block_hash = ?1", params![block.hash.to_string()])?;
     Ok(())
@@ -478,12 +500,14 @@ pub fn task(tx: &Transaction<'_>, id: &TaskId) -> Result<Option<TaskRow>> {
                 answer: row.get("answer")?,
                 error_code: row.get("error_code")?,
                 error_message: row.get("error_message")?,
+                answers: Vec::new(),
                 receipt: None,
                 timeline: Vec::new(),
             })
         })
         .optional()?;
     let Some(mut row) = row else { return Ok(None) };
+    row.answers = answers::of(tx, id)?;
     row.receipt = receipts::of(tx, id)?;
     row.timeline = timeline(tx, id)?;
     Ok(Some(row))
@@ -498,6 +522,7 @@ fn timeline(tx: &Transaction<'_>, id: &TaskId) -> Result<Vec<Entry>> {
     let rows = query.query_map(params![id.to_string()], |row| {
         Ok(Entry {
             event: row.get("event")?,
+            node_id: Some(row.get("node")?).filter(|node| *node != 0),
             at_ms: unsigned(row, "at_ms")?,
             block_number: unsigned_or_null(row, "block_number")?,
             block_timestamp: unsigned_or_null(row, "block_timestamp")?,
@@ -509,18 +534,18 @@ fn timeline(tx: &Transaction<'_>, id: &TaskId) -> Result<Vec<Entry>> {
     rows.collect()
 }
 
-/// What a request says about its task before the chain knows it.
-pub fn planned(request: &assay_types::TaskRequest, task: TaskId) -> Submitted {
+/// What a request says about its task before the chain knows it; `nodes` shall answer.
+pub fn planned(request: &TaskRequest, task: TaskId, nodes: Vec<NodeId>) -> Submitted {
     Submitted {
         task,
         session: SessionId(request.sessionId),
         lane: assay_types::Lane(request.lane),
-        node: NodeId(request.nodeId),
+        nodes,
         nonce: assay_types::Nonce(request.nonce),
         request_digest: request.requestDigest,
         max_prompt: request.maxPrompt,
         max_output: request.maxOutput,
-        held: request.feeCap,
+        held: request.feeCap.to::<u128>().saturating_mul(request.redundancy.into()),
         deadline: request.deadline,
     }
 }

@@ -49,24 +49,38 @@ pub fn of(tx: &Transaction<'_>, task: &TaskId) -> Result<Option<SignedReceipt>> 
     .optional()
 }
 
-/// The router has shown an answer: is another one committed already?
+/// The router has shown an answer: is another one of the same node committed already?
 pub fn announced(tx: &Transaction<'_>, task: &TaskId, shown: B256, at_ms: u64) -> Result<()> {
-    let committed = known_digest(tx, task, "chain_state IN ('committed', 'settled')")?;
+    let committed = known_digest(
+        tx,
+        "SELECT a.output_digest FROM answers a JOIN tasks t ON t.task = a.task AND t.node = a.node
+         WHERE a.task = ?1",
+        params![task.to_string()],
+    )?;
     compare(tx, task, shown, committed, at_ms)
 }
 
-/// An answer is committed: is it the one that the router has shown?
-pub fn committed(tx: &Transaction<'_>, task: &TaskId, digest: B256, at_ms: u64) -> Result<()> {
-    let shown = known_digest(tx, task, "answer = 'complete'")?;
+/// A node committed an answer: if the router has shown one of it, is it the same?
+pub fn committed(
+    tx: &Transaction<'_>,
+    task: &TaskId,
+    (node, digest): (NodeId, B256),
+    at_ms: u64,
+) -> Result<()> {
+    let shown = known_digest(
+        tx,
+        "SELECT output_digest FROM tasks WHERE task = ?1 AND node = ?2 AND answer = 'complete'",
+        params![task.to_string(), node.0],
+    )?;
     compare(tx, task, digest, shown, at_ms)
 }
 
-fn known_digest(tx: &Transaction<'_>, task: &TaskId, when: &str) -> Result<Option<B256>> {
-    let query = format!("SELECT output_digest FROM tasks WHERE task = ?1 AND {when}");
-    Ok(tx
-        .query_row(&query, [task.to_string()], |row| digest(row, "output_digest"))
-        .optional()?
-        .flatten())
+fn known_digest(
+    tx: &Transaction<'_>,
+    query: &str,
+    about: impl rusqlite::Params,
+) -> Result<Option<B256>> {
+    Ok(tx.query_row(query, about, |row| digest(row, "output_digest")).optional()?.flatten())
 }
 
 fn compare(

@@ -2,16 +2,19 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use assay_types::{B256, Nonce, SessionId, TaskId};
+use assay_types::{B256, Nonce, SessionId, TaskId, TaskRequest};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     db::{self, Note, TaskRow},
+    lanes,
+    owed::{self, Unpinned},
+    prune,
     state::{Book, Observed},
 };
 use crate::{
     clock::now_ms,
-    config::{NONCE_BATCH, NOTE_BATCH},
+    config::{NONCE_BATCH, NONCE_WINDOW, NOTE_BATCH, PIN_BATCH, PRUNE_BATCH},
     journal::{Journal, JournalError},
 };
 
@@ -24,6 +27,17 @@ pub enum Entry {
     Nonces(SessionId),
     /// Answer when everything before is written.
     Flush(oneshot::Sender<()>),
+}
+
+/// Why there is no nonce.
+#[derive(Debug, thiserror::Error)]
+pub enum NonceError {
+    /// The database failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The contract takes no nonce that is so far ahead of those that it has.
+    #[error("{NONCE_WINDOW} tasks of this lane are not on chain yet")]
+    TooFarAhead,
 }
 
 /// A block, or one that is no longer canonical.
@@ -58,14 +72,13 @@ impl Ledger {
     ) -> Result<Self, JournalError> {
         let read = |tx: &rusqlite::Transaction<'_>| {
             db::fail_pending(tx)?;
-            Ok((db::sessions(tx)?, db::charges(tx)?, db::next_on_chain(tx)?))
+            let known = (db::models(tx)?, db::sessions(tx)?);
+            Ok((known, lanes::charges(tx)?, lanes::next_on_chain(tx)?))
         };
-        let (sessions, charges, nonces) = journal.transaction(read)?;
-        let mut book = Book::new(me, sessions);
+        let ((models, sessions), charges, nonces) = journal.transaction(read)?;
+        let mut book = Book::new(me, models, sessions);
         book.set_charges(charges);
-        for (session, next) in nonces {
-            book.set_next_on_chain(session, next);
-        }
+        book.set_next_on_chain(nonces);
         Ok(Self { book: Arc::new(Mutex::new(book)), journal, recorder })
     }
 
@@ -89,8 +102,8 @@ impl Ledger {
     /// A nonce that no request of this lane ever had.
     ///
     /// # Errors
-    /// If the database fails.
-    pub async fn nonce(&self, session: SessionId) -> Result<Nonce, JournalError> {
+    /// If the database fails, or the contract would not take one yet.
+    pub async fn nonce(&self, session: SessionId) -> Result<Nonce, NonceError> {
         loop {
             let taken = self.book().take_nonce(session);
             if let Some((nonce, left)) = taken {
@@ -99,16 +112,28 @@ impl Ledger {
                 }
                 return Ok(nonce);
             }
-            self.more_nonces(session).await?;
+            if !self.more_nonces(session).await? {
+                return Err(NonceError::TooFarAhead);
+            }
         }
     }
 
-    /// Takes nonces from the database for this process.
-    async fn more_nonces(&self, session: SessionId) -> Result<(), JournalError> {
-        let taken = move |tx: &rusqlite::Transaction<'_>| db::take_nonces(tx, session, NONCE_BATCH);
+    /// Takes nonces from the database for this process; whether there are any.
+    async fn more_nonces(&self, session: SessionId) -> Result<bool, JournalError> {
+        let on_chain = self.book().next_on_chain(session);
+        let taken = move |tx: &rusqlite::Transaction<'_>| lanes::take_nonces(tx, session, on_chain);
         let (start, end) = self.journal.run(taken).await?;
         self.book().give_nonces(session, start, end);
-        Ok(())
+        Ok(start < end)
+    }
+
+    /// Waits until everything that was noted is in the database.
+    pub async fn written(&self) {
+        let (done, written) = oneshot::channel();
+        if self.recorder.send(Entry::Flush(done)).await.is_ok() {
+            // An error means that the recorder stops; what it had is written.
+            let _ = written.await;
+        }
     }
 
     /// The task as the database has it, with everything that was noted before.
@@ -116,11 +141,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, JournalError> {
-        let (done, written) = oneshot::channel();
-        if self.recorder.send(Entry::Flush(done)).await.is_ok() {
-            // An error means that the recorder stops; what it had is written.
-            let _ = written.await;
-        }
+        self.written().await;
         self.journal.run(move |tx| db::task(tx, &id)).await
     }
 
@@ -142,10 +163,12 @@ impl Ledger {
                     db::save_sessions(tx, &changed, &gone)?;
                     db::revert_block(tx, &block)?;
                     cursor(tx)?;
-                    db::charges(tx)
+                    Ok((lanes::charges(tx)?, lanes::next_on_chain(tx)?))
                 };
-                let charges = self.journal.run(write).await?;
-                self.book().set_charges(charges);
+                let (charges, nonces) = self.journal.run(write).await?;
+                let mut book = self.book();
+                book.set_charges(charges);
+                book.set_next_on_chain(nonces);
                 Ok(Vec::new())
             }
         }
@@ -172,7 +195,7 @@ impl Ledger {
             (changed, mine)
         };
         let fresh: Vec<SessionId> =
-            changed.iter().filter(|s| s.nodes.is_empty()).map(|s| s.id).collect();
+            changed.iter().filter(|s| s.reservations.is_empty()).map(|s| s.id).collect();
         let at_ms = now_ms();
         let write = move |tx: &rusqlite::Transaction<'_>| {
             db::save_sessions(tx, &changed, &[])?;
@@ -212,9 +235,9 @@ impl Ledger {
         }
         let unused = self.book().unused_nonces();
         let give_back = move |tx: &rusqlite::Transaction<'_>| {
-            unused
-                .iter()
-                .try_for_each(|(session, first, end)| db::return_nonces(tx, *session, *first, *end))
+            unused.iter().try_for_each(|(session, first, end)| {
+                lanes::return_nonces(tx, *session, *first, *end)
+            })
         };
         self.journal.run(give_back).await
     }
@@ -225,7 +248,9 @@ impl Ledger {
             match entry {
                 Entry::Note(note) => notes.push(note),
                 Entry::Flush(done) => waiting.push(done),
-                Entry::Nonces(session) => self.more_nonces(session).await?,
+                Entry::Nonces(session) => {
+                    self.more_nonces(session).await?;
+                }
             }
         }
         if !notes.is_empty() {
@@ -246,5 +271,33 @@ impl Ledger {
     /// If the database fails.
     pub async fn without_gas(&self, limit: usize) -> Result<Vec<B256>, JournalError> {
         self.journal.run(move |tx| db::without_gas(tx, limit)).await
+    }
+
+    /// Request blocks that wait to be pinned since `before_ms` or longer.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn unpinned(&self, before_ms: u64) -> Result<Vec<Unpinned>, JournalError> {
+        self.journal.run(move |tx| owed::unpinned(tx, before_ms, PIN_BATCH)).await
+    }
+
+    /// Tasks that a node accepted and that the chain may not have, but still takes at `now_s`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn unsubmitted(
+        &self,
+        now_s: u64,
+    ) -> Result<Vec<(TaskId, TaskRequest)>, JournalError> {
+        self.journal.run(move |tx| owed::unsubmitted(tx, now_s)).await
+    }
+
+    /// Removes tasks that ended before `before_s`; whether there may be more.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn prune(&self, before_s: u64) -> Result<bool, JournalError> {
+        let gone = self.journal.run(move |tx| prune::prune(tx, before_s, PRUNE_BATCH)).await?;
+        Ok(gone >= PRUNE_BATCH as usize)
     }
 }

@@ -3,154 +3,19 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
 };
 
-use assay_types::{Address, B256, Lane, ModelId, NodeId, Nonce, SessionId, TaskId};
-use serde::{Deserialize, Serialize};
+use assay_protocol::money::fee_up;
+use assay_types::{Address, B256, Lane, ModelId, ModelIndex, Nonce, SessionId, TaskId};
 
+pub use super::{
+    facts::{Fact, Observed, PartFailure, Submitted},
+    purse::Charge,
+    session::{Reservation, SessionState, SessionView},
+};
+use super::{lanes::Charges, purse::Purse};
 use crate::config::UNPAID_PAUSE;
-
-/// One event of the protocol, as far as a router needs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are those of the contracts' events")]
-pub enum Fact {
-    SessionOpened {
-        session: SessionId,
-        model: ModelId,
-        price_in: u128,
-        price_out: u128,
-    },
-    LaneAdded {
-        session: SessionId,
-        lane: Lane,
-        holder: Address,
-        allotment: u128,
-    },
-    SessionActivated {
-        session: SessionId,
-        seed_round: u64,
-        nodes: Vec<NodeId>,
-    },
-    RoundCaptured {
-        round: u64,
-    },
-    SessionDraining {
-        session: SessionId,
-        ends_at: u64,
-    },
-    SessionClosed {
-        session: SessionId,
-    },
-    SessionToppedUp {
-        session: SessionId,
-    },
-    TaskSubmitted(Submitted),
-    TaskCommitted {
-        task: TaskId,
-        output_digest: B256,
-        prompt_tokens: u32,
-        output_tokens: u32,
-        fee: u128,
-    },
-    TaskSettled {
-        task: TaskId,
-        fee: u128,
-    },
-    TaskRefunded {
-        task: TaskId,
-        refund: u128,
-        tip: u128,
-    },
-}
-
-/// A task that the chain has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are those of the contract's event")]
-pub struct Submitted {
-    pub task: TaskId,
-    pub session: SessionId,
-    pub lane: Lane,
-    pub node: NodeId,
-    pub nonce: Nonce,
-    pub request_digest: B256,
-    pub max_prompt: u32,
-    pub max_output: u32,
-    pub held: u128,
-    pub deadline: u64,
-}
-
-/// A canonical block and its facts, each with the hash of its transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// Its number.
-    pub number: u64,
-    /// Its hash.
-    pub hash: B256,
-    /// Unix seconds.
-    pub timestamp: u64,
-    /// In order.
-    pub facts: Vec<(B256, Fact)>,
-}
-
-/// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionState {
-    /// Waits for its nodes.
-    Open,
-    /// Has its nodes.
-    Active,
-    /// Ends soon.
-    Draining,
-    /// Ended.
-    Closed,
-}
-
-/// A session in which the router holds a lane.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionView {
-    /// The session.
-    pub id: SessionId,
-    /// Its model.
-    pub model: ModelId,
-    /// Where it stands.
-    pub state: SessionState,
-    /// Minor units for a prompt token.
-    pub price_in: u128,
-    /// Minor units for a generated token.
-    pub price_out: u128,
-    /// Round that seeds its tasks; 0 while open.
-    pub seed_round: u64,
-    /// Whether that round's value is known.
-    pub seeded: bool,
-    /// Its nodes.
-    pub nodes: Vec<NodeId>,
-    /// Unix seconds; 0 unless draining.
-    pub ends_at: u64,
-    /// The router's lane.
-    pub lane: Lane,
-    /// Most that the lane's tasks may cost together, minor units.
-    pub allotment: u128,
-}
-
-impl SessionView {
-    /// Whether it can take tasks: it has its nodes and its seed.
-    pub fn is_ready(&self) -> bool {
-        self.seeded && matches!(self.state, SessionState::Active | SessionState::Draining)
-    }
-}
-
-/// What one task takes of its lane's allotment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Charge {
-    /// Held, or the fee once committed.
-    pub amount: u128,
-    /// Unix seconds.
-    pub deadline: u64,
-    /// Whether the chain has the task; one that it never saw costs nothing after its deadline.
-    pub on_chain: bool,
-}
 
 /// Why no session can take a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,18 +24,23 @@ pub enum Unready {
     NoSession,
     /// There is one, but it still waits for its nodes or its seed.
     NotActive,
+    /// There is one, but it has fewer nodes than answers are asked for: this many.
+    TooFewNodes(usize),
     /// There is one, but what its lane may spend is spent or held.
     Spent,
 }
 
-#[derive(Debug, Default)]
-struct Purse {
-    spent: u128,
-    open: HashMap<TaskId, Charge>,
-    nonces: VecDeque<(u64, u64)>,
-    /// One more than the largest nonce that the chain has.
-    next_on_chain: u64,
-    unpaid_until_s: u64,
+/// What a request needs of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// The model.
+    pub model: ModelId,
+    /// Largest counts of prompt and answer.
+    pub tokens: (u32, u32),
+    /// Answers wanted.
+    pub redundancy: u8,
+    /// Unix seconds.
+    pub deadline: u64,
 }
 
 /// The book.
@@ -180,22 +50,35 @@ pub struct Book {
     sessions: BTreeMap<SessionId, SessionView>,
     purses: HashMap<SessionId, Purse>,
     owners: HashMap<TaskId, SessionId>,
+    /// Models by their number, as the chain has them.
+    models: BTreeMap<ModelIndex, ModelId>,
     opened: BTreeMap<SessionId, (ModelId, u128, u128)>,
+    /// Fees of the tasks that settle in the block that is taken in, one for each answer.
+    settling: BTreeMap<TaskId, u128>,
     last_timestamp: u64,
 }
 
+/// Reservations of a session that are remembered: the contract serves the current one and the one before, and a
+/// reverted block may bring back one more.
+const KEPT_RESERVATIONS: usize = 3;
 /// Sessions whose lanes are still to come in the same block; more in one block are dropped.
 const MAX_OPENED: usize = 1024;
 
 impl Book {
-    /// The book of the router whose key is `me`.
-    pub fn new(me: Address, sessions: Vec<SessionView>) -> Self {
+    /// The book of the router whose key is `me`, with what an earlier life stored.
+    pub fn new(
+        me: Address,
+        models: Vec<(ModelIndex, ModelId)>,
+        sessions: Vec<SessionView>,
+    ) -> Self {
         Self {
             me,
+            models: models.into_iter().collect(),
             sessions: sessions.into_iter().map(|s| (s.id, s)).collect(),
             purses: HashMap::new(),
             owners: HashMap::new(),
             opened: BTreeMap::new(),
+            settling: BTreeMap::new(),
             last_timestamp: 0,
         }
     }
@@ -211,13 +94,16 @@ impl Book {
     }
 
     /// Replaces what is charged by what the database has.
-    pub fn set_charges(&mut self, charges: Vec<(SessionId, TaskId, Charge, bool)>) {
+    pub fn set_charges(&mut self, charges: Charges) {
         self.owners.clear();
         for purse in self.purses.values_mut() {
             purse.spent = 0;
             purse.open.clear();
         }
-        for (session, task, charge, finished) in charges {
+        for (session, spent) in charges.spent {
+            self.purses.entry(session).or_default().spent = spent;
+        }
+        for (session, task, charge, finished) in charges.tasks {
             let purse = self.purses.entry(session).or_default();
             if finished {
                 purse.spent = purse.spent.saturating_add(charge.amount);
@@ -240,35 +126,51 @@ impl Book {
             }
         }
         self.opened.clear();
+        for (task, fees) in std::mem::take(&mut self.settling) {
+            self.finish(&task, fees);
+        }
         changed
     }
 
     /// Takes in a fact; the session that changed, and those that changed besides.
     fn learn(&mut self, fact: &Fact, changed: &mut Vec<SessionView>) -> Option<SessionId> {
         match fact {
+            Fact::ModelRegistered { index, model } => {
+                self.models.insert(*index, *model);
+                None
+            }
             Fact::SessionOpened { session, model, price_in, price_out } => {
+                let model = *self.models.get(model)?;
                 if self.opened.len() < MAX_OPENED {
-                    self.opened.insert(*session, (*model, *price_in, *price_out));
+                    self.opened.insert(*session, (model, *price_in, *price_out));
                 }
                 None
             }
             Fact::LaneAdded { session, lane, holder, allotment } => {
                 self.add_lane(*session, *lane, *holder, *allotment)
             }
-            Fact::SessionActivated { session, seed_round, nodes } => {
+            Fact::SessionActivated { session, seed_round, nodes, previous_until } => {
                 let view = self.sessions.get_mut(session)?;
-                view.state = SessionState::Active;
-                view.seed_round = *seed_round;
-                view.nodes.clone_from(nodes);
+                if view.state == SessionState::Open {
+                    view.state = SessionState::Active;
+                }
+                if let Some(last) = view.reservations.first_mut() {
+                    last.until = *previous_until;
+                }
+                let nodes = nodes.clone();
+                let new = Reservation { seed_round: *seed_round, seed: None, nodes, until: 0 };
+                view.reservations.insert(0, new);
+                view.reservations.truncate(KEPT_RESERVATIONS);
                 Some(*session)
             }
-            Fact::RoundCaptured { round } => {
-                let waits = |s: &&mut SessionView| s.seed_round == *round && !s.seeded;
-                for view in self.sessions.values_mut().filter(waits) {
-                    view.seeded = true;
-                    changed.push(view.clone());
-                }
+            Fact::RoundRevealed { round, value } => {
+                self.set_seed(*round, Some(*value), changed);
                 None
+            }
+            Fact::LaneReclaimed { session, lane, reclaim_at } => {
+                let view = self.sessions.get_mut(session).filter(|s| s.lane == *lane)?;
+                view.reclaim_at = *reclaim_at;
+                Some(*session)
             }
             Fact::SessionDraining { session, ends_at } => {
                 let view = self.sessions.get_mut(session)?;
@@ -280,9 +182,11 @@ impl Book {
                 self.sessions.get_mut(session)?.state = SessionState::Closed;
                 Some(*session)
             }
-            Fact::SessionToppedUp { session } => {
-                self.purses.get_mut(session)?.unpaid_until_s = 0;
-                None
+            Fact::SessionToppedUp { session, lane, amount } => {
+                let view = self.sessions.get_mut(session).filter(|s| s.lane == *lane)?;
+                view.allotment = view.allotment.saturating_add(*amount);
+                self.purses.entry(*session).or_default().unpaid_until_s = 0;
+                Some(*session)
             }
             _ => {
                 self.learn_task(fact);
@@ -309,15 +213,24 @@ impl Book {
             state: SessionState::Open,
             price_in,
             price_out,
-            seed_round: 0,
-            seeded: false,
-            nodes: Vec::new(),
+            reservations: Vec::new(),
             ends_at: 0,
             lane,
             allotment,
+            reclaim_at: 0,
         };
         self.sessions.insert(session, view);
         Some(session)
+    }
+
+    fn set_seed(&mut self, round: u64, seed: Option<B256>, changed: &mut Vec<SessionView>) {
+        for view in self.sessions.values_mut() {
+            let waits = |r: &&mut Reservation| r.seed_round == round && r.seed != seed;
+            if let Some(reservation) = view.reservations.iter_mut().find(waits) {
+                reservation.seed = seed;
+                changed.push(view.clone());
+            }
+        }
     }
 
     fn learn_task(&mut self, fact: &Fact) {
@@ -332,12 +245,11 @@ impl Book {
                 purse.next_on_chain = purse.next_on_chain.max(next);
                 self.owners.insert(task.task, task.session);
             }
-            Fact::TaskCommitted { task, fee, .. } => {
-                if let Some(charge) = self.charge_mut(task) {
-                    charge.amount = *fee;
-                }
+            // What a task holds beyond its fee comes back when it settles.
+            Fact::TaskSettled { task, fee, .. } => {
+                let fees = self.settling.entry(*task).or_default();
+                *fees = fees.saturating_add(*fee);
             }
-            Fact::TaskSettled { task, fee } => self.finish(task, *fee),
             Fact::TaskRefunded { task, tip, .. } => self.finish(task, *tip),
             _ => {}
         }
@@ -368,21 +280,32 @@ impl Book {
         let (mut changed, mut gone) = (Vec::new(), Vec::new());
         for (_, fact) in block.facts.iter().rev() {
             match fact {
+                Fact::ModelRegistered { index, .. } => {
+                    self.models.remove(index);
+                }
                 Fact::SessionOpened { session, .. } => {
                     gone.extend(self.sessions.remove(session).map(|view| view.id));
                 }
-                Fact::RoundCaptured { round } => {
-                    for view in self.sessions.values_mut().filter(|s| s.seed_round == *round) {
-                        view.seeded = false;
-                        changed.push(view.clone());
-                    }
-                }
+                Fact::RoundRevealed { round, .. } => self.set_seed(*round, None, &mut changed),
                 Fact::SessionActivated { session, .. } => {
                     self.undo(*session, &mut changed, |view| {
-                        view.state = SessionState::Open;
-                        view.seed_round = 0;
-                        view.seeded = false;
-                        view.nodes.clear();
+                        if !view.reservations.is_empty() {
+                            view.reservations.remove(0);
+                        }
+                        match view.reservations.first_mut() {
+                            Some(last) => last.until = 0,
+                            None => view.state = SessionState::Open,
+                        }
+                    });
+                }
+                Fact::LaneReclaimed { session, .. } => {
+                    self.undo(*session, &mut changed, |view| view.reclaim_at = 0);
+                }
+                Fact::SessionToppedUp { session, lane, amount } => {
+                    self.undo(*session, &mut changed, |view| {
+                        if view.lane == *lane {
+                            view.allotment = view.allotment.saturating_sub(*amount);
+                        }
                     });
                 }
                 Fact::SessionDraining { session, .. } => {
@@ -393,7 +316,7 @@ impl Book {
                 }
                 Fact::SessionClosed { session } => {
                     self.undo(*session, &mut changed, |view| {
-                        let idle = view.nodes.is_empty();
+                        let idle = view.reservations.is_empty();
                         view.state = if idle { SessionState::Open } else { SessionState::Draining };
                     });
                 }
@@ -416,39 +339,35 @@ impl Book {
         }
     }
 
-    /// Sessions that can take a task of at most these tokens until `deadline`, the fullest purse first.
+    /// Sessions that can take such a task now, the fullest purse first.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn candidates(
-        &mut self,
-        model: ModelId,
-        tokens: (u32, u32),
-        now_s: u64,
-        deadline: u64,
-    ) -> Result<Vec<SessionView>, Unready> {
+    pub fn candidates(&mut self, need: &Need, now_s: u64) -> Result<Vec<SessionView>, Unready> {
         let live: Vec<&SessionView> = self
             .sessions
             .values()
-            .filter(|s| s.model == model && s.state != SessionState::Closed)
+            .filter(|s| s.model == need.model && s.state != SessionState::Closed)
             .collect();
         if live.is_empty() {
             return Err(Unready::NoSession);
         }
-        let takes = |s: &&SessionView| match s.state {
-            SessionState::Active => s.seeded,
-            SessionState::Draining => s.seeded && s.ends_at > deadline,
-            SessionState::Open | SessionState::Closed => false,
-        };
-        let active: Vec<SessionView> = live.into_iter().filter(takes).cloned().collect();
-        if active.is_empty() {
+        let nodes = |s: &&SessionView| s.serving(need.deadline).map_or(0, |r| r.nodes.len());
+        let most = live.iter().map(nodes).max().unwrap_or_default();
+        if most == 0 {
             return Err(Unready::NotActive);
         }
-        let mut paid: Vec<(u128, SessionView)> = active
+        let wanted = usize::from(need.redundancy);
+        if most < wanted {
+            return Err(Unready::TooFewNodes(most));
+        }
+        let takes: Vec<SessionView> =
+            live.into_iter().filter(|s| nodes(s) >= wanted).cloned().collect();
+        let mut paid: Vec<(u128, SessionView)> = takes
             .into_iter()
             .filter_map(|s| {
                 let left = self.left(&s, now_s);
-                (left >= fee(&s, tokens)).then_some((left, s))
+                (left >= hold(&s, need.tokens, need.redundancy)).then_some((left, s))
             })
             .collect();
         if paid.is_empty() {
@@ -460,20 +379,13 @@ impl Book {
 
     /// What is left of a session's allotment.
     fn left(&mut self, view: &SessionView, now_s: u64) -> u128 {
+        let mut gone = Vec::new();
         let purse = self.purses.entry(view.id).or_default();
-        if purse.unpaid_until_s > now_s {
-            return 0;
+        let left = purse.left(view.allotment, now_s, &mut gone);
+        for task in gone {
+            self.owners.remove(&task);
         }
-        let owners = &mut self.owners;
-        purse.open.retain(|task, charge| {
-            let counts = charge.on_chain || charge.deadline >= now_s;
-            if !counts {
-                owners.remove(task);
-            }
-            counts
-        });
-        let open: u128 = purse.open.values().map(|c| c.amount).fold(0, u128::saturating_add);
-        view.allotment.saturating_sub(purse.spent.saturating_add(open))
+        left
     }
 
     /// Counts a task that the chain does not have yet.
@@ -499,9 +411,19 @@ impl Book {
         nonce.0.saturating_sub(next)
     }
 
-    /// The chain has nonces of this session below `next`.
-    pub fn set_next_on_chain(&mut self, session: SessionId, next: u64) {
-        self.purses.entry(session).or_default().next_on_chain = next;
+    /// One more than the largest nonce that the chain has, of each session that has any.
+    pub fn set_next_on_chain(&mut self, next: Vec<(SessionId, u64)>) {
+        for purse in self.purses.values_mut() {
+            purse.next_on_chain = 0;
+        }
+        for (session, next) in next {
+            self.purses.entry(session).or_default().next_on_chain = next;
+        }
+    }
+
+    /// One more than the largest nonce of a session that the chain has.
+    pub fn next_on_chain(&self, session: SessionId) -> u64 {
+        self.purses.get(&session).map_or(0, |purse| purse.next_on_chain)
     }
 
     /// A submission was refused for lack of money: no tasks of this session for a while.
@@ -513,52 +435,29 @@ impl Book {
 
     /// The next nonce, and how many are left after it.
     pub fn take_nonce(&mut self, session: SessionId) -> Option<(Nonce, u64)> {
-        let purse = self.purses.entry(session).or_default();
-        let (next, end) = purse.nonces.front_mut()?;
-        let nonce = *next;
-        *next += 1;
-        if next == end {
-            purse.nonces.pop_front();
-        }
-        let left = purse.nonces.iter().map(|(next, end)| end - next).sum();
-        Some((Nonce(nonce), left))
+        self.purses.entry(session).or_default().take_nonce()
     }
 
     /// Nonces from `start` up to before `end` are this process's own.
     pub fn give_nonces(&mut self, session: SessionId, start: u64, end: u64) {
-        let nonces = &mut self.purses.entry(session).or_default().nonces;
-        match nonces.back_mut() {
-            Some(last) if last.1 == start => last.1 = end,
-            _ if start < end => nonces.push_back((start, end)),
-            _ => {}
-        }
+        self.purses.entry(session).or_default().give_nonces(start, end);
     }
 
     /// Nonces that were taken from the database and never used: the first, and the end, of a last range.
     pub fn unused_nonces(&mut self) -> Vec<(SessionId, u64, u64)> {
         let last = |(id, purse): (&SessionId, &mut Purse)| {
-            purse.nonces.drain(..).next_back().map(|(next, end)| (*id, next, end))
+            purse.unused_nonces().map(|(next, end)| (*id, next, end))
         };
         self.purses.iter_mut().filter_map(last).collect()
     }
 }
 
-impl Purse {
-    /// Another life of the router used nonces below `first`.
-    fn skip_to(&mut self, first: u64) {
-        let used_here = self.nonces.front().is_some_and(|(next, _)| *next >= first);
-        if !used_here {
-            for range in &mut self.nonces {
-                range.0 = range.0.max(first.min(range.1));
-            }
-            self.nonces.retain(|(next, end)| next < end);
-        }
-    }
+/// What a task holds: the largest fee of each of its answers, minor units.
+pub fn hold(session: &SessionView, tokens: (u32, u32), redundancy: u8) -> u128 {
+    fee(session, tokens).saturating_mul(redundancy.into())
 }
 
-/// The largest fee of a task, minor units.
+/// The largest fee of an answer, minor units.
 pub fn fee(session: &SessionView, tokens: (u32, u32)) -> u128 {
-    let part_in = session.price_in.saturating_mul(tokens.0.into());
-    let part_out = session.price_out.saturating_mul(tokens.1.into());
-    part_in.saturating_add(part_out)
+    fee_up(tokens.0, tokens.1, session.price_in, session.price_out)
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use crate::config::{MESSAGE_TOKENS, ServedModel, TEMPLATE_TOKENS};
+use crate::config::{MAX_REDUNDANCY, MESSAGE_TOKENS, RouterConfig, ServedModel, TEMPLATE_TOKENS};
 
 /// Longest piece of a client's text that is repeated in an error.
 const SHOWN: usize = 64;
@@ -58,6 +58,8 @@ pub struct Ask {
     pub max_output: u32,
     /// Most tokens that the prompt can have; what money is held for.
     pub max_prompt: u32,
+    /// Answers wanted, each of another node; the first one's is shown.
+    pub redundancy: u8,
     /// Whether tokens are streamed.
     pub stream: bool,
     /// Whether a last chunk of the stream has the usage.
@@ -68,11 +70,7 @@ pub struct Ask {
 ///
 /// # Errors
 /// 400 that names the parameter, or 404 for a model that is not served.
-pub fn parse(
-    body: &[u8],
-    models: &[ServedModel],
-    default_max_output: u32,
-) -> Result<Ask, ApiError> {
+pub fn parse(body: &[u8], config: &RouterConfig) -> Result<Ask, ApiError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         ApiError::invalid(
             "",
@@ -92,22 +90,19 @@ pub fn parse(
     for name in WITHOUT_EFFECT {
         fields.shift_remove(name);
     }
-    read(&mut fields, models, default_max_output)
+    read(&mut fields, config)
 }
 
-fn read(
-    fields: &mut Map<String, Value>,
-    models: &[ServedModel],
-    default_max_output: u32,
-) -> Result<Ask, ApiError> {
+fn read(fields: &mut Map<String, Value>, config: &RouterConfig) -> Result<Ask, ApiError> {
     fixed_values(fields)?;
-    let model = model(fields, models)?;
+    let model = model(fields, &config.models)?;
     let messages = messages(fields)?;
     let stream = boolean(fields, "stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
     let sampling = sampling(fields)?;
     let stop = stop(fields)?;
     let wanted = wanted_output(fields)?;
+    let redundancy = redundancy(fields)?.unwrap_or(config.default_redundancy);
     if let Some((name, _)) = fields.iter().next() {
         let shown = shown(name);
         return Err(unsupported(
@@ -115,8 +110,18 @@ fn read(
             format!("{shown:?} is not a parameter that this router knows: leave it out"),
         ));
     }
-    let (max_prompt, max_output) = tokens(&messages, &model, wanted, default_max_output)?;
-    Ok(Ask { model, messages, sampling, stop, max_output, max_prompt, stream, include_usage })
+    let (max_prompt, max_output) = tokens(&messages, &model, wanted, config.default_max_output)?;
+    Ok(Ask {
+        model,
+        messages,
+        sampling,
+        stop,
+        max_output,
+        max_prompt,
+        redundancy,
+        stream,
+        include_usage,
+    })
 }
 
 fn unsupported(param: &str, message: String) -> ApiError {
@@ -209,6 +214,29 @@ fn stream_options(fields: &mut Map<String, Value>, stream: bool) -> Result<bool,
             let name = format!("stream_options.{}", shown(name));
             Err(unsupported(&name, format!("{name} is not supported: only include_usage is")))
         }
+    }
+}
+
+/// This network's own parameters stand in an object of their own: `"assay": {"redundancy": 3}`.
+fn redundancy(fields: &mut Map<String, Value>) -> Result<Option<u8>, ApiError> {
+    let Some(value) = fields.shift_remove("assay") else { return Ok(None) };
+    let Value::Object(mut options) = value else {
+        return Err(wrong("assay", "assay must be an object"));
+    };
+    options.retain(|_, value| !value.is_null());
+    let redundancy = options.shift_remove("redundancy");
+    if let Some(name) = options.keys().next() {
+        let name = format!("assay.{}", shown(name));
+        return Err(unsupported(&name, format!("{name} is not supported: only redundancy is")));
+    }
+    let Some(value) = redundancy else { return Ok(None) };
+    let wanted = value.as_u64().and_then(|wanted| u8::try_from(wanted).ok());
+    match wanted.filter(|wanted| (1..=MAX_REDUNDANCY).contains(wanted)) {
+        Some(wanted) => Ok(Some(wanted)),
+        None => Err(wrong(
+            "assay.redundancy",
+            format!("assay.redundancy must be a whole number from 1 to {MAX_REDUNDANCY}"),
+        )),
     }
 }
 
@@ -439,9 +467,10 @@ mod tests {
 
     use super::*;
 
-    fn models() -> Vec<ServedModel> {
+    fn config() -> RouterConfig {
         let model_id = ModelId(B256::repeat_byte(1));
-        vec![ServedModel { name: "assay-demo".into(), model_id, max_context: 1024 }]
+        let served = ServedModel { name: "assay-demo".into(), model_id, max_context: 1024 };
+        RouterConfig::new("127.0.0.1:0".parse().unwrap(), "data".into(), vec![served])
     }
 
     fn asked(extra: Value) -> Result<Ask, ApiError> {
@@ -450,7 +479,7 @@ mod tests {
         for (name, value) in extra.as_object().unwrap() {
             body[name] = value.clone();
         }
-        parse(&serde_json::to_vec(&body).unwrap(), &models(), 256)
+        parse(&serde_json::to_vec(&body).unwrap(), &config())
     }
 
     #[test]
@@ -549,5 +578,26 @@ mod tests {
         assert_eq!((ask.max_prompt, ask.max_output), (768, 256));
         let ask = asked(json!({"max_tokens": 1000})).unwrap();
         assert_eq!((ask.max_prompt, ask.max_output), (24, 1000));
+    }
+
+    #[test]
+    fn redundancy_is_from_1_to_8_and_everything_else_is_refused_by_name() {
+        assert_eq!(asked(json!({})).unwrap().redundancy, 1);
+        assert_eq!(asked(json!({"assay": {"redundancy": null}})).unwrap().redundancy, 1);
+        for wanted in 1..=8 {
+            let ask = asked(json!({"assay": {"redundancy": wanted}})).unwrap();
+            assert_eq!(ask.redundancy, wanted);
+        }
+        for wrong in [json!(0), json!(9), json!(265), json!(-1), json!(1.5), json!("3"), json!([3])]
+        {
+            let error = asked(json!({"assay": {"redundancy": wrong}})).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("assay.redundancy"), "{wrong}");
+        }
+        let error = asked(json!({"assay": {"redundancy": 2, "votes": 3}})).unwrap_err();
+        assert_eq!(
+            (error.code.as_str(), error.param.as_deref()),
+            ("unsupported_parameter", Some("assay.votes"))
+        );
+        assert_eq!(asked(json!({"assay": 3})).unwrap_err().param.as_deref(), Some("assay"));
     }
 }

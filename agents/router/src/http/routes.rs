@@ -108,7 +108,7 @@ async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     };
     let body = body(request.into_body()).await?;
     let config = &app.dispatcher.config;
-    let ask = request::parse(&body, &config.models, config.default_max_output)?;
+    let ask = request::parse(&body, config)?;
     drop(body);
     answer::complete(app.dispatcher.clone(), ask, permit).await
 }

@@ -315,6 +315,8 @@ impl Peer {
                 stream.seal().map_err(|message| violation(task, message))?;
                 Ok(self.last(task, TaskEvent::Sealed))
             }
+            // Of redundant tasks: what is not carried in good time, their nodes send to the chain themselves.
+            FromMiner::Precommit { .. } | FromMiner::Opening { .. } => Ok(Vec::new()),
             FromMiner::Error { task: Some(task), code, message } => {
                 // One that crossed a cancel or the end of its task says nothing new.
                 if !self.streams.contains_key(&task) {
@@ -368,7 +370,7 @@ fn short(code: &str, message: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
-    use assay_types::{Bytes, EndReason, StreamHash, TaskRequest, link::StreamReceipt};
+    use assay_types::{Bytes, EndReason, Signed, StreamHash, TaskRequest, link::StreamReceipt};
 
     use proptest::prelude::*;
 
@@ -389,9 +391,9 @@ mod tests {
             requestDigest: B256::ZERO,
             maxPrompt: 10,
             maxOutput: 100,
-            feeCap: 1,
             deadline: 1000,
             nodeId: 1,
+            ..Default::default()
         };
         let signature = Signature::test_signature();
         Box::new(Offer { request, signature, block: Bytes::new(), stream: true })

@@ -2,7 +2,7 @@
 //! connection, so that the miner can go on where it was.
 
 use assay_types::{
-    Address, B256, EndReason, MAX_BLOCK_BYTES, NodeId, Signature, StreamHash, TaskId,
+    Address, B256, EndReason, MAX_BLOCK_BYTES, NodeId, Signature, Signed, StreamHash, TaskId,
     link::{Offer, RECEIPT_EVERY_TOKENS, StreamReceipt},
 };
 

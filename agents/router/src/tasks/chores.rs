@@ -1,20 +1,28 @@
 //! What a task needs beside its answer: its request is pinned, it is submitted, gas is looked up.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use assay_store::{Bytes, ContentStore};
 use assay_types::{B256, Nonce, SessionId, TaskId, TaskRequest};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    book::{db::Note, service::Ledger},
+    book::{
+        db::{NOT_SUBMITTED, Note},
+        owed::Unpinned,
+        service::Ledger,
+    },
     clock::{now_ms, now_s},
-    config::{CHORES_GRACE, MAX_CHORES, NONCE_LAG, SUBMIT_AFTER},
+    config::{
+        CHORES_GRACE, MAX_CHORES, MAX_PIN_RETRY, NONCE_LAG, PIN_BATCH, PIN_RETRY, PIN_WITHIN,
+        SUBMIT_AFTER,
+    },
+    journal::JournalError,
     ports::ChainPort,
 };
 
@@ -31,6 +39,13 @@ pub enum Chore {
         block: Bytes,
         /// Whether the node took it; dropped if it left without an answer.
         accepted: oneshot::Receiver<bool>,
+    },
+    /// An earlier life of the router may not have submitted a task that a node accepted.
+    Submit {
+        /// Its id.
+        task: TaskId,
+        /// What its lane's holder signed.
+        request: TaskRequest,
     },
     /// The timeline wants this transaction's gas.
     Gas(B256),
@@ -83,10 +98,11 @@ impl Chores {
     async fn perform(&self, chore: Chore) {
         match chore {
             Chore::Task { task, request, block, accepted } => {
-                let pin = self.pin(task, block);
-                let submit = self.submit(task, request, accepted);
+                let pin = self.pin(task, block, now_ms());
+                let submit = self.submit_if_taken(task, request, accepted);
                 tokio::join!(pin, submit);
             }
+            Chore::Submit { task, request } => self.submit(task, request).await,
             Chore::Gas(transaction) => match self.chain.gas_used(transaction).await {
                 Ok(Some(gas_used)) => self.ledger.note(Note::Gas { transaction, gas_used }),
                 Ok(None) => {
@@ -99,21 +115,65 @@ impl Chores {
         }
     }
 
-    async fn pin(&self, task: TaskId, block: Bytes) {
-        match self.store.put(block).await {
-            Ok(_) => self.happened(task, "request_pinned", None),
-            Err(error) => {
-                tracing::warn!(%task, %error, "the request block is not pinned");
-                self.happened(task, "request_not_pinned", Some(error.to_string()));
+    /// Pins the blocks that an earlier try, or an earlier life of the router, left.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn pin_rest(self, stop: CancellationToken) -> Result<(), JournalError> {
+        let mut pause = PIN_RETRY;
+        loop {
+            let before_ms = now_ms().saturating_sub(to_ms(PIN_RETRY));
+            let rest = self.ledger.unpinned(before_ms).await?;
+            let is_all = rest.len() < PIN_BATCH as usize;
+            let mut is_away = false;
+            for Unpinned { task, block, since_ms } in rest {
+                is_away = !self.pin(task, block, since_ms).await;
+                if is_away || stop.is_cancelled() {
+                    break;
+                }
+            }
+            // What is pinned must not come again.
+            self.ledger.written().await;
+            pause = if is_away { (pause * 2).min(MAX_PIN_RETRY) } else { PIN_RETRY };
+            if is_all || is_away {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
             }
         }
+    }
+
+    /// Tries to pin a block; whether it is settled. One that is not stays in the database.
+    async fn pin(&self, task: TaskId, block: Bytes, since_ms: u64) -> bool {
+        let at_ms = now_ms();
+        let error = match self.store.put(block).await {
+            Ok(_) => None,
+            Err(error)
+                if error.is_retryable() && at_ms.saturating_sub(since_ms) < to_ms(PIN_WITHIN) =>
+            {
+                tracing::warn!(%task, %error, "the request block is not pinned yet");
+                return false;
+            }
+            Err(error) => {
+                tracing::error!(%task, %error, "the request block is not pinned, and is given up");
+                Some(error.to_string())
+            }
+        };
+        self.ledger.note(Note::Pinned { task, error, at_ms });
+        true
     }
 
     fn happened(&self, task: TaskId, event: &'static str, detail: Option<String>) {
         self.ledger.note(Note::Happened { task, event, at_ms: now_ms(), detail });
     }
 
-    async fn submit(&self, task: TaskId, request: TaskRequest, accepted: oneshot::Receiver<bool>) {
+    async fn submit_if_taken(
+        &self,
+        task: TaskId,
+        request: TaskRequest,
+        accepted: oneshot::Receiver<bool>,
+    ) {
         let session = SessionId(request.sessionId);
         let taken = match timeout(SUBMIT_AFTER, accepted).await {
             Ok(Ok(taken)) => taken,
@@ -123,8 +183,13 @@ impl Chores {
         if !taken && self.ledger.book().nonce_lead(session, Nonce(request.nonce)) < NONCE_LAG {
             // Nobody works on it: it costs neither gas nor a hold.
             self.ledger.book().release(&task);
-            return self.happened(task, "not_submitted", Some("no node took it".into()));
+            return self.happened(task, NOT_SUBMITTED, Some("no node took it".into()));
         }
+        self.submit(task, request).await;
+    }
+
+    async fn submit(&self, task: TaskId, request: TaskRequest) {
+        let session = SessionId(request.sessionId);
         let outcome = match self.chain.submit(task, request).await {
             Ok(mined) => {
                 tracing::debug!(%task, transaction = %mined.transaction, gas = mined.gas_used, "task submitted");
@@ -142,4 +207,8 @@ impl Chores {
         };
         metrics::counter!("assay_router_submissions_total", "agent" => "router", "outcome" => outcome).increment(1);
     }
+}
+
+fn to_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::{
-    primitives::B256,
+    primitives::{B256, aliases::U96},
     signers::{SignerSync, local::PrivateKeySigner},
 };
+use assay_protocol::order::order;
 use assay_store::{Bytes, ContentStore};
 use assay_types::{
-    BLOCK_VERSION, NodeId, Prompt, RequestBlock, TaskId, TaskRequest, link::Offer, task_id,
+    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, Prompt, RequestBlock, Signed, TaskId,
+    TaskRequest, link::Offer, task_id,
 };
 use axum::http::StatusCode;
 use tokio::{
@@ -21,8 +23,8 @@ use super::{chores::Chore, running::Running};
 use crate::{
     book::{
         db::{Note, planned},
-        service::Ledger,
-        state::{SessionView, Unready, fee},
+        service::{Ledger, NonceError},
+        state::{Need, Reservation, SessionView, Unready, fee, hold},
     },
     clock::{now_ms, now_s},
     config::{ACCEPT_TIMEOUT, MAX_OFFERS, MAX_WAITING, QUEUE_TIMEOUT, RouterConfig},
@@ -75,6 +77,10 @@ struct Offered {
     task: TaskId,
     node: NodeId,
     events: mpsc::Receiver<TaskEvent>,
+    /// The other nodes of a redundant task.
+    followers: Vec<NodeId>,
+    /// What they are offered.
+    closed: Offer,
 }
 
 /// How a node answered.
@@ -122,6 +128,7 @@ impl Dispatcher {
             match self.reply(&mut offered).await {
                 Reply::Accepted => {
                     self.happened(offered.task, "accepted");
+                    self.offer_closed(&offered);
                     running.accepted(offered.events);
                     return Ok(running);
                 }
@@ -181,16 +188,21 @@ impl Dispatcher {
         deadline: u64,
         tried: &[NodeId],
     ) -> Result<Option<(SessionView, Slot)>, ApiError> {
-        let tokens = (ask.max_prompt, ask.max_output);
-        let now = self.ledger.book().now_s(now_s());
-        let candidates = self
-            .ledger
-            .book()
-            .candidates(ask.model.model_id, tokens, now, deadline)
-            .map_err(|unready| no_session(unready, &ask.model.name))?;
+        let need = Need {
+            model: ask.model.model_id,
+            tokens: (ask.max_prompt, ask.max_output),
+            redundancy: ask.redundancy,
+            deadline,
+        };
+        let mut book = self.ledger.book();
+        let now = book.now_s(now_s());
+        let candidates =
+            book.candidates(&need, now).map_err(|unready| no_session(unready, &ask.model.name))?;
+        drop(book);
         let mut busy = false;
         for session in candidates {
-            match self.hub.reserve(&session.nodes, tried) {
+            let nodes = session.serving(deadline).map(|reservation| reservation.nodes.as_slice());
+            match self.hub.reserve(nodes.unwrap_or_default(), tried) {
                 Ok(slot) => return Ok(Some((session, slot))),
                 Err(NoNode::Busy) => busy = true,
                 Err(NoNode::Disconnected) => {}
@@ -218,21 +230,26 @@ impl Dispatcher {
         (deadline, received_ms): (u64, u64),
     ) -> Result<Offered, ApiError> {
         let node = slot.node();
-        let (bytes, digest) = request_block(ask)?;
-        let nonce = self.ledger.nonce(session.id).await.map_err(|error| {
-            tracing::error!(%error, "no nonce for a request");
-            ApiError::internal("this router's database fails: look at its log")
-        })?;
+        let (block, digest) = request_block(ask)?;
+        let nonce = self.ledger.nonce(session.id).await.map_err(no_nonce)?;
+        let reservation = session.serving(deadline).cloned().unwrap_or_default();
         let request = TaskRequest {
             sessionId: session.id.0,
             lane: session.lane.0,
             nonce: nonce.0,
+            seedRound: reservation.seed_round,
             requestDigest: digest,
             maxPrompt: ask.max_prompt,
             maxOutput: ask.max_output,
-            feeCap: fee(session, (ask.max_prompt, ask.max_output)),
+            // Prices of 80 bits and counts of 32 leave room.
+            feeCap: U96::saturating_from(fee(session, (ask.max_prompt, ask.max_output))),
             deadline,
             nodeId: node.0,
+            redundancy: ask.redundancy,
+            // The client has this answer or none: whoever took the task over would stream to nobody.
+            attempts: 1,
+            dispatch: Dispatch::Push as u8,
+            callbackGas: 0,
         };
         let task = task_id(self.scope.queue, session.id, session.lane, nonce);
         let signature = self
@@ -244,29 +261,49 @@ impl Dispatcher {
             })?;
         let (sender, events) = mpsc::channel(ask.max_output as usize + SPARE_EVENTS);
         let (accepted, answer) = oneshot::channel();
+        let nodes = nodes_of(&reservation, &request);
         let offer = Offer {
             request: request.clone(),
             signature,
-            block: bytes.clone().into(),
+            block: block.clone().into(),
             stream: true,
         };
+        let closed = Offer { stream: false, ..offer.clone() };
         let new = NewTask { task, offer: Box::new(offer), events: sender, accepted };
         slot.offer(new).map_err(|_| node_gone().of_task(task))?;
-        self.ledger.book().charge(session.id, task, request.feeCap, deadline);
-        let received = Note::Received {
-            task: Box::new(planned(&request, task)),
+        let held = hold(session, (ask.max_prompt, ask.max_output), ask.redundancy);
+        self.ledger.book().charge(session.id, task, held, deadline);
+        self.ledger.note(Note::Received {
+            task: Box::new(planned(&request, task, nodes.clone())),
             model: ask.model.name.clone(),
+            owed: Box::new((request.clone(), block.clone())),
             at_ms: received_ms,
-        };
-        self.ledger.note(received);
+        });
         self.happened(task, "offered");
-        let chore = Chore::Task { task, request, block: bytes, accepted: answer };
+        let chore = Chore::Task { task, request, block, accepted: answer };
         if self.chores.try_send(chore).is_err() {
-            // The miner carries the signed request with its answer; only the pin is missing.
+            // The miner carries the signed request with its answer, and the block is pinned later.
             tracing::warn!(%task, "too much waits for the chain: the task is left to its miner to submit");
             self.happened(task, "submission_skipped");
         }
-        Ok(Offered { task, node, events })
+        let followers = nodes.into_iter().filter(|other| *other != node).collect();
+        Ok(Offered { task, node, events, followers, closed })
+    }
+
+    /// Offers a redundant task to its other nodes, whose streams stay closed. One that is away or busy learns of
+    /// the task from the chain.
+    fn offer_closed(&self, offered: &Offered) {
+        for node in &offered.followers {
+            let Ok(slot) = self.hub.reserve(&[*node], &[]) else { continue };
+            // Nobody listens: its answer comes by the chain.
+            let (events, _) = mpsc::channel(1);
+            let (accepted, _) = oneshot::channel();
+            let offer = Box::new(offered.closed.clone());
+            let new = NewTask { task: offered.task, offer, events, accepted };
+            if slot.offer(new).is_err() {
+                tracing::debug!(task = %offered.task, %node, "a node's connection is too busy for an offer");
+            }
+        }
     }
 
     async fn reply(&self, offered: &mut Offered) -> Reply {
@@ -296,6 +333,30 @@ impl Dispatcher {
 
 pub(super) fn node_gone() -> ApiError {
     ApiError::node("node_gone", "the node left before it answered: send the request again")
+}
+
+/// The nodes of a task by part, as the contract chooses them.
+fn nodes_of(reservation: &Reservation, request: &TaskRequest) -> Vec<NodeId> {
+    let nodes = &reservation.nodes;
+    let (named, lane, nonce) =
+        (Some(NodeId(request.nodeId)), Lane(request.lane), Nonce(request.nonce));
+    let order = order(nodes, named, reservation.seed.unwrap_or_default(), lane, nonce);
+    let nodes = order.into_iter().filter_map(|i| nodes.get(i).copied());
+    nodes.take(request.redundancy.into()).collect()
+}
+
+fn no_nonce(error: NonceError) -> ApiError {
+    match error {
+        NonceError::TooFarAhead => ApiError::unavailable(
+            "too_many_open",
+            format!("{error}: send the request again in a moment"),
+            2,
+        ),
+        NonceError::Journal(error) => {
+            tracing::error!(%error, "no nonce for a request");
+            ApiError::internal("this router's database fails: look at its log")
+        }
+    }
 }
 
 fn request_block(ask: &Ask) -> Result<(Bytes, B256), ApiError> {
@@ -335,6 +396,12 @@ fn no_session(unready: Unready, model: &str) -> ApiError {
             ),
             2,
         ),
+        Unready::TooFewNodes(most) => {
+            let message = format!(
+                "a session for {model:?} has at most {most} nodes now: ask for at most that many answers, or open a session with more nodes"
+            );
+            return ApiError::invalid("assay.redundancy", "redundancy_too_high", message);
+        }
         Unready::Spent => (
             "insufficient_quota",
             format!(

@@ -262,6 +262,7 @@ impl Drop for Running {
         if self.finished {
             return;
         }
+        // The other nodes of a redundant task go on: it is on chain, and its page shows their answers.
         self.dispatcher.hub.cancel(self.node, self.task);
         let error =
             ApiError::node("client_gone", "the client hung up before the answer was complete");

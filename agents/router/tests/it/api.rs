@@ -1,10 +1,10 @@
 //! Answers and refusals, as a client sees them.
 
-use assay_types::{Prompt, RequestBlock, sha256};
+use assay_types::{Prompt, RequestBlock, Signed, sha256};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::world::{CHAIN_ID, MODEL, World, data_lines, events, hello, queue};
+use crate::world::{CHAIN_ID, MODEL, PRICE_IN, PRICE_OUT, World, data_lines, events, hello, queue};
 
 #[tokio::test]
 async fn a_plain_answer_has_text_usage_and_task() {
@@ -33,8 +33,9 @@ async fn a_plain_answer_has_text_usage_and_task() {
     assert_eq!(signer, world.key.address());
     assert_eq!(request.requestDigest, sha256(&offer.block));
     assert_eq!((request.sessionId, request.lane, request.nonce, request.nodeId), (1, 1, 0, 1));
-    let fee = 2 * u128::from(request.maxPrompt) + 3 * u128::from(request.maxOutput);
-    assert_eq!(request.feeCap, fee);
+    let fee = PRICE_IN * u128::from(request.maxPrompt) + PRICE_OUT * u128::from(request.maxOutput);
+    assert_eq!(request.feeCap.to::<u128>(), fee);
+    assert_eq!((request.seedRound, request.redundancy, request.attempts), (9, 1, 1));
     let block = RequestBlock::decode(&offer.block).unwrap();
     let Prompt::Messages(messages) = block.prompt else { panic!() };
     assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("user", "Hello"));

@@ -3,7 +3,7 @@
 use alloy::signers::local::PrivateKeySigner;
 use assay_router::book::state::Fact;
 use assay_types::{
-    B256, Bytes, NodeId, Signature, TaskId,
+    B256, Bytes, NodeId, Signature, Signed, TaskId,
     link::{FromMiner, FromRouter, StreamReceipt},
 };
 use serde_json::Value;
@@ -159,8 +159,14 @@ async fn a_miner_that_commits_another_answer_than_it_announced_is_caught() {
         let shown = world.task_until(&task.to_string(), |t| t["answer"] == "complete").await;
         let honest = shown["output_digest"].as_str().unwrap().parse().unwrap();
         let output_digest = if word == "honest" { honest } else { B256::repeat_byte(9) };
-        let commit =
-            Fact::TaskCommitted { task, output_digest, prompt_tokens: 7, output_tokens: 1, fee: 1 };
+        let commit = Fact::TaskCommitted {
+            task,
+            node: NodeId(1),
+            output_digest,
+            prompt_tokens: 7,
+            output_tokens: 1,
+            fee: 1,
+        };
         world.mine(vec![commit]).await;
         tasks.push(world.task(&task.to_string()).await);
     }

@@ -1,35 +1,14 @@
 //! Sessions, nonces, money and timelines: what is durable, and what a reorganisation undoes.
 
 use alloy::signers::local::PrivateKeySigner;
-use assay_router::book::{
-    service::BlockChange,
-    state::{Fact, Submitted},
-};
-use assay_types::{B256, NodeId, Nonce, TaskId, link::Offer};
+use assay_router::book::{facts::Fact, service::BlockChange};
+use assay_types::{B256, NodeId, TaskId};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::world::{LANE, SESSION, World, events, hello};
-
-fn submitted(task: TaskId, offer: &Offer) -> Fact {
-    Fact::TaskSubmitted(Submitted {
-        task,
-        session: SESSION,
-        lane: LANE,
-        node: NodeId(1),
-        nonce: Nonce(offer.request.nonce),
-        request_digest: offer.request.requestDigest,
-        max_prompt: offer.request.maxPrompt,
-        max_output: offer.request.maxOutput,
-        held: offer.request.feeCap,
-        deadline: offer.request.deadline,
-    })
-}
-
-fn committed(task: TaskId) -> Fact {
-    let output_digest = B256::repeat_byte(8);
-    Fact::TaskCommitted { task, output_digest, prompt_tokens: 7, output_tokens: 1, fee: 17 }
-}
+use crate::world::{
+    LANE, MODEL_INDEX, SEED, SESSION, World, committed, events, hello, settled, submitted,
+};
 
 #[tokio::test]
 async fn the_timeline_follows_the_chain_and_its_reorganisations() {
@@ -39,15 +18,15 @@ async fn the_timeline_follows_the_chain_and_its_reorganisations() {
     let (response, (task, offer)) = tokio::join!(world.ask(hello(false)), miner.serve(&["x"]));
     assert_eq!(response.status(), 200);
     let id = task.to_string();
-    world.mine(vec![submitted(task, &offer)]).await;
-    let block = world.mine(vec![committed(task)]).await;
+    world.mine(vec![submitted(task, &offer, &[1])]).await;
+    let block = world.mine(vec![committed(task, 1, 17)]).await;
     let shown = world.task(&id).await;
     assert_eq!((&shown["state"], &shown["fee"]), (&json!("committed"), &json!("17")));
     world.change(BlockChange::Reverted(block)).await;
     let shown = world.task(&id).await;
     assert_eq!((&shown["state"], &shown["fee"]), (&json!("assigned"), &Value::Null));
-    world.mine(vec![committed(task)]).await;
-    world.mine(vec![Fact::TaskSettled { task, fee: 17 }]).await;
+    world.mine(vec![committed(task, 1, 17)]).await;
+    world.mine(vec![settled(task, 1, 17)]).await;
     let has_gas = |t: &Value| {
         let on_chain = |e: &&Value| e["transaction_hash"].is_string();
         t["timeline"].as_array().unwrap().iter().filter(on_chain).all(|e| e["gas_used"] == 123_456)
@@ -93,7 +72,7 @@ async fn nonces_are_never_used_twice_and_go_on_after_a_restart() {
     // Another router with the same key was at work: its nonces are skipped.
     let mut other = (*offer).clone();
     other.request.nonce = 50;
-    world.mine(vec![submitted(TaskId(B256::repeat_byte(5)), &other)]).await;
+    world.mine(vec![submitted(TaskId(B256::repeat_byte(5)), &other, &[1])]).await;
     let (_, (_, offer)) = tokio::join!(world.ask(hello(false)), miner.serve(&["x"]));
     assert_eq!(offer.request.nonce, 51);
     world.router.stop().await.unwrap();
@@ -115,9 +94,9 @@ async fn a_lane_is_not_overspent() {
     let body: Value = second.json().await.unwrap();
     assert_eq!(body["error"]["code"], "insufficient_quota", "{body}");
     // Settled for what it really cost, the lane has room again.
-    world.mine(vec![submitted(task, &offer)]).await;
-    world.mine(vec![committed(task)]).await;
-    world.mine(vec![Fact::TaskSettled { task, fee: 17 }]).await;
+    world.mine(vec![submitted(task, &offer, &[1])]).await;
+    world.mine(vec![committed(task, 1, 17)]).await;
+    world.mine(vec![settled(task, 1, 17)]).await;
     let (third, _) = tokio::join!(world.ask(ask), miner.serve(&["x"]));
     assert_eq!(third.status(), 200);
     world.router.stop().await.unwrap();
@@ -129,22 +108,31 @@ async fn a_session_is_used_only_while_it_can_be() {
     let mut world = World::bare(data.path(), PrivateKeySigner::random()).await;
     let holder = world.key.address();
     let model = crate::world::model_id();
-    let opened = Fact::SessionOpened { session: SESSION, model, price_in: 1, price_out: 1 };
+    let named = Fact::ModelRegistered { index: MODEL_INDEX, model };
+    let (price_in, price_out) = (1, 1);
+    let opened = Fact::SessionOpened { session: SESSION, model: MODEL_INDEX, price_in, price_out };
     let lane = Fact::LaneAdded { session: SESSION, lane: LANE, holder, allotment: u128::MAX };
-    world.mine(vec![opened, lane]).await;
+    world.mine(vec![named, opened, lane]).await;
     let code = async |world: &World| {
         let body: Value = world.ask(hello(false)).await.json().await.unwrap();
         body["error"]["code"].as_str().unwrap().to_owned()
     };
     assert_eq!(code(&world).await, "session_not_ready");
     let nodes = vec![NodeId(1)];
-    world.mine(vec![Fact::SessionActivated { session: SESSION, seed_round: 4, nodes }]).await;
+    world
+        .mine(vec![Fact::SessionActivated {
+            session: SESSION,
+            seed_round: 4,
+            nodes,
+            previous_until: 0,
+        }])
+        .await;
     assert_eq!(code(&world).await, "session_not_ready");
-    let seeded = world.mine(vec![Fact::RoundCaptured { round: 4 }]).await;
+    let seeded = world.mine(vec![Fact::RoundRevealed { round: 4, value: SEED }]).await;
     assert_eq!(code(&world).await, "no_miner");
     world.change(BlockChange::Reverted(seeded)).await;
     assert_eq!(code(&world).await, "session_not_ready");
-    world.mine(vec![Fact::RoundCaptured { round: 4 }]).await;
+    world.mine(vec![Fact::RoundRevealed { round: 4, value: SEED }]).await;
     world.mine(vec![Fact::SessionDraining { session: SESSION, ends_at: 1 }]).await;
     assert_eq!(code(&world).await, "session_not_ready");
     world.mine(vec![Fact::SessionClosed { session: SESSION }]).await;
@@ -164,7 +152,7 @@ async fn a_refused_submission_for_lack_of_money_pauses_the_session() {
     world.task_until(&task.to_string(), |t| events(t).contains(&"submission_failed")).await;
     let body: Value = world.ask(hello(false)).await.json().await.unwrap();
     assert_eq!(body["error"]["code"], "insufficient_quota", "{body}");
-    world.mine(vec![Fact::SessionToppedUp { session: SESSION }]).await;
+    world.mine(vec![Fact::SessionToppedUp { session: SESSION, lane: LANE, amount: 0 }]).await;
     let (third, _) = tokio::join!(world.ask(hello(false)), miner.serve(&["x"]));
     assert_eq!(third.status(), 200);
     world.router.stop().await.unwrap();
@@ -181,13 +169,10 @@ async fn an_answer_that_a_stop_cut_off_is_shown_as_failed() {
     let (task, _) = miner.offer().await;
     miner.accept(task).await;
     world.task_until(&task.to_string(), |t| events(t).contains(&"accepted")).await;
-    // Ended by force, as in a crash: the client gets an error, the database still says "pending".
-    drop(world);
+    // The client gets an error, the database still says "pending".
+    world.crash(data.path()).await;
     assert_eq!(asking.await.unwrap().status(), 502);
     drop(miner);
-    while assay_router::Journal::open(data.path()).is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
     let world = World::bare(data.path(), key).await;
     let shown = world.task(&task.to_string()).await;
     assert_eq!(

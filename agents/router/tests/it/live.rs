@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use alloy::{
     network::EthereumWallet,
-    primitives::{Address, B256, U256, aliases::U96},
+    primitives::{
+        Address, B256, Bytes, U256,
+        aliases::{U80, U96},
+    },
     providers::{DynProvider, Provider, ProviderBuilder},
     signers::local::PrivateKeySigner,
 };
@@ -14,6 +17,7 @@ use assay_bindings::{
 };
 use assay_chain::Chain;
 use assay_devnet::{Devnet, DevnetConfig};
+use assay_protocol::{QueueScope, TaskRecord, TaskState, money::TOKENS_PER_PRICE};
 use assay_router::{RouterDeps, start};
 use assay_types::{NodeId, NumericClass, TaskId};
 use serde_json::Value;
@@ -22,7 +26,7 @@ use tempfile::tempdir;
 use crate::world::{MemoryStore, Miner, PATIENCE, config, events, hello, model_id};
 
 /// Minor units for a token: a task's fee must be above the contracts' tip.
-const PRICE: u128 = COR / 10_000;
+const PRICE: u128 = 100 * COR;
 
 struct Actors {
     owner: PrivateKeySigner,
@@ -89,16 +93,23 @@ impl LiveWorld {
     }
 
     async fn register(&self, me: Address) {
-        let (at, price) = (&self.deployment, U96::from(PRICE));
+        let at = &self.deployment;
         until_mined!(CorToken::new(at.token, &self.owner).approve(at.payment, U256::MAX));
         let models = ModelRegistry::new(at.models, &self.owner);
-        until_mined!(models.register(model_id().0, B256::repeat_byte(1), price, price, 0));
+        let price = U80::from(PRICE);
+        let model = ModelRegistry::ModelRegistration {
+            modelId: model_id().0,
+            manifestDigest: B256::repeat_byte(1),
+            floors: vec![ModelRegistry::Floor { asset: 0, priceIn: price, priceOut: price }],
+            ..Default::default()
+        };
+        until_mined!(models.register(model.clone()));
         let registration = NodePool::NodeRegistration {
             operator: self.actors.operator.address(),
             payout: me,
-            modelId: model_id().0,
             numericClass: class(),
-            capacity: 1,
+            offers: vec![NodePool::Offer { modelId: model_id().0, capacity: 1 }],
+            ..Default::default()
         };
         let nodes = NodePool::new(at.nodes, &self.owner);
         until_mined!(nodes.register(registration.clone()));
@@ -110,13 +121,14 @@ impl LiveWorld {
             modelId: model_id().0,
             minNodes: 1,
             maxNodes: 1,
-            maxPriceIn: U96::from(PRICE),
-            maxPriceOut: U96::from(PRICE),
-            deposit: 10 * COR,
+            maxPriceIn: U80::MAX,
+            maxPriceOut: U80::MAX,
+            deposit: U96::from(10 * COR),
             lanes: vec![Session::LaneTerms {
                 holder: self.actors.router.address(),
-                allotment: 5 * COR,
+                allotment: U96::from(5 * COR),
             }],
+            ..Default::default()
         };
         let sessions = Session::new(at.sessions, &self.owner);
         // A node counts in draws from a second after its registration on.
@@ -124,15 +136,16 @@ impl LiveWorld {
         until_mined!(sessions.open(terms.clone()));
         let beacon = RandomBeacon::new(at.beacon, &self.owner);
         let round = sessions.sessionOf(1).call().await.unwrap().drawRound;
-        until_mined!(beacon.capture(round));
+        until_mined!(beacon.reveal(round, Bytes::new()));
         until_mined!(sessions.activate(1));
-        let round = sessions.sessionOf(1).call().await.unwrap().seedRound;
-        until_mined!(beacon.capture(round));
+        let round = sessions.sessionOf(1).call().await.unwrap().current.seedRound;
+        until_mined!(beacon.reveal(round, Bytes::new()));
     }
 
     /// The fake miner's answer on chain, and its settlement.
     async fn commit_and_settle(&self, task: TaskId) {
-        let answer = SessionQueue::Commit {
+        let answer = SessionQueue::Answer {
+            nodeId: 1,
             outputDigest: B256::repeat_byte(2),
             promptHash: B256::repeat_byte(3),
             promptTokens: 7,
@@ -141,13 +154,20 @@ impl LiveWorld {
             endReason: 1,
             salt: B256::repeat_byte(4),
             proofSeal: B256::repeat_byte(5),
+            signature: Bytes::new(),
         };
         let operator = wallet(&self.devnet.http_url(), &self.actors.operator);
         let queue = SessionQueue::new(self.deployment.queue, &operator);
-        until_mined!(queue.commit(task.0, answer.clone()));
+        let events = queue.TaskSubmitted_filter().topic1(task.0).from_block(0).query().await;
+        let mut record = TaskRecord::submitted(&events.unwrap()[0].0);
+        until_mined!(queue.commit(record.task.clone(), vec![answer.clone()]));
+        let events = queue.TaskCommitted_filter().topic1(task.0).from_block(0).query().await;
+        let scope = QueueScope { chain_id: 31337, queue: self.deployment.queue };
+        record.committed(&scope, &events.unwrap()[0].0).unwrap();
         let settled = async || {
-            let _ = queue.settle(vec![task.0]).send().await.unwrap().get_receipt().await;
-            queue.taskOf(task.0).call().await.unwrap().state == 3
+            let settle = queue.settle(vec![record.task.clone()]);
+            let _ = settle.send().await.unwrap().get_receipt().await;
+            queue.statusOf(task.0).call().await.unwrap().state == TaskState::Settled as u8
         };
         let until = tokio::time::Instant::now() + PATIENCE;
         while !settled().await {
@@ -206,7 +226,7 @@ async fn a_task_goes_through_the_real_contracts() {
         t["state"] == "settled" && t["timeline"].as_array().unwrap().iter().all(has_gas)
     };
     let shown = task_until(&url, settled).await;
-    assert_eq!(shown["fee"], (8 * PRICE).to_string());
+    assert_eq!(shown["fee"], (8 * PRICE / TOKENS_PER_PRICE).to_string());
     for event in ["received", "accepted", "done", "submitted", "committed", "settled"] {
         assert!(events(&shown).contains(&event), "{event}: {shown:#}");
     }

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
+mod crash;
 mod failures;
 mod handshake;
 mod ledger;
 mod live;
+mod redundancy;
 mod resume;
+mod rotation;
 mod world;

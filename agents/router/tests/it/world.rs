@@ -4,23 +4,27 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use alloy::signers::{SignerSync, local::PrivateKeySigner};
+use assay_protocol::money::TOKENS_PER_PRICE;
 use assay_router::{
     BlockUpdate, Journal, Parts, RouterConfig, RouterHandle, ServedModel, assemble,
     book::{
+        facts::{Fact, Observed, Submitted},
         service::BlockChange,
-        state::{Fact, Observed},
     },
     ports::{ChainPort, Mined, PortError},
 };
 use assay_store::{Bytes, ContentStore, StoreError};
 use assay_types::{
-    Address, B256, EndReason, Lane, ModelId, NodeId, ResultBlock, SessionId, StreamHash, TaskId,
-    TaskRequest,
+    Address, B256, EndReason, Lane, ModelId, ModelIndex, NodeId, Nonce, ResultBlock, SessionId,
+    Signed, StreamHash, TaskId, TaskRequest,
     link::{
         DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
         StreamReceipt, challenge_hash,
@@ -36,6 +40,12 @@ use tokio_tungstenite::{
 
 pub const CHAIN_ID: u64 = 31337;
 pub const SESSION: SessionId = SessionId(1);
+pub const MODEL_INDEX: ModelIndex = ModelIndex(1);
+/// Minor units a token.
+pub const PRICE_IN: u128 = 2;
+pub const PRICE_OUT: u128 = 3;
+/// The beacon's value for the reservation's round.
+pub const SEED: B256 = B256::repeat_byte(0x99);
 pub const LANE: Lane = Lane(1);
 pub const MODEL: &str = "assay-demo";
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,6 +63,8 @@ pub struct FakeChain {
     pub operators: Mutex<HashMap<NodeId, Address>>,
     pub submitted: Mutex<Vec<TaskRequest>>,
     pub refusal: Mutex<Option<String>>,
+    /// Submissions never end, as those of a chain that does not answer.
+    pub is_stuck: AtomicBool,
 }
 
 #[async_trait]
@@ -70,6 +82,9 @@ impl ChainPort for FakeChain {
     }
 
     async fn submit(&self, _task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {
+        if self.is_stuck.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.submitted.lock().unwrap().push(request);
         match self.refusal.lock().unwrap().clone() {
             Some(reason) => Err(PortError::Refused { reason }),
@@ -83,23 +98,30 @@ impl ChainPort for FakeChain {
 }
 
 #[derive(Default)]
-pub struct MemoryStore(Mutex<HashMap<B256, Bytes>>);
+pub struct MemoryStore {
+    blocks: Mutex<HashMap<B256, Bytes>>,
+    /// Nothing can be put, as into a daemon that is down.
+    pub is_away: AtomicBool,
+}
 
 #[async_trait]
 impl ContentStore for MemoryStore {
     async fn put(&self, bytes: Bytes) -> Result<B256, StoreError> {
+        if self.is_away.load(SeqCst) {
+            return Err(StoreError::Timeout { url: "fake".into(), after: Duration::ZERO });
+        }
         let digest = sha256(&bytes);
-        self.0.lock().unwrap().insert(digest, bytes);
+        self.blocks.lock().unwrap().insert(digest, bytes);
         Ok(digest)
     }
 
     async fn get(&self, digest: B256) -> Result<Bytes, StoreError> {
-        let found = self.0.lock().unwrap().get(&digest).cloned();
+        let found = self.blocks.lock().unwrap().get(&digest).cloned();
         found.ok_or(StoreError::NotFound { cid: assay_store::cid_of(digest).to_string() })
     }
 
     async fn is_pinned(&self, digest: B256) -> Result<bool, StoreError> {
-        Ok(self.0.lock().unwrap().contains_key(&digest))
+        Ok(self.blocks.lock().unwrap().contains_key(&digest))
     }
 
     async fn health(&self) -> Result<String, StoreError> {
@@ -116,7 +138,12 @@ pub struct World {
     pub http: reqwest::Client,
     pub operators: HashMap<NodeId, PrivateKeySigner>,
     next_block: u64,
+    /// Unix seconds of the block before the first.
+    genesis_s: u64,
 }
+
+/// The fake chain's clock: after that of any machine that runs the tests for years.
+const GENESIS_S: u64 = 1_800_000_000;
 
 pub fn config(data: &Path) -> RouterConfig {
     let models = vec![ServedModel { name: MODEL.into(), model_id: model_id(), max_context: 4096 }];
@@ -133,7 +160,16 @@ impl World {
     }
 
     pub async fn with_config(config: RouterConfig, key: PrivateKeySigner) -> Self {
-        let (chain, store) = (Arc::new(FakeChain::default()), Arc::new(MemoryStore::default()));
+        Self::around(config, key, Default::default(), Default::default()).await
+    }
+
+    /// A router beside a chain and a store that are there already.
+    pub async fn around(
+        config: RouterConfig,
+        key: PrivateKeySigner,
+        chain: Arc<FakeChain>,
+        store: Arc<MemoryStore>,
+    ) -> Self {
         let (blocks, updates) = mpsc::channel(16);
         let parts = Parts {
             chain: chain.clone(),
@@ -146,12 +182,22 @@ impl World {
         };
         let router = assemble(config, parts).await.unwrap();
         let operators: HashMap<NodeId, PrivateKeySigner> =
-            (1..=3).map(|n| (NodeId(n), PrivateKeySigner::random())).collect();
+            (1..=4).map(|n| (NodeId(n), PrivateKeySigner::random())).collect();
         for (node, operator) in &operators {
             chain.operators.lock().unwrap().insert(*node, operator.address());
         }
         let http = reqwest::Client::new();
-        Self { router, chain, store, key, blocks, http, operators, next_block: 1 }
+        Self {
+            router,
+            chain,
+            store,
+            key,
+            blocks,
+            http,
+            operators,
+            next_block: 1,
+            genesis_s: GENESIS_S,
+        }
     }
 
     /// A router with one session of these nodes.
@@ -165,12 +211,36 @@ impl World {
         let holder = self.key.address();
         let nodes = nodes.iter().map(|n| NodeId(*n)).collect();
         self.mine(vec![
-            Fact::SessionOpened { session: SESSION, model: model_id(), price_in: 2, price_out: 3 },
+            Fact::ModelRegistered { index: MODEL_INDEX, model: model_id() },
+            Fact::SessionOpened {
+                session: SESSION,
+                model: MODEL_INDEX,
+                price_in: PRICE_IN * TOKENS_PER_PRICE,
+                price_out: PRICE_OUT * TOKENS_PER_PRICE,
+            },
             Fact::LaneAdded { session: SESSION, lane: LANE, holder, allotment },
         ])
         .await;
-        self.mine(vec![Fact::SessionActivated { session: SESSION, seed_round: 9, nodes }]).await;
-        self.mine(vec![Fact::RoundCaptured { round: 9 }]).await;
+        let activated =
+            Fact::SessionActivated { session: SESSION, seed_round: 9, nodes, previous_until: 0 };
+        self.mine(vec![activated]).await;
+        self.mine(vec![Fact::RoundRevealed { round: 9, value: SEED }]).await;
+    }
+
+    /// The chain's clock shows hardly more than the wall's; before the first block.
+    pub fn use_wall_clock(&mut self) {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        self.genesis_s = now.as_secs() - 100;
+    }
+
+    /// Ends the router by force, as a crash does: its chain and its store, once its database is free.
+    pub async fn crash(self, data: &Path) -> (Arc<FakeChain>, Arc<MemoryStore>) {
+        let (chain, store) = (self.chain.clone(), self.store.clone());
+        drop(self);
+        while Journal::open(data).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (chain, store)
     }
 
     /// A block with these facts; returns when it was taken from the channel.
@@ -180,7 +250,7 @@ impl World {
         let block = Observed {
             number,
             hash: B256::from(alloy::primitives::U256::from(number + 1000)),
-            timestamp: 1_800_000_000 + number,
+            timestamp: self.genesis_s + number,
             facts: facts
                 .into_iter()
                 .map(|f| (B256::from(alloy::primitives::U256::from(number)), f))
@@ -252,6 +322,35 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// The chain has the task, on these nodes.
+pub fn submitted(task: TaskId, offer: &Offer, nodes: &[u32]) -> Fact {
+    let request = &offer.request;
+    Fact::TaskSubmitted(Submitted {
+        task,
+        session: SessionId(request.sessionId),
+        lane: Lane(request.lane),
+        nodes: nodes.iter().map(|node| NodeId(*node)).collect(),
+        nonce: Nonce(request.nonce),
+        request_digest: request.requestDigest,
+        max_prompt: request.maxPrompt,
+        max_output: request.maxOutput,
+        held: request.feeCap.to::<u128>() * u128::from(request.redundancy),
+        deadline: request.deadline,
+    })
+}
+
+/// A node's answer is on chain.
+pub fn committed(task: TaskId, node: u32, fee: u128) -> Fact {
+    let output_digest = B256::repeat_byte(u8::try_from(node).unwrap());
+    let node = NodeId(node);
+    Fact::TaskCommitted { task, node, output_digest, prompt_tokens: 7, output_tokens: 1, fee }
+}
+
+/// A node's answer is paid.
+pub fn settled(task: TaskId, node: u32, fee: u128) -> Fact {
+    Fact::TaskSettled { task, node: NodeId(node), fee }
 }
 
 /// The data lines of a streamed answer.

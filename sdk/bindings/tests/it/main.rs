@@ -3,4 +3,5 @@
 
 mod anvil;
 mod deploy;
+mod script;
 mod vectors;

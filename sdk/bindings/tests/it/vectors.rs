@@ -5,8 +5,9 @@ use alloy::{
     sol_types::SolStruct,
 };
 use assay_types::{
-    CommitScope, EndReason, Lane, NodeId, Nonce, NumericClass, ProofSeal, SeedInput, SessionId,
-    StreamHash, TaskRequest, TokenSeal, commitment, domain, prompt_hash, seed_f, seed_g, task_id,
+    CommitScope, Decline, EndReason, Lane, NodeId, Nonce, NumericClass, Precommit, ProofSeal,
+    SeedInput, SessionId, Signed, StreamHash, TaskRequest, TokenSeal, commitment, domain,
+    prompt_hash, seed_f, seed_g, task_id,
 };
 use serde::Deserialize;
 
@@ -35,6 +36,11 @@ struct Case {
     max_output: u32,
     fee_cap: String,
     deadline: String,
+    seed_round: String,
+    redundancy: u8,
+    attempts: u8,
+    dispatch: u8,
+    callback_gas: u32,
     output_digest: B256,
     prompt_tokens: u32,
     output_tokens: u32,
@@ -54,6 +60,10 @@ struct Case {
     domain_separator: B256,
     struct_hash: B256,
     digest: B256,
+    precommit_hash: B256,
+    precommit_digest: B256,
+    decline_hash: B256,
+    decline_digest: B256,
 }
 
 fn check(case: &Case) {
@@ -101,10 +111,24 @@ fn check(case: &Case) {
         feeCap: case.fee_cap.parse().unwrap(),
         deadline: case.deadline.parse().unwrap(),
         nodeId: case.node_id,
+        seedRound: case.seed_round.parse().unwrap(),
+        redundancy: case.redundancy,
+        attempts: case.attempts,
+        dispatch: case.dispatch,
+        callbackGas: case.callback_gas,
     };
     assert_eq!(domain(chain_id, case.queue).separator(), case.domain_separator, "{name}: domain");
     assert_eq!(request.eip712_hash_struct(), case.struct_hash, "{name}: struct hash");
     assert_eq!(request.signing_hash(chain_id, case.queue), case.digest, "{name}: digest");
+
+    let precommit = Precommit::new(&scope, case.commitment);
+    assert_eq!(precommit.eip712_hash_struct(), case.precommit_hash, "{name}: precommit");
+    let digest = precommit.signing_hash(chain_id, case.queue);
+    assert_eq!(digest, case.precommit_digest, "{name}: precommit digest");
+    let decline = Decline { taskId: task.0, nodeId: case.node_id };
+    assert_eq!(decline.eip712_hash_struct(), case.decline_hash, "{name}: decline");
+    let digest = decline.signing_hash(chain_id, case.queue);
+    assert_eq!(digest, case.decline_digest, "{name}: decline digest");
 }
 
 #[test]

@@ -75,6 +75,17 @@ fn a_second_network_in_one_folder_is_refused() {
     refused(&up(data.path(), &[]), &["another `assay up`", "--data"]);
 }
 
+/// Another chain than the folder's network lives on, e.g. an anvil that was started anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_another_chain_is_refused_until_it_may_be_forgotten() {
+    let data = tempfile::tempdir().unwrap();
+    let record = json!({"genesis": format!("0x{}", "12".repeat(32)), "start_block": 7});
+    fs::write(data.path().join("up.json"), record.to_string()).unwrap();
+    refused(&up(data.path(), &["--miners", "1"]), &["another chain", "--data", "--fresh"]);
+    fs::write(data.path().join("up.json"), "{").unwrap();
+    refused(&up(data.path(), &["--miners", "1"]), &["up.json", "--fresh"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_chain_small_deposit_and_empty_wallet() {
     let network = Network::start(Default::default()).await.unwrap();

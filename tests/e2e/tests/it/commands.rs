@@ -1,7 +1,8 @@
 //! The command line, as a person and as a script use it.
 
-use crate::json;
-use assay_harness::{Network, run_assay};
+use assay_harness::{Network, root, run_assay};
+
+use crate::{active_session, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ask_sessions_tasks_and_nodes() {
@@ -13,17 +14,8 @@ async fn ask_sessions_tasks_and_nodes() {
     assert!(text.contains("session"), "{text}");
 
     // A session of one's own, a task without a router, its answer.
-    let session = json(&network, &["session", "open", "--deposit", "5", "--max-nodes", "2"]);
-    let id = session["session"].as_u64().unwrap().to_string();
-    let mut shown = session;
-    for _ in 0..300 {
-        shown = json(&network, &["session", "show", &id]);
-        if shown["seed_known"] == true {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    assert_eq!(shown["state"], "active", "{shown}\n{}", network.log());
+    let id = active_session(&network, &["--deposit", "5", "--max-nodes", "2"]).await;
+    assert_eq!(json(&network, &["session", "show", &id])["state"], "active");
     let task = json(&network, &["task", "submit", "--session", &id, "--max-tokens", "24", "hello"]);
     assert!(!task["text"].as_str().unwrap().is_empty(), "{task}");
     let again = json(&network, &["task", "show", task["task"].as_str().unwrap()]);
@@ -37,15 +29,92 @@ async fn ask_sessions_tasks_and_nodes() {
     assert_eq!(nodes.len(), 4);
     for (index, node) in nodes.iter().enumerate() {
         assert_eq!(node["node_id"], index as u64 + 1);
-        assert_eq!(node["state"], "reserved", "{node}");
+        assert_eq!(node["state"], "ephemeral", "{node}");
+        assert_ne!(node["reservations"], "0", "{node}");
         assert_eq!(node["stake"], "800000000000000000000");
         assert_eq!(node["slashed"], "0");
         assert!(node["earned"].as_str().unwrap().parse::<u128>().is_ok());
     }
     let status = run_assay(network.data(), &["node", "status", "1"]).unwrap();
-    assert!(String::from_utf8_lossy(&status.stdout).contains("claimable"));
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    for part in ["claimable", "in every draw", "drawn      level 0"] {
+        assert!(status.contains(part), "no {part:?} in: {status}");
+    }
+    lanes_of_a_session(&network);
+    tasks_that_are_claimed(&network).await;
+    terms_and_models(&network);
     let log = network.interrupt().await.unwrap();
     assert!(log.contains("stopped"), "{log}");
+}
+
+/// The client's session 3 gets a lane, money for it, and the announcement that it is taken back.
+fn lanes_of_a_session(network: &Network) {
+    const ROUTER: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+    let session = json(network, &["session", "open", "--deposit", "5", "--max-nodes", "2"]);
+    let id = session["session"].to_string();
+    let lane = format!("{ROUTER}:1.5");
+    let added = json(network, &["session", "lane", "add", &id, &lane]);
+    assert_eq!(added["lanes"][1]["holder"], ROUTER, "{added}");
+    assert_eq!(added["lanes"][1]["free"], "1500000000000000000");
+    let topped = json(network, &["session", "topup", &id, "2", "--lane", "1"]);
+    assert_eq!(topped["lanes"][1]["free"], "3500000000000000000", "{topped}");
+    let reclaimed = json(network, &["session", "lane", "reclaim", &id, "1"]);
+    assert!(reclaimed["lanes"][1]["reclaim_at"].as_u64().unwrap() > 0, "{reclaimed}");
+    let early = run_assay(network.data(), &["session", "lane", "reclaim", &id, "1"]).unwrap();
+    assert!(!early.status.success());
+    assert!(String::from_utf8_lossy(&early.stderr).contains("still serves"));
+    let rotated = run_assay(network.data(), &["session", "rotate", &id]).unwrap();
+    assert!(String::from_utf8_lossy(&rotated.stderr).contains("Session_"), "{rotated:?}");
+}
+
+/// A task that nobody was given is claimed by a node; with two answers, both are paid.
+async fn tasks_that_are_claimed(network: &Network) {
+    let id = active_session(network, &["--deposit", "20", "--min-nodes", "2"]).await;
+    let submit = ["task", "submit", "--session", &id, "--max-tokens", "8"];
+    let pulled = json(network, &[&submit[..], &["--pull", "hello"]].concat());
+    assert_eq!(pulled["answers"].as_array().unwrap().len(), 1, "{pulled}");
+    let twice = json(network, &[&submit[..], &["--redundancy", "2", "hello"]].concat());
+    let answers = twice["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 2, "{twice}");
+    assert_ne!(answers[0]["node"], answers[1]["node"]);
+    let task = pulled["task"].as_str().unwrap();
+    let late = run_assay(network.data(), &["task", "cancel", task]).unwrap();
+    assert!(String::from_utf8_lossy(&late.stderr).contains("only a task that waits"), "{late:?}");
+}
+
+fn terms_and_models(network: &Network) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("terms.toml");
+    let text = std::fs::read_to_string(root().join("script/deployments/31337.toml")).unwrap();
+    std::fs::write(&file, text.replace("settle_delay_s = 2", "settle_delay_s = 3")).unwrap();
+    let before = json(network, &["params", "show"]);
+    assert_eq!(before["session"]["settle_delay_s"], 2, "{before}");
+    let stranger = ["params", "propose", "--account", "client", "--file", file.to_str().unwrap()];
+    let refused = run_assay(network.data(), &stranger).unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Parameters_NotGovernor"));
+    let proposed = json(network, &["params", "propose", "--file", file.to_str().unwrap()]);
+    assert_eq!(proposed["pending"]["version"], 2, "{proposed}");
+    let withdrawn = json(network, &["params", "withdraw"]);
+    assert!(withdrawn["pending"].is_null(), "{withdrawn}");
+
+    let model = json(network, &["model", "show"]);
+    assert_eq!(model["price_in"], "10000000000000000000", "{model}");
+    assert_eq!(model["deprecated_at"], 0);
+    let again = ["model", "register", "--price-in", "1", "--price-out", "1"];
+    let again = run_assay(network.data(), &again).unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("registered already"), "{again:?}");
+    let balance = json(network, &["balance"]);
+    assert!(balance["cor"].as_str().unwrap().parse::<u128>().unwrap() > 0, "{balance}");
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run_assay(folder.path(), &["completions", shell]).unwrap();
+        let script = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && script.contains("doctor"), "{shell}: {script}");
+    }
 }
 
 #[test]

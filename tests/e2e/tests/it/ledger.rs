@@ -1,12 +1,15 @@
 //! After an answer: settled, paid, conserved, and the digest on chain is the CID of the pinned result.
 //! The same on the embedded chain and on anvil.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use alloy::{
     primitives::{Address, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
-    rpc::types::Filter,
+    rpc::types::{Filter, Log},
     sol_types::SolEvent,
 };
 use assay_bindings::{CorToken, NodePool, Session, SessionPayment, SessionQueue};
@@ -18,9 +21,13 @@ use crate::{SETTLED_WITHIN, chat, question, settled};
 
 const ROUTER_SESSION: u64 = 1;
 /// `TaskState.Settled` of `ISessionQueue`.
-const SETTLED: u8 = 3;
+const SETTLED: u8 = 5;
+const COR_ASSET: u8 = 0;
+/// Prices are for so many tokens.
+const PRICE_UNIT: u128 = 1_000_000;
 
-struct View {
+/// The contracts of a network, and what they say.
+pub struct View {
     provider: DynProvider,
     queue: Address,
     sessions: Address,
@@ -30,7 +37,7 @@ struct View {
 }
 
 impl View {
-    async fn of(network: &Network) -> Self {
+    pub async fn of(network: &Network) -> Self {
         let address = |name: &str| -> Address {
             network.described(&format!("/deployment/{name}")).unwrap().parse().unwrap()
         };
@@ -45,45 +52,59 @@ impl View {
         }
     }
 
-    async fn session_money(&self) -> u128 {
+    /// All lanes of a session.
+    pub async fn session_money(&self, session: u64) -> u128 {
         let payment = SessionPayment::new(self.payment, &self.provider);
-        let funds = payment.sessionFunds(ROUTER_SESSION).call().await.unwrap();
-        funds.free + funds.held
+        let sessions = Session::new(self.sessions, &self.provider);
+        let lanes = sessions.laneCount(session).call().await.unwrap().to::<u32>();
+        let mut sum = 0;
+        for lane in 0..lanes {
+            let funds = payment.fundsOf(session, lane).call().await.unwrap();
+            sum += funds.free.to::<u128>() + funds.held.to::<u128>();
+        }
+        sum
     }
 
     async fn claimable(&self, account: Address) -> U256 {
-        SessionPayment::new(self.payment, &self.provider).balanceOf(account).call().await.unwrap()
+        let payment = SessionPayment::new(self.payment, &self.provider);
+        payment.balanceOf(account, COR_ASSET).call().await.unwrap()
+    }
+
+    /// Accounts that were ever owed something.
+    async fn creditors(&self) -> BTreeSet<Address> {
+        let filter = Filter::new().from_block(0).address(self.payment);
+        let logs = self.provider.get_logs(&filter).await.unwrap();
+        let creditor = |log: &Log| {
+            let log = &log.inner;
+            let credited = SessionPayment::Credited::decode_log(log).map(|event| event.account);
+            let tip = SessionPayment::TipPaid::decode_log(log).map(|event| event.keeper);
+            let rest = SessionPayment::SessionReturned::decode_log(log).map(|event| event.owner);
+            let stake = SessionPayment::StakeReleased::decode_log(log).map(|event| event.owner);
+            let slash = SessionPayment::Slashed::decode_log(log).map(|event| event.reporter);
+            credited.or(tip).or(rest).or(stake).or(slash).ok()
+        };
+        logs.iter().filter_map(creditor).collect()
     }
 
     /// Every account that ever had money, from the events, summed up against the token's own balance.
-    async fn assert_conserved(&self) {
+    pub async fn assert_conserved(&self) {
         let payment = SessionPayment::new(self.payment, &self.provider);
         let balance =
             CorToken::new(self.token, &self.provider).balanceOf(self.payment).call().await.unwrap();
-        assert_eq!(payment.totalAccounts().call().await.unwrap(), balance);
+        assert_eq!(payment.totalAccounts(COR_ASSET).call().await.unwrap(), balance);
 
         let mut sum = U256::ZERO;
         let sessions =
             Session::new(self.sessions, &self.provider).sessionCount().call().await.unwrap();
         for session in 1..=sessions {
-            let funds = payment.sessionFunds(session).call().await.unwrap();
-            sum += U256::from(funds.free) + U256::from(funds.held);
+            sum += U256::from(self.session_money(session).await);
         }
         let nodes = NodePool::new(self.nodes, &self.provider).nodeCount().call().await.unwrap();
         for node in 1..=nodes {
             sum += payment.stakeOf(node).call().await.unwrap();
         }
-        let filter = Filter::new()
-            .from_block(0)
-            .address(self.payment)
-            .event_signature(SessionPayment::Credited::SIGNATURE_HASH);
-        let mut accounts: Vec<Address> = Vec::new();
-        for log in self.provider.get_logs(&filter).await.unwrap() {
-            let account = log.log_decode::<SessionPayment::Credited>().unwrap().inner.account;
-            if !accounts.contains(&account) {
-                accounts.push(account);
-                sum += self.claimable(account).await;
-            }
+        for account in self.creditors().await {
+            sum += self.claimable(account).await;
         }
         assert_eq!(sum, balance, "the accounts do not add up to the token balance");
     }
@@ -121,7 +142,7 @@ impl View {
 
 async fn one_task_is_paid(network: Network) {
     let view = View::of(&network).await;
-    let money_before = view.session_money().await;
+    let money_before = view.session_money(ROUTER_SESSION).await;
     let (status, task, answer) = chat(&network, question(&network, "What is a miner?")).await;
     assert_eq!(status, 200, "{answer}\n{}", network.log());
     let task_id = task.unwrap();
@@ -130,30 +151,31 @@ async fn one_task_is_paid(network: Network) {
 
     let settlement = view.settlement(task).await;
     let onchain =
-        SessionQueue::new(view.queue, &view.provider).taskOf(task.0).call().await.unwrap();
+        SessionQueue::new(view.queue, &view.provider).statusOf(task.0).call().await.unwrap();
     assert_eq!(onchain.state, SETTLED);
 
     // The fee is exactly what the tokens cost, and all of it came out of the client's session.
     let session =
         Session::new(view.sessions, &view.provider).sessionOf(ROUTER_SESSION).call().await.unwrap();
     let tokens = |name: &str| answer["usage"][name].as_u64().unwrap() as u128;
-    let fee = tokens("prompt_tokens") * session.priceIn.to::<u128>()
+    let price = tokens("prompt_tokens") * session.priceIn.to::<u128>()
         + tokens("completion_tokens") * session.priceOut.to::<u128>();
-    assert_eq!(settlement.fee, fee);
+    let fee = price.div_ceil(PRICE_UNIT);
+    assert_eq!(settlement.fee.to::<u128>(), fee);
     let parts = settlement.minerShare
         + settlement.routerShare
         + settlement.royalty
         + settlement.tip
         + settlement.burnt;
-    assert_eq!(parts, fee, "the shares are not the fee: {settlement:?}");
-    assert_eq!(money_before - view.session_money().await, fee);
+    assert_eq!(parts.to::<u128>(), fee, "the shares are not the fee: {settlement:?}");
+    assert_eq!(money_before - view.session_money(ROUTER_SESSION).await, fee);
 
     // The miner can claim its share, and the tip if it settled itself.
     let node =
         NodePool::new(view.nodes, &view.provider).nodeOf(settlement.nodeId).call().await.unwrap();
     let claimable = view.claimable(node.payout).await;
     let share = U256::from(settlement.minerShare);
-    assert!(settlement.minerShare > 0);
+    assert!(!settlement.minerShare.is_zero());
     assert!(
         claimable == share || claimable == share + U256::from(settlement.tip),
         "claimable {claimable}, share {share}, tip {}",

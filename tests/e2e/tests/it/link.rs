@@ -11,12 +11,13 @@ use std::{
 };
 
 use alloy::{primitives::U256, signers::local::PrivateKeySigner};
-use assay_bindings::SessionQueue;
 use assay_chain::Database;
 use assay_engine::{EchoEngine, EchoOptions, Engine};
 use assay_miner::{
-    Ledger, LedgerError, MIGRATIONS, MinerConfig, NodeParts, SendError, TaskStatus, start_node,
+    Admission, Call, Funds, Ledger, LedgerError, MIGRATIONS, MinerConfig, NodeParts, SendError,
+    TaskStatus, start_node,
 };
+use assay_protocol::TaskState;
 use assay_router::{
     BlockUpdate, Journal, Parts, RouterConfig, ServedModel, assemble,
     book::{
@@ -27,7 +28,7 @@ use assay_router::{
 };
 use assay_store::{Bytes, ContentStore, StoreError, cid_of};
 use assay_types::{
-    Address, B256, Lane, ModelId, NodeId, SessionId, Signature, TaskId, TaskRequest, sha256,
+    Address, B256, Lane, ModelId, ModelIndex, NodeId, SessionId, TaskId, TaskRequest, sha256,
 };
 use async_trait::async_trait;
 use tokio::{
@@ -39,6 +40,9 @@ use tokio::{
 const CHAIN_ID: u64 = 31337;
 const QUEUE: Address = Address::repeat_byte(0x42);
 const NODE: NodeId = NodeId(3);
+/// The reservation's, and what the beacon says of it.
+const ROUND: u64 = 1;
+const SEED: B256 = B256::repeat_byte(1);
 const CLIENTS: usize = 8;
 /// Below the router's bound for one task.
 const CUTS: u32 = 10;
@@ -86,53 +90,59 @@ impl Ledger for Chain {
         QUEUE
     }
 
-    async fn session(&self, _: SessionId) -> Result<Option<assay_miner::SessionView>, LedgerError> {
-        Ok(Some(assay_miner::SessionView {
+    async fn admission(
+        &self,
+        _: SessionId,
+        _: Lane,
+        _: u64,
+    ) -> Result<Option<Admission>, LedgerError> {
+        Ok(Some(Admission {
             model_id: self.model,
-            nodes: vec![NODE],
             takes_tasks: true,
+            holder: Some(self.router),
+            ends_at_s: 0,
+            seed_round: ROUND,
+            nodes: vec![NODE],
             price_in: 1,
             price_out: 1,
             min_fee: 1,
             max_deadline_s: 3600,
+            attempt_time_s: 60,
+            reveal_time_s: 30,
+            max_attempts: 3,
         }))
     }
 
-    async fn lane_holder(&self, _: SessionId, _: Lane) -> Result<Option<Address>, LedgerError> {
-        Ok(Some(self.router))
+    async fn model_of(&self, _: SessionId) -> Result<Option<ModelId>, LedgerError> {
+        Ok(Some(self.model))
     }
 
-    async fn seed(&self, _: SessionId) -> Result<B256, LedgerError> {
-        Ok(B256::repeat_byte(1))
+    async fn funds(&self, _: SessionId, _: Lane) -> Result<Funds, LedgerError> {
+        Ok(Funds { free: u128::MAX, nonce_limit: u64::MAX })
     }
 
-    async fn task(&self, task: TaskId) -> Result<TaskStatus, LedgerError> {
+    async fn seed(&self, _: u64) -> Result<B256, LedgerError> {
+        Ok(SEED)
+    }
+
+    async fn status(&self, task: TaskId) -> Result<TaskStatus, LedgerError> {
         // Settling is not what is tested here: its time does not come.
         let known = self.commits.lock().unwrap().contains_key(&task);
-        Ok(if known { TaskStatus::Committed { settle_at_s: NEVER_S } } else { TaskStatus::None })
+        let state = if known { TaskState::Committed } else { TaskState::None };
+        Ok(TaskStatus { state, until_s: NEVER_S, digest: B256::ZERO })
     }
 
-    async fn commit(
-        &self,
-        _: String,
-        task: TaskId,
-        answer: SessionQueue::Commit,
-    ) -> Result<(), SendError> {
+    async fn queue_head(&self, _: SessionId) -> Result<u64, LedgerError> {
+        Ok(1)
+    }
+
+    async fn send(&self, _: String, call: Call) -> Result<(), SendError> {
+        let Call::SubmitAndCommit(carried) = call else {
+            return Err(SendError { reason: format!("not expected: {call:?}"), reverted: true });
+        };
+        let (request, _, answer) = *carried;
+        let task = request.task_id(QUEUE);
         self.commits.lock().unwrap().entry(task).or_default().push(answer.outputDigest);
-        Ok(())
-    }
-
-    async fn submit_and_commit(
-        &self,
-        key: String,
-        request: TaskRequest,
-        _: Signature,
-        answer: SessionQueue::Commit,
-    ) -> Result<(), SendError> {
-        Ledger::commit(self, key, request.task_id(QUEUE), answer).await
-    }
-
-    async fn settle(&self, _: String, _: Vec<TaskId>) -> Result<(), SendError> {
         Ok(())
     }
 }
@@ -217,14 +227,20 @@ fn text_of(body: &str) -> String {
 
 /// What the router has to know of the chain.
 async fn tell_of_session(blocks: &mpsc::Sender<BlockUpdate>, chain: &Chain) {
-    let (session, holder) = (SessionId(1), chain.router);
+    let (session, index, holder) = (SessionId(1), ModelIndex(1), chain.router);
     let facts = [
         vec![
-            Fact::SessionOpened { session, model: chain.model, price_in: 1, price_out: 1 },
+            Fact::ModelRegistered { index, model: chain.model },
+            Fact::SessionOpened { session, model: index, price_in: 1, price_out: 1 },
             Fact::LaneAdded { session, lane: Lane(1), holder, allotment: u128::MAX },
         ],
-        vec![Fact::SessionActivated { session, seed_round: 1, nodes: vec![NODE] }],
-        vec![Fact::RoundCaptured { round: 1 }],
+        vec![Fact::SessionActivated {
+            session,
+            seed_round: ROUND,
+            nodes: vec![NODE],
+            previous_until: 0,
+        }],
+        vec![Fact::RoundRevealed { round: ROUND, value: SEED }],
     ];
     for (number, facts) in (1..).zip(facts) {
         let hash = B256::from(U256::from(number));
@@ -289,6 +305,7 @@ async fn clients_notice_nothing_of_a_line_that_breaks_again_and_again() {
             database: Database::open(&data.join("miner.db"), MIGRATIONS).unwrap(),
             store,
             engine: Arc::new(engine),
+            head: 0,
             block_time_s: now,
         },
     )

@@ -4,10 +4,13 @@
 mod bad_input;
 mod commands;
 mod crash;
+mod doctor;
 mod ipfs;
 mod ledger;
 mod link;
+mod nodes;
 mod openai;
+mod resume;
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +20,38 @@ use serde_json::{Value, json};
 /// Development windows let a task settle within 10 seconds; a busy machine gets more.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
+/// A busy machine gets so long for what takes seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What `assay <args> --json` prints.
 fn json(network: &Network, args: &[&str]) -> Value {
     let output = run_assay(network.data(), &[args, &["--json"]].concat()).unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "assay {args:?}: {complaint}\n{}", network.log());
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Polls `look` until it tells something.
+async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Opens a session and waits for its nodes and its seed; returns its number.
+async fn active_session(network: &Network, flags: &[&str]) -> String {
+    let session = json(network, &[&["session", "open"], flags].concat());
+    let id = session["session"].to_string();
+    wait_for("the start of the session", || {
+        (json(network, &["session", "show", &id])["seed_known"] == true).then_some(())
+    })
+    .await;
+    id
 }
 
 /// One plain chat completion; returns status, task id and body.

@@ -1,8 +1,24 @@
 //! The command line.
 
+mod govern;
+mod node;
+mod session;
+mod task;
+
 use std::{net::SocketAddr, path::PathBuf};
 
+use alloy::primitives::Address;
+
 use clap::{Args, Parser, Subcommand};
+
+pub use govern::{
+    ModelCommand, ModelDeprecateArgs, ModelRegisterArgs, ParamsCommand, ParamsProposeArgs,
+};
+pub use node::{NodeChange, NodeCommand, NodeRegisterArgs, NodeWithdraw};
+pub use session::{
+    LaneAdd, LaneCommand, LaneReclaim, SessionCommand, SessionOpenArgs, SessionTopUp,
+};
+pub use task::{TaskCancelArgs, TaskCommand, TaskSubmitArgs};
 
 /// An open network for AI inference: contracts, router, miners and oracle in one binary.
 #[derive(Debug, Parser)]
@@ -40,7 +56,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the whole network on this machine: chain, contracts, content store, oracle, router, miners.
+    /// Run the whole network on this machine: chain, contracts, content store, oracle, router, miners. Goes on where the
+    /// last one in its folder ended, however it ended.
     #[command(
         after_help = "Examples:\n  assay up\n  assay up --miners 2 --http 127.0.0.1:9000\n  assay up --model ~/models/Qwen3-0.6B\n  assay up --rpc-url http://127.0.0.1:8545   # an anvil that runs already"
     )]
@@ -55,15 +72,27 @@ pub enum Command {
         after_help = "Example:\n  ASSAY_PASSWORD=... assay deploy --rpc-url http://127.0.0.1:8545 --keystore deployer.json --data ./mynet"
     )]
     Deploy(DeployArgs),
-    /// Open, show and close sessions.
+    /// Open, show, change and close sessions.
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Submit a task without a router, or show one.
+    /// Submit a task without a router, show one, take one back.
     #[command(subcommand)]
     Task(TaskCommand),
-    /// Register a node, list nodes, show one.
+    /// Register a node, show nodes, let one leave, collect what it earned.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Register, deprecate and show models.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Show the protocol's tunables, or propose others.
+    #[command(subcommand)]
+    Params(ParamsCommand),
+    /// Show what an account has.
+    Balance(BalanceArgs),
+    /// Collect what the contracts owe to a key: earnings, and what closed sessions returned.
+    Claim(ClaimArgs),
+    /// Check this machine and the network: each check says what to do. Ends with 1 if one fails.
+    Doctor(DoctorArgs),
     /// Measure the engine alone and through a whole network, side by side.
     #[command(after_help = "Example:\n  assay bench --runs 10")]
     Bench(BenchArgs),
@@ -71,7 +100,7 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  ASSAY_PASSWORD=... assay oracle --data ./mynet --keystore oracle.json"
     )]
-    Oracle(AgentArgs),
+    Oracle(OracleArgs),
     /// Run a router for the sessions in which its key holds a lane.
     #[command(
         after_help = "Example:\n  ASSAY_PASSWORD=... assay router --data ./mynet --keystore router.json --http 127.0.0.1:8080"
@@ -82,6 +111,11 @@ pub enum Command {
         after_help = "Example:\n  ASSAY_PASSWORD=... assay miner --data ./mynet --keystore miner.json --router ws://127.0.0.1:8080/link --model assay-demo"
     )]
     Miner(MinerArgs),
+    /// Print completions for a shell.
+    #[command(
+        after_help = "Example:\n  assay completions bash > ~/.local/share/bash-completion/completions/assay"
+    )]
+    Completions(CompletionsArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -107,6 +141,9 @@ pub struct UpArgs {
     /// Model to serve: assay-demo, a folder, a .gguf file, or an id of the Hugging Face hub.
     #[arg(long, env = "ASSAY_MODEL", default_value = "assay-demo")]
     pub model: String,
+    /// Begin anew: removes the chain and the agents' databases that an earlier run left in the folder.
+    #[arg(long)]
+    pub fresh: bool,
 }
 
 #[derive(Debug, Args)]
@@ -164,7 +201,11 @@ pub struct KeyArgs {
 pub struct DeployArgs {
     #[command(flatten)]
     pub key: KeyArgs,
-    /// JSON-RPC of the chain.
+    /// What to deploy: a file like script/deployments/<chain id>.toml; the addresses are written into it. Default: what
+    /// `assay up` deploys, for development chains.
+    #[arg(long, value_name = "FILE")]
+    pub deployment: Option<PathBuf>,
+    /// JSON-RPC of the chain; of several with commas between them the first deploys, and the network's commands use all.
     #[arg(long, env = "ASSAY_RPC_URL", value_name = "URL")]
     pub rpc_url: String,
     /// Kubo RPC that the network's commands shall use.
@@ -177,131 +218,26 @@ pub struct DeployArgs {
     pub ipfs_url: String,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum SessionCommand {
-    /// Open a session: deposit COR, reserve nodes, give lanes to routers.
-    #[command(after_help = "Example:\n  assay session open --deposit 5 --max-nodes 2")]
-    Open(SessionOpenArgs),
-    /// Show a session.
-    Show(SessionId),
-    /// Close a session: it drains, and what is left returns to its owner.
-    Close(SessionClose),
-}
-
-#[derive(Debug, Args)]
-pub struct SessionOpenArgs {
-    #[command(flatten)]
-    pub key: KeyArgs,
-    /// Model id; default: the network's model.
-    #[arg(long)]
-    pub model_id: Option<assay_types::ModelId>,
-    /// Deposit in COR, e.g. 5 or 2.5.
-    #[arg(long)]
-    pub deposit: String,
-    /// Opens only with at least this many nodes.
-    #[arg(long, default_value_t = 1)]
-    pub min_nodes: u8,
-    /// Reserves at most this many.
-    #[arg(long, default_value_t = 4)]
-    pub max_nodes: u8,
-    /// A lane: ADDRESS:COR, the router's key and the most that it may spend. May be repeated.
-    #[arg(long = "lane", value_name = "ADDRESS:COR")]
-    pub lanes: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct SessionId {
-    /// Number of the session.
-    pub session: u64,
-}
-
-#[derive(Debug, Args)]
-pub struct SessionClose {
-    #[command(flatten)]
-    pub key: KeyArgs,
-    /// Number of the session.
-    pub session: u64,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TaskCommand {
-    /// Submit a task by transaction and wait for its answer.
-    #[command(after_help = "Example:\n  assay task submit --session 2 \"What is a miner?\"")]
-    Submit(TaskSubmitArgs),
-    /// Show a task as the chain has it, with its answer.
-    Show(TaskShowArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct TaskSubmitArgs {
-    #[command(flatten)]
-    pub key: KeyArgs,
-    /// The question.
-    pub prompt: String,
-    /// Session of the key's owner.
-    #[arg(long)]
-    pub session: u64,
-    /// Most tokens of the answer.
-    #[arg(long, default_value_t = 128)]
-    pub max_tokens: u32,
-    /// Node that shall serve it; default: chosen by the session's seed.
-    #[arg(long, default_value_t = 0)]
-    pub node: u32,
-    /// Seconds until the task is refunded if nobody answers.
-    #[arg(long, default_value_t = 60)]
-    pub deadline_s: u64,
-}
-
-#[derive(Debug, Args)]
-pub struct TaskShowArgs {
-    /// Id of the task, 0x and 64 hex digits.
-    pub task: assay_types::TaskId,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum NodeCommand {
-    /// Register a node for the network's model and stake for it.
-    #[command(
-        after_help = "Example:\n  ASSAY_PASSWORD=... assay node register --keystore miner.json --class cpu-f32"
-    )]
-    Register(NodeRegisterArgs),
-    /// List all nodes.
-    List,
-    /// Show one node: state, stake, sessions, what it earned and can claim.
-    Status(NodeStatusArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct NodeRegisterArgs {
-    #[command(flatten)]
-    pub key: KeyArgs,
-    /// Model id; default: the network's model.
-    #[arg(long)]
-    pub model_id: Option<assay_types::ModelId>,
-    /// Numeric class of the engine.
-    #[arg(long, default_value = "cpu-f32")]
-    pub class: assay_types::NumericClass,
-    /// Sessions served at once, slots in the draw, and units of collateral: 1 to 8.
-    #[arg(long, default_value_t = 1)]
-    pub capacity: u8,
-}
-
-#[derive(Debug, Args)]
-pub struct NodeStatusArgs {
-    /// Number of the node.
-    pub node: u32,
-}
-
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
     #[command(flatten)]
     pub key: KeyArgs,
-    /// JSON-RPC of the chain; default: the network's.
+    /// JSON-RPC of the chain; default: the network's. Several with commas between them: the next one takes over when one
+    /// fails.
     #[arg(long, env = "ASSAY_RPC_URL", value_name = "URL")]
     pub rpc_url: Option<String>,
     /// Where /metrics, /health and /ready are served.
     #[arg(long, env = "ASSAY_OBSERVE", value_name = "ADDR")]
     pub observe: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct OracleArgs {
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Relay of drand, where the network's randomness is drand's; default: drand's own. May be repeated.
+    #[arg(long = "drand", env = "ASSAY_DRAND", value_delimiter = ',', value_name = "URL")]
+    pub drand: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -332,4 +268,37 @@ pub struct MinerArgs {
     /// Sessions served at once, slots in the draw, and units of collateral: 1 to 8.
     #[arg(long, default_value_t = 8)]
     pub capacity: u8,
+}
+
+#[derive(Debug, Args)]
+pub struct BalanceArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Account to show; default: the key's.
+    pub address: Option<Address>,
+}
+
+#[derive(Debug, Args)]
+pub struct ClaimArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// Where the money goes; default: the key's account.
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<Address>,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Model that shall be served: is it there?
+    #[arg(long, env = "ASSAY_MODEL", default_value = "assay-demo")]
+    pub model: String,
+    /// Node to look at; default: those whose operator keys are in the folder.
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
 }

@@ -1,71 +1,87 @@
-//! `assay node register|list|status`.
+//! `assay node`.
+
+mod life;
+mod register;
+pub mod status;
 
 use std::collections::HashMap;
 
-use alloy::{
-    primitives::{B256, U256},
-    providers::Provider,
-    rpc::types::Filter,
-    sol_types::SolEvent,
-};
+use alloy::{primitives::U256, providers::Provider, rpc::types::Filter, sol_types::SolEvent};
 use anyhow::{Context, Result, ensure};
-use assay_bindings::{NodePool, SessionPayment, SessionQueue};
+use assay_bindings::{NodePool, NodeStats, SessionPayment, SessionQueue};
 use assay_chain::Chain;
 use assay_types::NumericClass;
 use serde::Serialize;
 
+use super::{reader, session::COR_ASSET};
 use crate::{
     amount::cor,
-    args::{Global, NodeCommand, NodeRegisterArgs},
-    keys,
-    network::{Network, data_folder},
+    args::{Global, NodeCommand},
     ui,
-    wallet::Wallet,
 };
 
 pub async fn run(global: &Global, command: NodeCommand) -> Result<()> {
-    let network = Network::load(&data_folder(global.data.as_deref())?)?;
-    let start = network.start_block;
     match command {
-        NodeCommand::Register(args) => register(global, network, args).await,
+        NodeCommand::Register(args) => register::register(global, args).await,
         NodeCommand::List => {
-            let chain = Chain::connect(&network.rpc_url, network.deployment).await?;
-            let count =
-                NodePool::new(chain.deployment.nodes, &chain.provider).nodeCount().call().await?;
-            let rows = rows(&chain, start, 1..=count).await?;
+            let (network, chain) = reader(global).await?;
+            let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
+            let count = pool.nodeCount().call().await?;
+            let rows = rows(&chain, network.start_block, 1..=count).await?;
             ui::show(global.json, rows.as_slice(), table)
         }
         NodeCommand::Status(args) => {
-            let chain = Chain::connect(&network.rpc_url, network.deployment).await?;
-            status(global, &chain, start, args.node).await
+            let (network, chain) = reader(global).await?;
+            status::show(global, &chain, network.start_block, args.node).await
         }
+        NodeCommand::Drain(args) => {
+            life::change(global, &args, NodePool::drainCall { nodeId: args.node }).await
+        }
+        NodeCommand::Resume(args) => {
+            life::change(global, &args, NodePool::resumeCall { nodeId: args.node }).await
+        }
+        NodeCommand::Exit(args) => {
+            life::change(global, &args, NodePool::exitCall { nodeId: args.node }).await
+        }
+        NodeCommand::Withdraw(args) => life::withdraw(global, args).await,
     }
 }
 
 /// A node as `--json` shows it; amounts are minor units of COR.
 #[derive(Debug, Serialize)]
-struct Row {
-    node_id: u32,
-    state: &'static str,
+pub struct Row {
+    pub node_id: u32,
+    pub state: &'static str,
     owner: String,
     operator: String,
     payout: String,
-    model_id: B256,
+    /// The client that it serves alone, if there is one.
+    dedicated_to: Option<String>,
+    terms_version: u16,
     numeric_class: String,
-    capacity: u8,
-    reservations: u8,
+    /// Sessions that it can serve at once.
+    capacity: u32,
+    /// Sessions that have reserved it.
+    reservations: String,
+    /// Levels by drawn and by named work: 0 to 10.
+    pub level: u8,
+    level_dedicated: u8,
     stake: String,
+    /// When the stake of an exiting node is free, unix seconds; else 0.
+    bonded_until: u64,
     /// Sum of its shares of settled tasks.
     earned: String,
+    /// Fees of its answers that are not settled yet.
+    held: String,
     /// Stake that was taken from it: paid in, less what is there, less what was given back.
     slashed: String,
     tasks_settled: u64,
-    /// Balance of its payout address.
+    /// What the contracts owe to its payout address.
     claimable: String,
 }
 
 fn state_name(state: u8) -> &'static str {
-    ["none", "ephemeral", "reserved", "exiting", "exited"]
+    ["none", "ephemeral", "dedicated", "draining", "exiting", "exited", "jailed"]
         .get(usize::from(state))
         .unwrap_or(&"unknown")
 }
@@ -74,6 +90,9 @@ fn state_name(state: u8) -> &'static str {
 #[derive(Default)]
 struct Sums {
     earned: U256,
+    /// Fees of all answers, and of those that were paid.
+    committed: U256,
+    paid: U256,
     tasks: u64,
     staked: U256,
     released: U256,
@@ -85,6 +104,7 @@ async fn sums(chain: &Chain, start: u64) -> Result<HashMap<u32, Sums>> {
         .from_block(start)
         .address(vec![chain.deployment.queue, chain.deployment.payment])
         .event_signature(vec![
+            SessionQueue::TaskCommitted::SIGNATURE_HASH,
             SessionQueue::TaskSettled::SIGNATURE_HASH,
             SessionPayment::Staked::SIGNATURE_HASH,
             SessionPayment::StakeReleased::SIGNATURE_HASH,
@@ -96,7 +116,10 @@ async fn sums(chain: &Chain, start: u64) -> Result<HashMap<u32, Sums>> {
             let event = event.inner.data;
             let sum = sums.entry(event.nodeId).or_default();
             sum.earned += U256::from(event.minerShare);
+            sum.paid += U256::from(event.fee);
             sum.tasks += 1;
+        } else if let Ok(event) = log.log_decode::<SessionQueue::TaskCommitted>() {
+            sums.entry(event.inner.nodeId).or_default().committed += U256::from(event.inner.fee);
         } else if let Ok(event) = log.log_decode::<SessionPayment::Staked>() {
             sums.entry(event.inner.nodeId).or_default().staked += event.inner.amount;
         } else if let Ok(event) = log.log_decode::<SessionPayment::StakeReleased>() {
@@ -108,26 +131,34 @@ async fn sums(chain: &Chain, start: u64) -> Result<HashMap<u32, Sums>> {
 
 async fn rows(chain: &Chain, start: u64, nodes: impl IntoIterator<Item = u32>) -> Result<Vec<Row>> {
     let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
+    let stats = NodeStats::new(chain.deployment.stats, &chain.provider);
     let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);
     let mut sums = sums(chain, start).await?;
     let mut rows = Vec::new();
     for node_id in nodes {
         let node = pool.nodeOf(node_id).call().await?;
         let stake = payment.stakeOf(node_id).call().await?;
-        let claimable = payment.balanceOf(node.payout).call().await?;
+        let claimable = payment.balanceOf(node.payout, COR_ASSET).call().await?;
+        // Models and capacities.
+        let offers = pool.offersOf(node_id).call().await?;
         let sum = sums.remove(&node_id).unwrap_or_default();
         rows.push(Row {
             node_id,
-            state: state_name(node.state as u8),
+            state: state_name(node.state),
             owner: node.owner.to_string(),
             operator: node.operator.to_string(),
             payout: node.payout.to_string(),
-            model_id: node.modelId,
+            dedicated_to: (!node.dedicatedTo.is_zero()).then(|| node.dedicatedTo.to_string()),
+            terms_version: node.termsVersion,
             numeric_class: NumericClass(node.numericClass).to_string(),
-            capacity: node.capacity,
-            reservations: node.reservations,
+            capacity: offers._1.iter().map(|capacity| u32::from(*capacity)).sum(),
+            reservations: pool.reservationsOf(node_id).call().await?.to_string(),
+            level: stats.levelOf(node_id, status::DRAWN).call().await?,
+            level_dedicated: stats.levelOf(node_id, status::DEDICATED).call().await?,
             stake: stake.to_string(),
+            bonded_until: node.exitAt.to(),
             earned: sum.earned.to_string(),
+            held: sum.committed.saturating_sub(sum.paid).to_string(),
             slashed: sum.staked.saturating_sub(sum.released).saturating_sub(stake).to_string(),
             tasks_settled: sum.tasks,
             claimable: claimable.to_string(),
@@ -146,15 +177,16 @@ fn table(rows: &[Row]) -> String {
             .into();
     }
     let mut lines = vec![format!(
-        "{:>4}  {:<10} {:>8} {:>6} {:>14} {:>20} {:>10}",
-        "node", "state", "sessions", "tasks", "stake", "earned", "slashed"
+        "{:>4}  {:<10} {:>8} {:>5} {:>6} {:>14} {:>20} {:>10}",
+        "node", "state", "sessions", "level", "tasks", "stake", "earned", "slashed"
     )];
     lines.extend(rows.iter().map(|row| {
         format!(
-            "{:>4}  {:<10} {:>8} {:>6} {:>14} {:>20} {:>10}",
+            "{:>4}  {:<10} {:>8} {:>5} {:>6} {:>14} {:>20} {:>10}",
             row.node_id,
             row.state,
             format!("{}/{}", row.reservations, row.capacity),
+            row.level,
             row.tasks_settled,
             in_cor(&row.stake),
             in_cor(&row.earned),
@@ -164,59 +196,10 @@ fn table(rows: &[Row]) -> String {
     lines.join("\n")
 }
 
-async fn status(global: &Global, chain: &Chain, start: u64, node: u32) -> Result<()> {
+/// Refuses a number that no node has.
+async fn check_exists(chain: &Chain, node: u32) -> Result<()> {
     let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
     let count = pool.nodeCount().call().await?;
     ensure!(node >= 1 && node <= count, "there is no node {node}: the chain has {count}");
-    let rows = rows(chain, start, [node]).await?;
-    let row = rows.first().context("the node cannot be read")?;
-    ui::show(global.json, row, |row| {
-        format!(
-            "node {}: {}\n  owner      {}\n  operator   {}\n  payout     {}\n  class      {}\n  sessions   {} of {}\n  \
-             stake      {}\n  slashed    {}\n  settled    {} tasks\n  earned     {}\n  claimable  {} (balance of the payout address)",
-            row.node_id,
-            row.state,
-            row.owner,
-            row.operator,
-            row.payout,
-            row.numeric_class,
-            row.reservations,
-            row.capacity,
-            in_cor(&row.stake),
-            in_cor(&row.slashed),
-            row.tasks_settled,
-            in_cor(&row.earned),
-            in_cor(&row.claimable)
-        )
-    })
-}
-
-async fn register(global: &Global, network: Network, args: NodeRegisterArgs) -> Result<()> {
-    let start = network.start_block;
-    let model_id = args
-        .model_id
-        .or(network.model.as_ref().map(|model| model.model_id))
-        .context("this network names no model: give one with --model-id")?;
-    ensure!((1..=8).contains(&args.capacity), "--capacity is {}, allowed is 1 to 8", args.capacity);
-    let signer = keys::open(&args.key, global.data.as_deref(), "client")?;
-    let wallet = Wallet::connect(&network.rpc_url, network.deployment, signer).await?;
-    let pool_address = wallet.chain.deployment.nodes;
-    let unit =
-        NodePool::new(pool_address, &wallet.chain.provider).collateralPerSlot().call().await?;
-    wallet.allow_payment(unit * U256::from(args.capacity)).await?;
-    let call = NodePool::registerCall {
-        registration: NodePool::NodeRegistration {
-            operator: wallet.address(),
-            payout: wallet.address(),
-            modelId: model_id.0,
-            numericClass: args.class.0,
-            capacity: args.capacity,
-        },
-    };
-    let receipt = wallet.send(pool_address, call).await?;
-    let node = receipt
-        .decoded_log::<NodePool::NodeRegistered>()
-        .map(|log| log.nodeId)
-        .context("the transaction registered no node")?;
-    status(global, &wallet.chain, start, node).await
+    Ok(())
 }

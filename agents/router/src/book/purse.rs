@@ -1,0 +1,83 @@
+//! What a lane may still spend, and the nonces of its tasks.
+
+use std::collections::{HashMap, VecDeque};
+
+use assay_types::{Nonce, TaskId};
+
+/// What one task takes of its lane's allotment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Held until the task settles, minor units.
+    pub amount: u128,
+    /// Unix seconds.
+    pub deadline: u64,
+    /// Whether the chain has the task; one that it never saw costs nothing after its deadline.
+    pub on_chain: bool,
+}
+
+/// One lane's money and nonces.
+#[derive(Debug, Default)]
+pub(super) struct Purse {
+    /// Fees of tasks that are settled, and tips of those that were refunded.
+    pub spent: u128,
+    pub open: HashMap<TaskId, Charge>,
+    nonces: VecDeque<(u64, u64)>,
+    /// One more than the largest nonce that the chain has.
+    pub next_on_chain: u64,
+    pub unpaid_until_s: u64,
+}
+
+impl Purse {
+    /// What is left of an allotment. Tasks that the chain never saw and never will are put into `gone`.
+    pub fn left(&mut self, allotment: u128, now_s: u64, gone: &mut Vec<TaskId>) -> u128 {
+        if self.unpaid_until_s > now_s {
+            return 0;
+        }
+        self.open.retain(|task, charge| {
+            let counts = charge.on_chain || charge.deadline >= now_s;
+            if !counts {
+                gone.push(*task);
+            }
+            counts
+        });
+        let open = self.open.values().map(|c| c.amount).fold(0, u128::saturating_add);
+        allotment.saturating_sub(self.spent.saturating_add(open))
+    }
+
+    /// The next nonce, and how many are left after it.
+    pub fn take_nonce(&mut self) -> Option<(Nonce, u64)> {
+        let (next, end) = self.nonces.front_mut()?;
+        let nonce = *next;
+        *next += 1;
+        if next == end {
+            self.nonces.pop_front();
+        }
+        let left = self.nonces.iter().map(|(next, end)| end - next).sum();
+        Some((Nonce(nonce), left))
+    }
+
+    /// Nonces from `start` up to before `end` are this process's own.
+    pub fn give_nonces(&mut self, start: u64, end: u64) {
+        match self.nonces.back_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ if start < end => self.nonces.push_back((start, end)),
+            _ => {}
+        }
+    }
+
+    /// Nonces that were never used: the first, and the end, of the last range.
+    pub fn unused_nonces(&mut self) -> Option<(u64, u64)> {
+        self.nonces.drain(..).next_back()
+    }
+
+    /// Another life of the router used nonces below `first`.
+    pub fn skip_to(&mut self, first: u64) {
+        let used_here = self.nonces.front().is_some_and(|(next, _)| *next >= first);
+        if !used_here {
+            for range in &mut self.nonces {
+                range.0 = range.0.max(first.min(range.1));
+            }
+            self.nonces.retain(|(next, end)| next < end);
+        }
+    }
+}
