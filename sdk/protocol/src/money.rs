@@ -43,10 +43,25 @@ pub fn fee_up(prompt_tokens: u32, output_tokens: u32, price_in: u128, price_out:
     sum.div_ceil(TOKENS_PER_PRICE)
 }
 
+/// What a pool in full use costs more, as a multiple of its floor.
+const STEEPNESS: u128 = 4;
+
+/// Price at a utilisation in hundredths of a percent: the floor times `1 + 4 * u^2`, rounded down; never above five
+/// times the floor.
+pub fn price_down(floor: u128, utilisation_bps: u64) -> u128 {
+    let square = u128::from(utilisation_bps) * u128::from(utilisation_bps);
+    floor + floor * STEEPNESS * square / (BPS * BPS)
+}
+
+/// Share of so many hundredths of a percent, rounded down.
+pub fn share_down(amount: u128, bps: u16) -> u128 {
+    amount * u128::from(bps) / BPS
+}
+
 impl Split {
     /// Divides `fee`: shares are rounded down, what that leaves over pays the tip, the rest is burnt.
     pub fn shares_down(&self, fee: u128) -> Shares {
-        let share = |bps: u16| fee * u128::from(bps) / BPS;
+        let share = |bps| share_down(fee, bps);
         let (miner, router) = (share(self.miner_bps), share(self.router_bps));
         let royalty = share(self.royalty_bps);
         let rest = fee - miner - router - royalty;
