@@ -407,6 +407,9 @@ contract NodePool is INodePool {
         uint32 index = uint32(uint128(hash) % draw.slots);
         Place memory place = pool.placeAt(index);
         if (!place.isOpen(draw.asOf)) return false;
+        uint256 roll = (hash >> 128) % SlotPool.BPS;
+        // Half of the tries need no level.
+        if (roll >= BASE_ACCEPTANCE_BPS && roll >= _acceptanceBps(place.nodeId, draw.asOf)) return false;
         StoredNode storage node = _nodes[place.nodeId];
         if (node.state == NodeState.Jailed) return false;
         address owner = node.owner;
@@ -414,9 +417,6 @@ contract NodePool is INodePool {
         for (uint256 i; i < known; ++i) {
             if (found.owners[i] == owner) return false;
         }
-        uint256 roll = (hash >> 128) % SlotPool.BPS;
-        // Half of the tries need no level.
-        if (roll >= BASE_ACCEPTANCE_BPS && roll >= _acceptanceBps(place.nodeId, draw.asOf)) return false;
         found.nodes[found.length] = place.nodeId;
         found.indices[found.length] = index;
         found.owners[known] = owner;

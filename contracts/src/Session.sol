@@ -77,8 +77,6 @@ contract Session is ISession {
         (payment, pool) = (wiring.payment, wiring.pool);
     }
 
-    // ---------------------------------------------------------------- opening
-
     /// @inheritdoc ISession
     function open(OpenTerms calldata terms) external returns (SessionId sessionId) {
         return _open(terms);
@@ -103,7 +101,7 @@ contract Session is ISession {
         order.termsVersion = version;
         order.lanes = uint8(terms.lanes.length);
         if (terms.maxNodes == 0) order.utilisationBps = _utilisationOf(order.model);
-        else _enterDraw(order, taskTerms.reservationTimeout);
+        else order.utilisationBps = _enterDraw(order, taskTerms.reservationTimeout);
 
         words.storeOrder(order);
         words.deed = Deed(msg.sender, uint40(block.timestamp), 0, terms.minNodes, terms.maxNodes);
@@ -186,8 +184,6 @@ contract Session is ISession {
         priceOut = uint80(Fees.priceDown(priceOut, order.utilisationBps));
     }
 
-    // ---------------------------------------------------------------- money and lanes
-
     /// @inheritdoc ISession
     function topUp(SessionId sessionId, Lane lane, uint96 amount) external {
         SessionWords storage words = _unclosed(sessionId);
@@ -233,8 +229,6 @@ contract Session is ISession {
         ISessionPayment(payment).move(sessionId, lane, OWNER_LANE, funds.free);
     }
 
-    // ---------------------------------------------------------------- nodes
-
     /// @inheritdoc ISession
     function activate(SessionId sessionId) external {
         SessionWords storage words = _unclosed(sessionId);
@@ -256,7 +250,7 @@ contract Session is ISession {
         words.order.drawRound = 0;
         if (state == SessionState.Active) _retire(sessionId, words, named);
         _begin(sessionId, words, NodeSet.joined(named, drawn), named.length);
-        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
+        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _termsOf(order).tip);
     }
 
     /// @inheritdoc ISession
@@ -275,7 +269,7 @@ contract Session is ISession {
             return;
         }
         NodeId[] memory named = _namedThatStay(words, state);
-        // Nobody would be left: as if the owner had closed it. The nodes stay until the end.
+        // Nobody would be left: as if the owner had closed it.
         if (named.length == 0) return _drain(sessionId, words);
         _retire(sessionId, words, named);
         _begin(sessionId, words, named, named.length);
@@ -292,7 +286,13 @@ contract Session is ISession {
         Draw memory pass;
         (pass.sessionId, pass.model, pass.ticket) = (sessionId, order.model, order.ticket);
         INodePool(pool).reserve(pass);
-        if (words.stateOf() != SessionState.Open) return _dropRotation(sessionId, words);
+        SessionState state = words.stateOf();
+        if (state != SessionState.Open) {
+            _dropRotation(sessionId, words);
+            // Nobody follows a node that wants to leave: the session lets it go by its end.
+            if (state == SessionState.Active && _someLeave(words.nodes)) _drain(sessionId, words);
+            return;
+        }
         words.order.drawRound = 0;
         words.past.endsAt = uint40(block.timestamp);
         _end(sessionId, words);
@@ -306,35 +306,30 @@ contract Session is ISession {
         bytes32 seed,
         NodeId[] memory named
     ) internal returns (NodeId[] memory) {
-        return INodePool(pool)
-            .reserve(
-                Draw({
-                sessionId: sessionId,
-                model: order.model,
-                seed: seed,
-                ticket: order.ticket,
-                slots: order.slots,
-                asOf: order.asOf,
-                min: words.deed.minNodes,
-                count: words.deed.maxNodes,
-                taken: named
-            })
-            );
+        Draw memory draw = Draw({
+            sessionId: sessionId,
+            model: order.model,
+            seed: seed,
+            ticket: order.ticket,
+            slots: order.slots,
+            asOf: order.asOf,
+            min: words.deed.minNodes,
+            count: words.deed.maxNodes,
+            taken: named
+        });
+        return INodePool(pool).reserve(draw);
     }
 
     /// Too few nodes were found: the next draw, within the same time limit.
     function _drawAgain(SessionId sessionId, SessionWords storage words, Order memory order) internal {
-        uint16 utilisationBps = order.utilisationBps;
         _enterDraw(order, uint24(order.drawUntil() - block.timestamp));
-        // Prices are those of the opening.
-        order.utilisationBps = utilisationBps;
         words.storeOrder(order);
         emit SessionDrawing(sessionId, order.drawRound, order.ticket, order.drawUntil());
     }
 
-    /// Asks the pool for a ticket, and the beacon for a round that nobody knows.
-    function _enterDraw(Order memory order, uint24 window) internal {
-        (order.ticket, order.slots, order.utilisationBps) = INodePool(pool).enterDraw(order.model);
+    /// Asks the pool for a ticket, and the beacon for a round that nobody knows. Only the first changes the price.
+    function _enterDraw(Order memory order, uint24 window) internal returns (uint16 utilisationBps) {
+        (order.ticket, order.slots, utilisationBps) = INodePool(pool).enterDraw(order.model);
         order.drawRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
         order.asOf = uint40(block.timestamp);
         order.window = window;
@@ -352,12 +347,25 @@ contract Session is ISession {
         uint256 kept;
         for (uint256 i; i < count; ++i) {
             NodeId nodeId = nodes.nodeAt(i);
-            if (state != SessionState.Open && INodePool(pool).nodeOf(nodeId).state != NodeState.Dedicated) continue;
+            if (state != SessionState.Open && _leaves(nodeId)) continue;
             stay[kept++] = nodeId;
         }
         assembly ("memory-safe") {
             mstore(stay, kept)
         }
+    }
+
+    function _someLeave(uint256 nodes) internal view returns (bool) {
+        for (; nodes != 0; nodes >>= 32) {
+            if (_leaves(nodes.nodeAt(0))) return true;
+        }
+        return false;
+    }
+
+    /// Whether a node that is reserved takes nothing new: it drains, or is jailed.
+    function _leaves(NodeId nodeId) internal view returns (bool) {
+        NodeState state = INodePool(pool).nodeOf(nodeId).state;
+        return state != NodeState.Dedicated && state != NodeState.Ephemeral;
     }
 
     /// The current reservation becomes the one before; who is not `staying` is released.
@@ -388,13 +396,13 @@ contract Session is ISession {
             (serving.priceIn, serving.priceOut) = _pricesOf(order);
             serving.state = SessionState.Active;
         }
-        ++serving.reservations;
+        // A full counter only makes rotation by tasks rarer than it need be.
+        if (serving.reservations != type(uint16).max) ++serving.reservations;
         serving.dedicated = uint8(dedicated);
         serving.seedRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
         words.serving = serving;
         words.nodes = NodeSet.pack(nodes);
-        uint24 period = _sessionTerms(order.termsVersion).reservePeriod;
-        words.deed.rotatesAt = uint40(block.timestamp) + period;
+        words.deed.rotatesAt = uint40(block.timestamp) + _sessionTerms(order.termsVersion).reservePeriod;
         emit SessionActivated(sessionId, serving.seedRound, nodes, uint8(dedicated), words.past.until);
     }
 
@@ -408,16 +416,13 @@ contract Session is ISession {
     function _checkDue(SessionId sessionId, SessionWords storage words, Lane lane) internal view {
         Serving memory serving = words.servingOf();
         if (IRandomBeacon(beacon).isMissed(serving.seedRound)) return;
-        uint40 until = words.past.until;
-        uint40 rotatesAt = words.deed.rotatesAt;
+        (uint40 until, uint40 rotatesAt) = (words.past.until, words.deed.rotatesAt);
         uint64 nonce = ISessionPayment(payment).fundsOf(sessionId, lane).nextNonce;
         uint256 maxTasks = _sessionTerms(serving.termsVersion).maxTasks;
         bool due = block.timestamp >= rotatesAt || nonce >= maxTasks * serving.reservations;
         if (due && block.timestamp > until) return;
         revert Session_RotationNotDue(sessionId, rotatesAt > until ? rotatesAt : until + 1, nonce);
     }
-
-    // ---------------------------------------------------------------- the end
 
     /// @inheritdoc ISession
     function close(SessionId sessionId) external {
@@ -457,7 +462,7 @@ contract Session is ISession {
         words.serving.state = SessionState.Closed;
         uint256 nodes = words.nodes;
         if (nodes != 0) INodePool(pool).release(sessionId, order.model, nodes.unpack());
-        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _tipOf(order));
+        ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _termsOf(order).tip);
         uint256 returned =
             ISessionPayment(payment).returnRest(sessionId, order.asset, uint256(order.lanes) + 1, words.deed.owner);
         emit SessionClosed(sessionId, returned);
@@ -467,8 +472,6 @@ contract Session is ISession {
     function _noticeOf(SessionWords storage words) internal view returns (uint40) {
         return uint40(block.timestamp) + _sessionTerms(words.order.termsVersion).noticePeriod;
     }
-
-    // ---------------------------------------------------------------- views
 
     /// @inheritdoc ISession
     function sessionOf(SessionId sessionId) external view returns (SessionInfo memory info) {
@@ -533,17 +536,12 @@ contract Session is ISession {
     }
 
     /// @inheritdoc ISession
-    function progressOf(SessionId sessionId) external view returns (Progress memory) {
+    function progressOf(SessionId sessionId) external view returns (Progress memory progress) {
         Serving memory serving = _sessions[sessionId].servingOf();
         TaskTerms memory terms = _taskTermsOf(serving.termsVersion, serving.asset);
-        return Progress({
-            priceIn: serving.priceIn,
-            priceOut: serving.priceOut,
-            attemptTime: terms.attemptTime,
-            revealTime: terms.revealTime,
-            settleDelay: terms.settleDelay,
-            tip: terms.tip
-        });
+        (progress.priceIn, progress.priceOut) = (serving.priceIn, serving.priceOut);
+        (progress.attemptTime, progress.revealTime) = (terms.attemptTime, terms.revealTime);
+        (progress.settleDelay, progress.tip) = (terms.settleDelay, terms.tip);
     }
 
     /// @inheritdoc ISession
@@ -575,10 +573,6 @@ contract Session is ISession {
         return IParameters(parameters).sessionTermsOf(version);
     }
 
-    function _tipOf(Order memory order) internal view returns (uint96) {
-        return _taskTerms[order.termsVersion][order.asset].tip;
-    }
-
     function _laneOf(SessionId sessionId, SessionWords storage words, Lane lane)
         internal
         view
@@ -600,8 +594,7 @@ contract Session is ISession {
     }
 
     function _owned(SessionId sessionId) internal view returns (SessionWords storage words) {
-        words = _known(sessionId);
+        words = _unclosed(sessionId);
         if (words.deed.owner != msg.sender) revert Session_NotOwner(sessionId, msg.sender);
-        if (words.serving.state == SessionState.Closed) revert Session_WrongState(sessionId, SessionState.Closed);
     }
 }

@@ -1,217 +1,503 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-
-import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {INodePool} from "./interfaces/INodePool.sol";
-import {Admission, ISession, SessionState} from "./interfaces/ISession.sol";
-import {ISessionPayment, Payout} from "./interfaces/ISessionPayment.sol";
-import {Commit, ISessionQueue, Task, TaskRequest, TaskState} from "./interfaces/ISessionQueue.sol";
+import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
+import {Outcome} from "./interfaces/INodeStats.sol";
+import {Admission, ISession, Payees, Progress} from "./interfaces/ISession.sol";
+import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
+import {
+    Answer,
+    Dispatch,
+    ISessionQueue,
+    Part,
+    PartEvent,
+    PartState,
+    Precommit,
+    Task,
+    TaskRequest,
+    TaskState
+} from "./interfaces/ISessionQueue.sol";
+import {Admissions} from "./libraries/Admissions.sol";
+import {Answers} from "./libraries/Answers.sol";
+import {Assignment} from "./libraries/Assignment.sol";
 import {Commitments} from "./libraries/Commitments.sol";
-import {Fees, Shares} from "./libraries/Fees.sol";
-import {NodeSet} from "./libraries/NodeSet.sol";
-import {Lane, ModelId, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
+import {Fees} from "./libraries/Fees.sol";
+import {Move, Phases} from "./libraries/Phases.sol";
+import {Signatures} from "./libraries/Signatures.sol";
+import {TaskWords} from "./libraries/TaskWords.sol";
+import {Tickets} from "./libraries/Tickets.sol";
+import {QueueWiring, SessionQueueBase} from "./SessionQueueBase.sol";
+import {SessionQueueEnd} from "./SessionQueueEnd.sol";
+import {AssetId, Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
 
-/// Tasks of sessions: submission, commit, deadlines, settlement.
-contract SessionQueue is ISessionQueue, EIP712 {
-    using NodeSet for uint256;
-    using SafeCast for uint256;
+/// Tasks of sessions. What is stored of a task is one word, see `TaskWords`; what is known of it is brought by whoever
+/// moves it. Tasks of redundancy 1 go from Assigned straight to Committed.
+contract SessionQueue is ISessionQueue, SessionQueueBase {
+    using Answers for Answer;
+    using Assignment for Assignment.Ring;
+    using Phases for Move;
+    using Phases for Task;
+    using TaskWords for Task;
+    using TaskWords for uint256;
+    using Tickets for Tickets.Line;
 
     struct Wiring {
-        address session;
-        address pool;
+        address beacon;
         address models;
+        address parameters;
         address payment;
+        address pool;
+        address session;
+        address stats;
     }
 
-    struct Config {
-        uint40 maxDeadline;
-        uint40 settleDelay;
-        uint16 minerBps;
-        uint16 routerBps;
-        uint128 tip;
+    /// A node cannot sit on a queue: claims that it has not answered.
+    uint8 internal constant MAX_CLAIMS = 2;
+
+    /// Code for what happens after a task's answers are in.
+    address internal immutable _end;
+
+    constructor(Wiring memory wiring) SessionQueueBase(_shared(wiring)) {
+        _end = address(new SessionQueueEnd(_shared(wiring)));
     }
 
-    /// Two words.
-    struct Stored {
-        TaskState state;
-        uint16 lane;
-        NodeId nodeId;
-        uint40 until;
-        SessionId sessionId;
-        /// Held while open; the fee once committed. The supply of COR is below 2^96.
-        uint96 amount;
-        // New word: `maxPrompt << 32 | maxOutput` while assigned, the commitment afterwards.
-        bytes32 sealedOrBounds;
-    }
-
-    /// A request that was let in.
-    struct Admitted {
-        TaskId taskId;
-        NodeId nodeId;
-        uint128 maxFee;
-        uint96 priceIn;
-        uint96 priceOut;
-    }
-
-    /// What consecutive tasks of a settlement share, so that it is read once.
-    struct Payees {
-        uint64 sessionId;
-        uint32 lane;
-        uint32 nodeId;
-        address miner;
-        address router;
-        address publisher;
-        uint16 royaltyBps;
-    }
-
-    /// A nonce may be this far ahead of the largest used: tasks land out of order, and nobody picks the one whose id
-    /// suits him out of many.
-    uint64 internal constant NONCE_WINDOW = 256;
-    /// Tasks that one settlement takes: bounds its gas.
-    uint256 internal constant MAX_SETTLE = 64;
-    uint8 internal constant LAST_END_REASON = 3;
-
-    /// @inheritdoc ISessionQueue
-    address public immutable session;
-    /// @inheritdoc ISessionQueue
-    address public immutable pool;
-    /// @inheritdoc ISessionQueue
-    address public immutable models;
-    /// @inheritdoc ISessionQueue
-    address public immutable payment;
-    /// @inheritdoc ISessionQueue
-    uint40 public immutable maxDeadline;
-    /// @inheritdoc ISessionQueue
-    uint40 public immutable settleDelay;
-    /// @inheritdoc ISessionQueue
-    uint16 public immutable minerBps;
-    /// @inheritdoc ISessionQueue
-    uint16 public immutable routerBps;
-    /// @inheritdoc ISessionQueue
-    uint128 public immutable tip;
-
-    mapping(TaskId => Stored) internal _tasks;
-
-    constructor(Wiring memory wiring, Config memory config) EIP712("Assay", "1") {
-        if (
-            wiring.session == address(0) || wiring.pool == address(0) || wiring.models == address(0)
-                || wiring.payment == address(0)
-        ) revert SessionQueue_ZeroAddress();
-        uint256 bps = uint256(config.minerBps) + config.routerBps + IModelRegistry(wiring.models).maxRoyaltyBps();
-        if (bps > Fees.BPS) revert SessionQueue_SharesTooHigh(bps, Fees.BPS);
-        // A request signed before `close` must be able to end before `finish`.
-        uint40 noticePeriod = ISession(wiring.session).noticePeriod();
-        if (config.maxDeadline >= noticePeriod) revert SessionQueue_DeadlineTooLong(config.maxDeadline, noticePeriod);
-        (session, pool, models, payment) = (wiring.session, wiring.pool, wiring.models, wiring.payment);
-        (maxDeadline, settleDelay) = (config.maxDeadline, config.settleDelay);
-        (minerBps, routerBps, tip) = (config.minerBps, config.routerBps, config.tip);
-    }
-
-    /// @inheritdoc ISessionQueue
-    function submit(TaskRequest calldata request) external returns (TaskId taskId) {
-        return _submit(request, msg.sender);
-    }
-
-    /// @inheritdoc ISessionQueue
-    function submitSigned(TaskRequest calldata request, bytes calldata signature) external returns (TaskId taskId) {
-        return _submit(request, _signer(request, signature));
-    }
-
-    /// @inheritdoc ISessionQueue
-    function commit(TaskId taskId, Commit calldata answer) external {
-        Stored storage task = _known(taskId);
-        if (task.state != TaskState.Assigned) revert SessionQueue_WrongState(taskId, task.state);
-        if (block.timestamp > task.until) revert SessionQueue_DeadlinePassed(taskId, task.until);
-        uint256 bounds = uint256(task.sealedOrBounds);
-        _checkAnswer(answer, uint32(bounds >> 32), uint32(bounds));
-        _checkCommitter(task.nodeId, answer.numericClass);
-        (SessionId sessionId, Lane lane) = (task.sessionId, Lane.wrap(task.lane));
-        (uint96 priceIn, uint96 priceOut) = ISession(session).pricesOf(sessionId);
-        // Not above what is held: no more tokens, at the same prices.
-        uint96 fee = Fees.feeOf(answer.promptTokens, answer.outputTokens, priceIn, priceOut).toUint96();
-        uint128 rest = task.amount - fee;
-        task.state = TaskState.Committed;
-        task.amount = fee;
-        task.until = uint40(block.timestamp) + settleDelay;
-        _seal(task, taskId, answer);
-        if (rest == 0) return;
-        ISession(session).restoreLane(sessionId, lane, rest);
-        ISessionPayment(payment).free(sessionId, taskId, rest);
-    }
-
-    /// @inheritdoc ISessionQueue
-    function submitAndCommit(TaskRequest calldata request, bytes calldata signature, Commit calldata answer)
-        external
-        returns (TaskId taskId)
-    {
-        Admitted memory admitted = _admit(request, _signer(request, signature), block.timestamp);
-        taskId = admitted.taskId;
-        _checkAnswer(answer, request.maxPrompt, request.maxOutput);
-        _checkCommitter(admitted.nodeId, answer.numericClass);
-        uint128 fee =
-            uint128(Fees.feeOf(answer.promptTokens, answer.outputTokens, admitted.priceIn, admitted.priceOut));
-        Stored storage task = _tasks[taskId];
-        _store(task, request, admitted.nodeId, TaskState.Committed, uint40(block.timestamp) + settleDelay, fee);
-        _emitSubmitted(request, admitted, fee);
-        _seal(task, taskId, answer);
-        _takeMoney(request, fee);
-    }
-
-    /// @inheritdoc ISessionQueue
-    function settle(TaskId[] calldata taskIds) external returns (uint256 settled) {
-        if (taskIds.length > MAX_SETTLE) revert SessionQueue_TooMany(taskIds.length, MAX_SETTLE);
-        Payout[] memory payouts = new Payout[](taskIds.length);
-        Payees memory payees;
-        for (uint256 i; i < taskIds.length; ++i) {
-            Stored storage task = _tasks[taskIds[i]];
-            if (task.state != TaskState.Committed || block.timestamp < task.until) continue;
-            task.state = TaskState.Settled;
-            _findPayees(payees, task);
-            payouts[settled++] = _payoutOf(taskIds[i], task, payees);
-        }
-        if (settled == 0) return 0;
-        assembly ("memory-safe") {
-            mstore(payouts, settled)
-        }
-        ISessionPayment(payment).pay(payouts, msg.sender);
-    }
-
-    /// @inheritdoc ISessionQueue
-    function advance(TaskId taskId) external {
-        Stored storage task = _known(taskId);
-        if (task.state != TaskState.Assigned) revert SessionQueue_WrongState(taskId, task.state);
-        if (block.timestamp <= task.until) revert SessionQueue_DeadlineNotPassed(taskId, task.until);
-        task.state = TaskState.Refunded;
-        SessionId sessionId = task.sessionId;
-        // `_submit` held no less than the tip.
-        uint128 back = task.amount - tip;
-        emit TaskRefunded(taskId, sessionId, task.nodeId, back, tip);
-        ISession(session).restoreLane(sessionId, Lane.wrap(task.lane), back);
-        ISessionPayment(payment).refund(sessionId, taskId, back, msg.sender, tip);
-    }
-
-    /// @inheritdoc ISessionQueue
-    function taskOf(TaskId taskId) external view returns (Task memory) {
-        Stored storage task = _tasks[taskId];
-        TaskState state = task.state;
-        // A task that was refunded never had a commitment.
-        bool open = state == TaskState.Assigned || state == TaskState.Refunded;
-        bytes32 second = task.sealedOrBounds;
-        return Task({
-            state: state,
-            sessionId: task.sessionId,
-            lane: Lane.wrap(task.lane),
-            nodeId: task.nodeId,
-            maxPrompt: open ? uint32(uint256(second) >> 32) : 0,
-            maxOutput: open ? uint32(uint256(second)) : 0,
-            until: task.until,
-            amount: task.amount,
-            commitment: open ? bytes32(0) : second
+    function _shared(Wiring memory wiring) internal pure returns (QueueWiring memory) {
+        return QueueWiring({
+            beacon: wiring.beacon,
+            models: wiring.models,
+            parameters: wiring.parameters,
+            payment: wiring.payment,
+            pool: wiring.pool,
+            session: wiring.session,
+            stats: wiring.stats
         });
+    }
+
+    // ---------------------------------------------------------------- submission
+
+    /// @inheritdoc ISessionQueue
+    function submit(TaskRequest memory request) public returns (TaskId) {
+        Admission memory admission = _admissionOf(request);
+        _checkHolder(request.sessionId, request.lane, admission.holder);
+        return _submit(request, admission);
+    }
+
+    /// @inheritdoc ISessionQueue
+    function submitSigned(TaskRequest memory request, bytes memory signature) public returns (TaskId) {
+        return _submit(request, _consented(request, signature));
+    }
+
+    /// @inheritdoc ISessionQueue
+    function submitAndCommit(TaskRequest memory request, bytes memory signature, Answer memory answer)
+        public
+        returns (TaskId)
+    {
+        if (request.redundancy != 1) revert SessionQueue_RedundancyOutOfBounds(request.redundancy, 1);
+        Admission memory admission = _consented(request, signature);
+        Move memory move = _admit(request, admission, block.timestamp);
+        _expect(move, TaskState.Assigned);
+        Progress memory progress = _progressOf(move);
+        uint96 fee = _feeOf(answer, progress);
+        move.task.held = fee + Admissions.tipOfCallback(request, admission);
+        _tellSubmitted(move, request);
+        _answer(move, answer, progress);
+        _store(move);
+        _hold(move);
+        return move.taskId;
+    }
+
+    /// @inheritdoc ISessionQueue
+    function submitAndPrecommit(TaskRequest memory request, bytes memory signature, Precommit[] memory precommits)
+        public
+        returns (TaskId)
+    {
+        Admission memory admission = _consented(request, signature);
+        Move memory move = _admit(request, admission, block.timestamp);
+        _expect(move, TaskState.Assigned);
+        _tellSubmitted(move, request);
+        _precommit(move, precommits);
+        _store(move);
+        _hold(move);
+        return move.taskId;
+    }
+
+    function _submit(TaskRequest memory request, Admission memory admission) internal returns (TaskId) {
+        Move memory move = _admit(request, admission, block.timestamp + 1);
+        _store(move);
+        _tellSubmitted(move, request);
+        _hold(move);
+        return move.taskId;
+    }
+
+    function _admissionOf(TaskRequest memory request) internal view returns (Admission memory) {
+        return ISession(_session).admissionOf(request.sessionId, request.lane, request.seedRound);
+    }
+
+    /// The admission of a request that its lane's holder signed.
+    function _consented(TaskRequest memory request, bytes memory signature)
+        internal
+        view
+        returns (Admission memory admission)
+    {
+        admission = _admissionOf(request);
+        bytes32 digest = _typed(Commitments.requestHash(request));
+        if (!Signatures.isBy(admission.holder, digest, signature)) {
+            revert SessionQueue_BadSignature(request.sessionId, request.lane, admission.holder);
+        }
+    }
+
+    /// The task of a request that may be taken.
+    function _admit(TaskRequest memory request, Admission memory admission, uint256 earliest)
+        internal
+        returns (Move memory move)
+    {
+        Admissions.check(request, admission, earliest);
+        move.taskId = Commitments.taskId(address(this), request.sessionId, request.lane, request.nonce);
+        if (_tasks[move.taskId] != 0) {
+            revert SessionQueue_NonceUsed(request.sessionId, request.lane, request.nonce);
+        }
+        move.until = uint40(request.deadline);
+        Task memory task = move.task;
+        (task.sessionId, task.lane, task.nonce) = (request.sessionId, request.lane, request.nonce);
+        task.reservation = admission.seedRound;
+        (task.maxPrompt, task.maxOutput) = (request.maxPrompt, request.maxOutput);
+        task.held = Admissions.heldFor(request, admission);
+        task.attemptsLeft = request.attempts - 1;
+        task.finalBy = uint40(request.deadline + uint256(task.attemptsLeft) * admission.attemptTime);
+        (task.dispatch, task.callbackGas) = (request.dispatch, request.callbackGas);
+        if (request.dispatch == Dispatch.Pull) {
+            move.state = TaskState.Queued;
+            task.ticket = _lines[request.sessionId].enter(request.sessionId);
+        } else {
+            move.state = TaskState.Assigned;
+            task.seedRound = admission.seedRound;
+            _assign(task, request, admission);
+        }
+    }
+
+    /// Names the nodes of a new task. The seed is not asked if the request leaves nothing to it.
+    function _assign(Task memory task, TaskRequest memory request, Admission memory admission) internal view {
+        Assignment.Ring memory ring = Assignment.ringOf(admission.nodes, admission.dedicated);
+        task.parts = new Part[](request.redundancy);
+        uint256 given;
+        if (NodeId.unwrap(request.nodeId) != 0) {
+            uint256 index = ring.indexOf(request.nodeId);
+            if (index == ring.length) revert SessionQueue_NotReserved(request.sessionId, request.nodeId);
+            task.give(given++, ring, index);
+            if (request.redundancy == 1) return;
+        }
+        bytes32 seed = _seedOf(admission.seedRound);
+        if (seed == 0) revert SessionQueue_SeedUnknown(request.sessionId, admission.seedRound);
+        ring.turn(seed, task.lane, task.nonce);
+        // Not more than there are nodes.
+        for (; given < request.redundancy; ++given) {
+            task.passOn(given, ring);
+        }
+    }
+
+    function _hold(Move memory move) internal {
+        Task memory task = move.task;
+        ISessionPayment(_payment).hold(task.sessionId, task.lane, task.nonce, task.held);
+    }
+
+    function _tellSubmitted(Move memory move, TaskRequest memory request) internal {
+        Task memory task = move.task;
+        NodeId first = task.parts.length == 0 ? NodeId.wrap(0) : task.parts[0].nodeId;
+        bytes memory head = abi.encode(request.requestDigest, request.deadline, move.until);
+        _log(TaskSubmitted.selector, move, first, task.encode(head));
+    }
+
+    // ---------------------------------------------------------------- the queue of a session
+
+    /// @inheritdoc ISessionQueue
+    function claim(Task calldata brought, NodeId nodeId, Task[] calldata gone) external {
+        if (gone.length > MAX_TASKS) revert SessionQueue_TooMany(gone.length, MAX_TASKS);
+        Move memory move = _load(brought);
+        _expect(move, TaskState.Queued);
+        _checkInTime(move);
+        Task memory task = move.task;
+        (address operator,) = _committerOf(nodeId);
+        _checkSigner(nodeId, operator, msg.sender);
+        if (_claims[nodeId] >= MAX_CLAIMS) revert SessionQueue_TooManyClaims(nodeId, MAX_CLAIMS);
+        Assignment.Ring memory ring = _ringOf(task);
+        uint256 index = ring.indexOf(nodeId);
+        if (index == ring.length) revert SessionQueue_NotReserved(task.sessionId, nodeId);
+        if (task.tried >> index & 1 != 0) revert SessionQueue_NotOnTask(move.taskId, nodeId);
+
+        Tickets.Line storage line = _lines[task.sessionId];
+        for (uint256 i; i < gone.length; ++i) {
+            _passGone(line, _load(gone[i]), task.sessionId);
+        }
+        line.pass(move.taskId, task.ticket);
+        ++_claims[nodeId];
+        // One who follows another has a whole attempt: `_requeue` left the time for it.
+        uint24 attemptTime = _progressOf(move).attemptTime;
+        if (task.tried != 0) move.until = uint40(block.timestamp) + attemptTime;
+        move.state = TaskState.Assigned;
+        task.parts = new Part[](1);
+        task.give(0, ring, index);
+        task.seedRound = IRandomBeacon(_beacon).nextRound();
+        _store(move);
+        emit PartChanged(move.taskId, nodeId, 0, PartEvent.Claimed);
+        _tellMoved(move);
+    }
+
+    /// @inheritdoc ISessionQueue
+    function cancel(Task calldata brought) external {
+        Move memory move = _load(brought);
+        Payees memory payees = _payeesOf(move.task);
+        _checkHolder(move.task.sessionId, move.task.lane, payees.holder);
+        _expect(move, TaskState.Queued);
+        move.enter(TaskState.Refunded, 0);
+        // Whoever cancels needs no callback that tells it.
+        _tasks[move.taskId] = TaskWords.pack(move.state, move.until, move.task.digest()) | TaskWords.DELIVERED;
+        _refund(move, payees.asset, move.task.held, 0);
+    }
+
+    /// Takes a task that has ended off the head.
+    function _passGone(Tickets.Line storage line, Move memory move, SessionId sessionId) internal {
+        _expect(move, TaskState.Refunded);
+        // A ticket of another session's queue says nothing.
+        uint64 ticket = SessionId.unwrap(move.task.sessionId) == SessionId.unwrap(sessionId) ? move.task.ticket : 0;
+        line.pass(move.taskId, ticket);
+    }
+
+    // ---------------------------------------------------------------- answers
+
+    /// @inheritdoc ISessionQueue
+    function precommit(Task calldata brought, Precommit[] memory precommits) external {
+        Move memory move = _load(brought);
+        _expect(move, TaskState.Assigned);
+        _checkInTime(move);
+        _precommit(move, precommits);
+        _store(move);
+    }
+
+    /// @inheritdoc ISessionQueue
+    function commit(Task calldata brought, Answer[] calldata answers) external {
+        Move memory move = _load(brought);
+        bool single = move.task.parts.length == 1;
+        _expect(move, single ? TaskState.Assigned : TaskState.Precommitted);
+        _checkInTime(move);
+        Progress memory progress = _progressOf(move);
+        for (uint256 i; i < answers.length; ++i) {
+            _answer(move, answers[i], progress);
+        }
+        _store(move);
+        if (!single && move.state == TaskState.Committed) _tellMoved(move);
+    }
+
+    /// @inheritdoc ISessionQueue
+    function decline(Task calldata brought, NodeId nodeId, bytes calldata signature) external {
+        Move memory move = _load(brought);
+        _expect(move, TaskState.Assigned);
+        _checkInTime(move);
+        Part memory part = move.partOf(nodeId, PartState.Waiting);
+        (address operator,) = _committerOf(nodeId);
+        _checkOperator(nodeId, operator, Commitments.declineHash(move.taskId, nodeId), signature);
+        Progress memory progress = _progressOf(move);
+        uint40 until = move.until;
+        _leave(move, move.indexOf(nodeId), PartEvent.Declined);
+        part.state = PartState.Failed;
+        _continue(move, progress, 1 << move.indexOf(nodeId));
+        // The others keep the time that they were given.
+        if (move.state == TaskState.Assigned && move.until < until) move.until = until;
+        // Who hands a task back earns no tip by it.
+        _finishMove(move, 0);
+    }
+
+    function _precommit(Move memory move, Precommit[] memory precommits) internal {
+        uint256 parts = move.task.parts.length;
+        if (parts == 1) revert SessionQueue_RedundancyOutOfBounds(1, 1);
+        for (uint256 i; i < precommits.length; ++i) {
+            Precommit memory given = precommits[i];
+            if (given.commitment == 0) revert SessionQueue_EmptyDigest();
+            Part memory part = move.partOf(given.nodeId, PartState.Waiting);
+            (address operator,) = _committerOf(given.nodeId);
+            bytes32 hash = Commitments.precommitHash(move.taskId, given.nodeId, given.commitment);
+            _checkOperator(given.nodeId, operator, hash, given.signature);
+            (part.state, part.commitment) = (PartState.Precommitted, given.commitment);
+            emit TaskPrecommitted(move.taskId, given.nodeId, given.commitment);
+        }
+        if (move.proceed(_progressOf(move))) _tellMoved(move);
+    }
+
+    /// One answer, or the opening of one; ends the phase if it is the last.
+    function _answer(Move memory move, Answer memory answer, Progress memory progress) internal {
+        bool opening = move.state == TaskState.Precommitted;
+        Part memory part = move.partOf(answer.nodeId, opening ? PartState.Precommitted : PartState.Waiting);
+        (address operator, NumericClass declared) = _committerOf(answer.nodeId);
+        answer.check(move.task, declared);
+        bytes32 commitment = answer.commitmentOf(move.taskId);
+        if (opening) {
+            if (commitment != part.commitment) {
+                revert SessionQueue_WrongOpening(move.taskId, answer.nodeId, commitment);
+            }
+        } else {
+            bytes32 hash = Commitments.precommitHash(move.taskId, answer.nodeId, commitment);
+            _checkOperator(answer.nodeId, operator, hash, answer.signature);
+            part.commitment = commitment;
+            if (move.task.dispatch == Dispatch.Pull) --_claims[answer.nodeId];
+        }
+        part.state = PartState.Committed;
+        // Not above what is held: no more tokens, at the same prices.
+        part.fee = _feeOf(answer, progress);
+        uint40 settleAt = move.proceed(progress) ? move.until : 0;
+        _log(TaskCommitted.selector, move, answer.nodeId, answer.encode(part.fee, settleAt));
+    }
+
+    function _feeOf(Answer memory answer, Progress memory progress) internal pure returns (uint96) {
+        uint256 fee = Fees.feeUp(answer.promptTokens, answer.outputTokens, progress.priceIn, progress.priceOut);
+        // 2^113 over a million at most.
+        return uint96(fee);
+    }
+
+    /// By the operator itself, or with its signature.
+    function _checkOperator(NodeId nodeId, address operator, bytes32 structHash, bytes memory signature) internal view {
+        address signer = signature.length == 0 ? msg.sender : Signatures.signerOf(_typed(structHash), signature);
+        _checkSigner(nodeId, operator, signer);
+    }
+
+    function _checkSigner(NodeId nodeId, address operator, address signer) internal pure {
+        if (signer == address(0) || signer != operator) revert SessionQueue_NotOperator(nodeId, signer);
+    }
+
+    // ---------------------------------------------------------------- deadlines
+
+    /// @inheritdoc ISessionQueue
+    function advance(Task calldata brought) external {
+        Move memory move = _load(brought);
+        Task memory task = move.task;
+        if (move.state == TaskState.Refunded && task.ticket != 0) {
+            _passGone(_lines[task.sessionId], move, task.sessionId);
+            _tellMoved(move);
+            return;
+        }
+        if (move.state > TaskState.Precommitted) _wrongState(move);
+        if (block.timestamp <= move.until) revert SessionQueue_DeadlineNotPassed(move.taskId, move.until);
+        Progress memory progress = _progressOf(move);
+        PartState due = move.state == TaskState.Assigned ? PartState.Waiting : PartState.Precommitted;
+        uint256 late;
+        for (uint256 i; i < task.parts.length; ++i) {
+            if (task.parts[i].state != due) continue;
+            late |= 1 << i;
+            _leave(move, i, due == PartState.Waiting ? PartEvent.Silent : PartEvent.Unrevealed);
+            task.parts[i].state = PartState.Failed;
+        }
+        _continue(move, progress, due == PartState.Waiting ? late : 0);
+        _finishMove(move, progress.tip);
+    }
+
+    /// Counts what a node did not do.
+    function _leave(Move memory move, uint256 i, PartEvent why) internal {
+        Part memory part = move.task.parts[i];
+        emit PartChanged(move.taskId, part.nodeId, uint8(i), why);
+        if (move.task.dispatch == Dispatch.Pull) --_claims[part.nodeId];
+        Outcome outcome = why == PartEvent.Declined
+            ? Outcome.Declined
+            : why == PartEvent.Silent ? Outcome.Silent : Outcome.Unrevealed;
+        _record(part.nodeId, part.dedicated, outcome, 1);
+    }
+
+    /// Finds followers for the parts in the bits of `open`, all of which failed, and goes on to the next phase if there
+    /// are none.
+    function _continue(Move memory move, Progress memory progress, uint256 open) internal {
+        Task memory task = move.task;
+        if (open != 0 && task.hasAttempt(progress)) {
+            if (task.dispatch == Dispatch.Pull ? _requeue(move, progress) : _passOn(move, open)) {
+                --task.attemptsLeft;
+                if (move.state == TaskState.Assigned) move.enter(TaskState.Assigned, progress.attemptTime);
+                return;
+            }
+        }
+        move.proceed(progress);
+    }
+
+    /// Asks the next nodes. There are none if the reservation is over, or if nobody has revealed its seed by now: a
+    /// task must not wait for that.
+    function _passOn(Move memory move, uint256 open) internal returns (bool passed) {
+        Task memory task = move.task;
+        Assignment.Ring memory ring = _ringOf(task);
+        bytes32 seed = _seedOf(task.reservation);
+        if (ring.length == 0 || seed == 0) return false;
+        ring.turn(seed, task.lane, task.nonce);
+        for (uint256 i; i < task.parts.length; ++i) {
+            if (open >> i & 1 == 0 || !task.passOn(i, ring)) continue;
+            passed = true;
+            emit PartChanged(move.taskId, task.parts[i].nodeId, uint8(i), PartEvent.TookOver);
+        }
+    }
+
+    /// Puts a claimed task to the tail, if there is a node that it was not claimed by and room.
+    function _requeue(Move memory move, Progress memory progress) internal returns (bool) {
+        Task memory task = move.task;
+        Assignment.Ring memory ring = _ringOf(task);
+        Tickets.Line storage line = _lines[task.sessionId];
+        if (ring.next(task.tried) == ring.length || line.isFull()) return false;
+        task.ticket = line.enter(task.sessionId);
+        task.seedRound = 0;
+        task.parts = new Part[](0);
+        (move.state, move.until) = (TaskState.Queued, task.finalBy - progress.attemptTime);
+        return true;
+    }
+
+    /// Stores and tells how a task goes on, or gives the money back.
+    function _finishMove(Move memory move, uint96 tip) internal {
+        _store(move);
+        _tellMoved(move);
+        if (move.state != TaskState.Refunded) return;
+        Payees memory payees = _payeesOf(move.task);
+        uint96 back = move.task.held;
+        if (move.task.callbackGas != 0) back -= payees.tip;
+        _refund(move, payees.asset, back, tip);
+    }
+
+    function _refund(Move memory move, AssetId asset, uint96 amount, uint96 tip) internal {
+        emit TaskRefunded(move.taskId, move.task.sessionId, amount - tip, tip);
+        _free(move, asset, amount, tip);
+    }
+
+    // ---------------------------------------------------------------- the end of a task
+
+    /// @inheritdoc ISessionQueue
+    function settle(Task[] calldata) external returns (uint256) {
+        _delegate();
+    }
+
+    /// @inheritdoc ISessionQueue
+    function deliver(Task calldata, Answer calldata) external {
+        _delegate();
+    }
+
+    /// @inheritdoc ISessionQueue
+    function reportEquivocation(TaskId, Precommit calldata, Precommit calldata) external {
+        _delegate();
+    }
+
+    /// Ends the call with what the same call of `SessionQueueEnd`'s code does to this contract.
+    function _delegate() internal {
+        address end = _end;
+        assembly {
+            calldatacopy(0, 0, calldatasize())
+            let done := delegatecall(gas(), end, 0, calldatasize(), 0, 0)
+            returndatacopy(0, 0, returndatasize())
+            if iszero(done) { revert(0, returndatasize()) }
+            return(0, returndatasize())
+        }
+    }
+
+    // ---------------------------------------------------------------- views
+
+    /// @inheritdoc ISessionQueue
+    function statusOf(TaskId taskId) external view returns (TaskState state, uint40 until, bytes32 digest) {
+        uint256 word = _tasks[taskId];
+        return (word.stateOf(), word.untilOf(), word.digestOf());
+    }
+
+    /// @inheritdoc ISessionQueue
+    function digestOf(Task calldata task) external pure returns (bytes32) {
+        Task memory copy = task;
+        return copy.digest();
     }
 
     /// @inheritdoc ISessionQueue
@@ -220,209 +506,53 @@ contract SessionQueue is ISessionQueue, EIP712 {
     }
 
     /// @inheritdoc ISessionQueue
-    function nonceUsed(SessionId sessionId, Lane lane, uint64 nonce) external view returns (bool) {
-        return _tasks[Commitments.taskId(address(this), sessionId, lane, nonce)].state != TaskState.None;
+    function ticketsOf(SessionId sessionId) external view returns (uint64 next, uint64 head) {
+        Tickets.Line memory line = _lines[sessionId];
+        return (line.given + 1, line.passed + 1);
     }
 
     /// @inheritdoc ISessionQueue
     function DOMAIN_SEPARATOR() external view returns (bytes32) {
-        return _domainSeparatorV4();
+        return Commitments.domainSeparator(block.chainid, address(this));
     }
 
-    function _submit(TaskRequest calldata request, address holder) internal returns (TaskId taskId) {
-        Admitted memory admitted = _admit(request, holder, block.timestamp + 1);
-        taskId = admitted.taskId;
-        Stored storage task = _tasks[taskId];
-        uint40 deadline = uint40(request.deadline);
-        _store(task, request, admitted.nodeId, TaskState.Assigned, deadline, admitted.maxFee);
-        task.sealedOrBounds = bytes32(uint256(request.maxPrompt) << 32 | request.maxOutput);
-        _emitSubmitted(request, admitted, admitted.maxFee);
-        _takeMoney(request, admitted.maxFee);
+    /// @inheritdoc ISessionQueue
+    function claimsOf(NodeId nodeId) external view returns (uint8) {
+        return _claims[nodeId];
     }
 
-    /// Everything that a request must satisfy, apart from its money being there.
-    function _admit(TaskRequest calldata request, address holder, uint256 earliest)
-        internal
-        view
-        returns (Admitted memory admitted)
-    {
-        (SessionId sessionId, Lane lane) = (request.sessionId, request.lane);
-        Admission memory admission = ISession(session).admissionOf(sessionId, lane);
-        uint256 latest = block.timestamp + maxDeadline;
-        if (admission.state == SessionState.Draining && Lane.unwrap(lane) != 0) {
-            if (latest > admission.endsAt) latest = admission.endsAt;
-        } else if (admission.state != SessionState.Active) {
-            revert SessionQueue_SessionNotActive(sessionId);
-        }
-        if (admission.seed == 0) revert SessionQueue_SeedUnknown(sessionId);
-        if (holder == address(0) || holder != admission.holder) {
-            revert SessionQueue_NotHolder(sessionId, lane, holder);
-        }
-        if (request.deadline < earliest || request.deadline > latest) {
-            revert SessionQueue_DeadlineOutOfBounds(request.deadline, earliest, latest);
-        }
-        _checkNonce(request, admission.nextNonce);
-        admitted.taskId = Commitments.taskId(address(this), sessionId, lane, request.nonce);
-        if (_tasks[admitted.taskId].state != TaskState.None) {
-            revert SessionQueue_NonceUsed(sessionId, lane, request.nonce);
-        }
-        admitted.nodeId = _nodeFor(request, admission);
-        admitted.maxFee = _maxFee(request, admission);
-        (admitted.priceIn, admitted.priceOut) = (admission.priceIn, admission.priceOut);
+    /// @inheritdoc ISessionQueue
+    function beacon() external view returns (address) {
+        return _beacon;
     }
 
-    function _checkNonce(TaskRequest calldata request, uint64 nextNonce) internal pure {
-        uint64 limit = nextNonce + NONCE_WINDOW - 1;
-        if (request.nonce > limit) {
-            revert SessionQueue_NonceTooFarAhead(request.sessionId, request.lane, request.nonce, limit);
-        }
+    /// @inheritdoc ISessionQueue
+    function models() external view returns (address) {
+        return _models;
     }
 
-    function _maxFee(TaskRequest calldata request, Admission memory admission) internal view returns (uint128) {
-        (uint32 maxPrompt, uint32 maxOutput) = (request.maxPrompt, request.maxOutput);
-        if (maxPrompt == 0 || maxOutput == 0) revert SessionQueue_TokensOutOfBounds(maxPrompt, maxOutput);
-        if (request.requestDigest == 0) revert SessionQueue_EmptyDigest();
-        uint256 fee = Fees.feeOf(maxPrompt, maxOutput, admission.priceIn, admission.priceOut);
-        if (fee > request.feeCap) revert SessionQueue_FeeAboveCap(fee, request.feeCap);
-        if (fee < tip) revert SessionQueue_FeeBelowTip(fee, tip);
-        return uint128(fee);
+    /// @inheritdoc ISessionQueue
+    function parameters() external view returns (address) {
+        return _parameters;
     }
 
-    /// The named node, or the one that the session's seed gives to this nonce.
-    function _nodeFor(TaskRequest calldata request, Admission memory admission) internal pure returns (NodeId) {
-        uint256 nodes = admission.nodes;
-        if (NodeId.unwrap(request.nodeId) == 0) {
-            bytes32 drawn = keccak256(abi.encode(admission.seed, request.lane, request.nonce));
-            return nodes.nodeAt(uint256(drawn) % nodes.length());
-        }
-        if (!nodes.contains(request.nodeId)) revert SessionQueue_NotReserved(request.sessionId, request.nodeId);
-        return request.nodeId;
+    /// @inheritdoc ISessionQueue
+    function payment() external view returns (address) {
+        return _payment;
     }
 
-    function _checkAnswer(Commit calldata answer, uint32 maxPrompt, uint32 maxOutput) internal pure {
-        if (
-            answer.promptTokens == 0 || answer.promptTokens > maxPrompt || answer.outputTokens == 0
-                || answer.outputTokens > maxOutput
-        ) {
-            revert SessionQueue_TooManyTokens(answer.promptTokens, maxPrompt, answer.outputTokens, maxOutput);
-        }
-        if (answer.endReason == 0 || answer.endReason > LAST_END_REASON) {
-            revert SessionQueue_BadEndReason(answer.endReason);
-        }
-        if (answer.outputDigest == 0 || answer.promptHash == 0 || answer.proofSeal == 0) {
-            revert SessionQueue_EmptyDigest();
-        }
+    /// @inheritdoc ISessionQueue
+    function pool() external view returns (address) {
+        return _pool;
     }
 
-    function _checkCommitter(NodeId nodeId, NumericClass claimed) internal view {
-        (address operator, NumericClass declared) = INodePool(pool).committerOf(nodeId);
-        if (msg.sender != operator) revert SessionQueue_NotOperator(nodeId, msg.sender);
-        if (NumericClass.unwrap(claimed) != NumericClass.unwrap(declared)) {
-            revert SessionQueue_WrongClass(nodeId, claimed, declared);
-        }
+    /// @inheritdoc ISessionQueue
+    function session() external view returns (address) {
+        return _session;
     }
 
-    function _store(
-        Stored storage task,
-        TaskRequest calldata request,
-        NodeId nodeId,
-        TaskState state,
-        uint40 until,
-        uint128 amount
-    ) internal {
-        task.state = state;
-        // `Session` has no lanes above 8.
-        task.lane = uint16(Lane.unwrap(request.lane));
-        task.nodeId = nodeId;
-        task.until = until;
-        task.sessionId = request.sessionId;
-        task.amount = uint256(amount).toUint96();
-    }
-
-    /// Stores the commitment and tells the answer.
-    function _seal(Stored storage task, TaskId taskId, Commit calldata answer) internal {
-        NodeId nodeId = task.nodeId;
-        bytes32 h1 = Commitments.tokenSeal(block.chainid, address(this), taskId, nodeId, answer);
-        task.sealedOrBounds = Commitments.commitment(h1, answer.proofSeal);
-        // The members of `answer` in their order, then fee and time: `emit` has more arguments than the stack holds.
-        bytes memory data = abi.encode(answer, task.amount, task.until);
-        bytes32 topic = TaskCommitted.selector;
-        uint256 sessionId = SessionId.unwrap(task.sessionId);
-        assembly ("memory-safe") {
-            log4(add(data, 32), mload(data), topic, taskId, sessionId, nodeId)
-        }
-    }
-
-    function _emitSubmitted(TaskRequest calldata request, Admitted memory admitted, uint128 held) internal {
-        emit TaskSubmitted(
-            admitted.taskId,
-            request.sessionId,
-            admitted.nodeId,
-            request.lane,
-            request.nonce,
-            request.requestDigest,
-            request.maxPrompt,
-            request.maxOutput,
-            held,
-            request.deadline
-        );
-    }
-
-    function _takeMoney(TaskRequest calldata request, uint128 amount) internal {
-        ISession(session).useLane(request.sessionId, request.lane, request.nonce, amount);
-        ISessionPayment(payment).hold(request.sessionId, amount);
-    }
-
-    /// Looks up who is paid for `task`, unless `payees` already says so.
-    function _findPayees(Payees memory payees, Stored storage task) internal view {
-        uint64 sessionId = SessionId.unwrap(task.sessionId);
-        uint32 lane = task.lane;
-        if (payees.sessionId != sessionId || payees.lane != lane) {
-            (ModelId modelId, address holder) = ISession(session).payeesOf(task.sessionId, Lane.wrap(lane));
-            (payees.publisher, payees.royaltyBps) = IModelRegistry(models).royaltyOf(modelId);
-            (payees.sessionId, payees.lane, payees.router) = (sessionId, lane, holder);
-        }
-        uint32 nodeId = NodeId.unwrap(task.nodeId);
-        if (payees.nodeId != nodeId) {
-            (payees.nodeId, payees.miner) = (nodeId, INodePool(pool).payoutOf(task.nodeId));
-        }
-    }
-
-    /// Divides the fee of a task that is settled now.
-    function _payoutOf(TaskId taskId, Stored storage task, Payees memory payees)
-        internal
-        returns (Payout memory payout)
-    {
-        uint128 fee = task.amount;
-        Shares memory shares = Fees.splitDown(fee, minerBps, routerBps, payees.royaltyBps, tip);
-        if (payees.lane == 0) (shares.miner, shares.router) = (shares.miner + shares.router, 0);
-        payout.sessionId = task.sessionId;
-        payout.taskId = taskId;
-        (payout.miner, payout.minerShare) = (payees.miner, shares.miner);
-        (payout.router, payout.routerShare) = (payees.router, shares.router);
-        (payout.publisher, payout.royalty) = (payees.publisher, shares.royalty);
-        (payout.tip, payout.burnt) = (shares.tip, shares.burnt);
-        emit TaskSettled(
-            taskId,
-            payout.sessionId,
-            task.nodeId,
-            fee,
-            shares.miner,
-            shares.router,
-            shares.royalty,
-            shares.tip,
-            shares.burnt
-        );
-    }
-
-    /// Who signed the request; zero if nobody can be told from the signature. A high `s` is refused.
-    function _signer(TaskRequest calldata request, bytes calldata signature) internal view returns (address signer) {
-        bytes32 digest = _hashTypedDataV4(Commitments.requestHash(request));
-        (signer,,) = ECDSA.tryRecoverCalldata(digest, signature);
-    }
-
-    function _known(TaskId taskId) internal view returns (Stored storage task) {
-        task = _tasks[taskId];
-        if (task.state == TaskState.None) revert SessionQueue_UnknownTask(taskId);
+    /// @inheritdoc ISessionQueue
+    function stats() external view returns (address) {
+        return _stats;
     }
 }

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {SessionQueue} from "../src/SessionQueue.sol";
-import {Commit, TaskRequest} from "../src/interfaces/ISessionQueue.sol";
+import {Answer, Dispatch, TaskRequest} from "../src/interfaces/ISessionQueue.sol";
 import {Commitments} from "../src/libraries/Commitments.sol";
 import {Lane, NodeId, NumericClass, SessionId, TaskId} from "../src/types/Ids.sol";
 import {Base} from "./Base.sol";
@@ -24,12 +24,14 @@ contract VectorsTest is Base {
             checkCommitment(i);
             checkSeeds(i);
             checkRequest(i, code);
+            checkOperators(i);
         }
         assertTrue(i >= 4, "too few vectors");
     }
 
     function checkCommitment(uint256 i) internal view {
-        Commit memory seal = Commit({
+        Answer memory seal = Answer({
+            nodeId: nodeOf(i),
             outputDigest: word(i, "outputDigest"),
             promptHash: word(i, "promptHash"),
             promptTokens: uint32(number(i, "promptTokens")),
@@ -37,19 +39,12 @@ contract VectorsTest is Base {
             numericClass: NumericClass.wrap(word(i, "numericClass")),
             endReason: uint8(number(i, "endReason")),
             salt: word(i, "salt"),
-            proofSeal: word(i, "h2")
+            proofSeal: word(i, "h2"),
+            signature: ""
         });
-        bytes32 h1 = this.tokenSeal(number(i, "chainId"), queueOf(i), TaskId.wrap(word(i, "taskId")), nodeOf(i), seal);
+        bytes32 h1 = Commitments.tokenSeal(number(i, "chainId"), queueOf(i), TaskId.wrap(word(i, "taskId")), seal);
         assertEq(h1, word(i, "h1"), "h1");
         assertEq(Commitments.commitment(h1, word(i, "h2")), word(i, "commitment"), "commitment");
-    }
-
-    function tokenSeal(uint256 chainId, address at_, TaskId taskId, NodeId nodeId, Commit calldata seal)
-        external
-        pure
-        returns (bytes32)
-    {
-        return Commitments.tokenSeal(chainId, at_, taskId, nodeId, seal);
     }
 
     /// What no contract computes yet, as PROTOCOL's formulas read in Solidity.
@@ -94,7 +89,8 @@ contract VectorsTest is Base {
     }
 
     function checkRequest(uint256 i, bytes memory code) internal {
-        (SessionId id, Lane lane) = (SessionId.wrap(uint64(number(i, "sessionId"))), Lane.wrap(uint32(number(i, "lane"))));
+        (SessionId id, Lane lane) =
+            (SessionId.wrap(uint64(number(i, "sessionId"))), Lane.wrap(uint32(number(i, "lane"))));
         uint64 nonce = uint64(number(i, "nonce"));
         TaskId taskId = Commitments.taskId(queueOf(i), id, lane, nonce);
         assertEq(TaskId.unwrap(taskId), word(i, "taskId"), "taskId");
@@ -102,14 +98,19 @@ contract VectorsTest is Base {
             sessionId: id,
             lane: lane,
             nonce: nonce,
+            seedRound: uint64(number(i, "seedRound")),
             requestDigest: word(i, "requestDigest"),
             maxPrompt: uint32(number(i, "maxPrompt")),
             maxOutput: uint32(number(i, "maxOutput")),
-            feeCap: uint128(number(i, "feeCap")),
+            feeCap: uint96(number(i, "feeCap")),
             deadline: uint64(number(i, "deadline")),
-            nodeId: nodeOf(i)
+            nodeId: nodeOf(i),
+            redundancy: uint8(number(i, "redundancy")),
+            attempts: uint8(number(i, "attempts")),
+            dispatch: Dispatch(number(i, "dispatch")),
+            callbackGas: uint32(number(i, "callbackGas"))
         });
-        bytes32 structHash = this.requestHash(wanted);
+        bytes32 structHash = Commitments.requestHash(wanted);
         assertEq(structHash, word(i, "structHash"), "structHash");
         uint256 chain = block.chainid;
         vm.chainId(number(i, "chainId"));
@@ -125,8 +126,20 @@ contract VectorsTest is Base {
         assertEq(keccak256(abi.encodePacked(hex"1901", separator, structHash)), word(i, "digest"), "digest");
     }
 
-    function requestHash(TaskRequest calldata wanted) external pure returns (bytes32) {
-        return Commitments.requestHash(wanted);
+    /// What operators sign.
+    function checkOperators(uint256 i) internal view {
+        TaskId taskId = TaskId.wrap(word(i, "taskId"));
+        bytes32 precommitHash = Commitments.precommitHash(taskId, nodeOf(i), word(i, "commitment"));
+        bytes32 declineHash = Commitments.declineHash(taskId, nodeOf(i));
+        assertEq(precommitHash, word(i, "precommitHash"), "precommitHash");
+        assertEq(declineHash, word(i, "declineHash"), "declineHash");
+        bytes32 separator = word(i, "domainSeparator");
+        assertEq(Commitments.domainSeparator(number(i, "chainId"), queueOf(i)), separator, "domainSeparator");
+        bytes memory precommit = abi.encodePacked(hex"1901", separator, precommitHash);
+        assertEq(keccak256(precommit), word(i, "precommitDigest"), "precommitDigest");
+        assertEq(
+            keccak256(abi.encodePacked(hex"1901", separator, declineHash)), word(i, "declineDigest"), "declineDigest"
+        );
     }
 
     function path(uint256 i, string memory key) internal pure returns (string memory) {

@@ -214,12 +214,14 @@ interface ISession {
     function activate(SessionId sessionId) external;
 
     /// Asks for new drawn nodes once `rotatesAt` is reached, once `lane` has used `maxTasks` nonces a reservation, or
-    /// if the seed round of the current reservation was missed. A session without drawn nodes begins its next
-    /// reservation at once. Anyone may. Named nodes that drain are left out of the next reservation.
+    /// if the seed round of the current reservation was missed; but not while the reservation before still answers. A
+    /// session without drawn nodes begins its next reservation at once. Anyone may. Named nodes that drain are left out
+    /// of the next reservation; if nobody is left, the session ends after the notice, as if its owner had closed it.
     function rotate(SessionId sessionId, Lane lane) external;
 
     /// Gives up a draw whose time is over, or whose round was missed: a session without nodes closes with a full
-    /// refund (less the tip of whoever calls), another keeps the nodes that it has. Anyone may.
+    /// refund (less the tip of whoever calls), another keeps the nodes that it has; if one of these drains or is jailed,
+    /// the session ends after the notice, as if its owner had closed it. Anyone may.
     function expire(SessionId sessionId) external;
 
     /// Owner: no new tasks of the owner; ends after the notice. Not while the session is still open: that ends by

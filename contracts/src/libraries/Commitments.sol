@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Commit, TaskRequest} from "../interfaces/ISessionQueue.sol";
+import {Answer, TaskRequest} from "../interfaces/ISessionQueue.sol";
 import {Lane, NodeId, SessionId, TaskId} from "../types/Ids.sol";
 
 /// Hashes that the protocol is built on: keccak256 of `abi.encode` in the written order. The same vectors test them
 /// here and in Rust.
 library Commitments {
+    bytes32 internal constant DOMAIN_TYPEHASH =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    bytes32 internal constant DOMAIN_NAME = keccak256("Assay");
+    bytes32 internal constant DOMAIN_VERSION = keccak256("1");
     bytes32 internal constant DOMAIN_TOKENS = keccak256("assay.commit.tokens.v1");
     bytes32 internal constant REQUEST_TYPEHASH = keccak256(
-        "TaskRequest(uint64 sessionId,uint32 lane,uint64 nonce,bytes32 requestDigest,uint32 maxPrompt,uint32 maxOutput,uint128 feeCap,uint64 deadline,uint32 nodeId)"
+        "TaskRequest(uint64 sessionId,uint32 lane,uint64 nonce,uint64 seedRound,bytes32 requestDigest,uint32 maxPrompt,uint32 maxOutput,uint96 feeCap,uint64 deadline,uint32 nodeId,uint8 redundancy,uint8 attempts,uint8 dispatch,uint32 callbackGas)"
     );
+    bytes32 internal constant PRECOMMIT_TYPEHASH =
+        keccak256("Precommit(bytes32 taskId,uint32 nodeId,bytes32 commitment)");
+    bytes32 internal constant DECLINE_TYPEHASH = keccak256("Decline(bytes32 taskId,uint32 nodeId)");
 
     function taskId(address queue, SessionId sessionId, Lane lane, uint64 nonce) internal pure returns (TaskId) {
         return TaskId.wrap(keccak256(abi.encode(queue, sessionId, lane, nonce)));
     }
 
     /// H1: what was answered, by whom, for which task.
-    function tokenSeal(uint256 chainId, address queue, TaskId task, NodeId nodeId, Commit calldata answer)
+    function tokenSeal(uint256 chainId, address queue, TaskId task, Answer memory answer)
         internal
         pure
         returns (bytes32)
@@ -28,7 +35,7 @@ library Commitments {
                 chainId,
                 queue,
                 task,
-                nodeId,
+                answer.nodeId,
                 answer.outputDigest,
                 answer.promptHash,
                 answer.promptTokens,
@@ -45,9 +52,24 @@ library Commitments {
         return keccak256(abi.encode(h1, h2));
     }
 
+    /// EIP-712 domain separator of a queue.
+    function domainSeparator(uint256 chainId, address queue) internal pure returns (bytes32) {
+        return keccak256(abi.encode(DOMAIN_TYPEHASH, DOMAIN_NAME, DOMAIN_VERSION, chainId, queue));
+    }
+
     /// EIP-712 struct hash.
-    function requestHash(TaskRequest calldata request) internal pure returns (bytes32) {
+    function requestHash(TaskRequest memory request) internal pure returns (bytes32) {
         // Members of a static struct are one word each: their encoding is the struct's.
         return keccak256(abi.encode(REQUEST_TYPEHASH, request));
+    }
+
+    /// EIP-712 struct hash.
+    function precommitHash(TaskId task, NodeId nodeId, bytes32 sealed_) internal pure returns (bytes32) {
+        return keccak256(abi.encode(PRECOMMIT_TYPEHASH, task, nodeId, sealed_));
+    }
+
+    /// EIP-712 struct hash.
+    function declineHash(TaskId task, NodeId nodeId) internal pure returns (bytes32) {
+        return keccak256(abi.encode(DECLINE_TYPEHASH, task, nodeId));
     }
 }

@@ -34,6 +34,7 @@ contract MoneyTest is Base {
         assertEq(Fees.priceDown(floor, 10_000), uint256(floor) * 5, "a full pool");
     }
 
+    /// [M3]
     function testFuzz_fee_is_rounded_up_by_less_than_one(uint32 prompt, uint32 output, uint80 priceIn, uint80 priceOut)
         public
         pure
@@ -45,6 +46,7 @@ contract MoneyTest is Base {
         assertTrue(Fees.feeUp(prompt / 2, output / 3, priceIn, priceOut) <= rounded, "monotone");
     }
 
+    /// [M4]
     function testFuzz_split_is_exact_and_rounds_down(uint96 whole, uint16 a, uint16 b, uint16 c, uint96 tip)
         public
         pure
@@ -92,6 +94,7 @@ contract MoneyTest is Base {
         });
     }
 
+    /// [M1] [M2] [M4]
     function testFuzz_settled_answer_moves_exactly_its_fee(Input memory input) public {
         (SessionId id, Lane lane, AssetId asset) = opened(input);
         LaneFunds memory before = payment.fundsOf(id, lane);
@@ -116,6 +119,7 @@ contract MoneyTest is Base {
         backed();
     }
 
+    /// [M1] [M6]
     function testFuzz_refunded_task_costs_the_tip_alone(Input memory input) public {
         (SessionId id, Lane lane, AssetId asset) = opened(input);
         uint96 tip = uint96(bound(input.tip, 0, input.held));
@@ -131,7 +135,7 @@ contract MoneyTest is Base {
         backed();
     }
 
-    /// Deposit, tasks, the end, and withdrawals by all: nothing is left over in the contract, in neither asset.
+    /// [M1] [M7] Deposit, tasks, the end, and withdrawals by all: nothing is left over in the contract, in neither asset.
     function testFuzz_everything_can_be_withdrawn_in_the_end(Input memory input) public {
         (SessionId id, Lane lane, AssetId asset) = opened(input);
         vm.prank(address(queue));

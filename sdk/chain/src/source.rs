@@ -239,12 +239,10 @@ impl EventSource {
         }
         let hash = header.hash;
         let filter = Filter::new().at_block_hash(hash).address(self.emitters.clone());
-        let logs = self.chain.call("eth_getLogs", self.chain.provider.get_logs(&filter)).await?;
-        if logs.len() > MAX_LOGS_PER_BLOCK {
-            return Err(self.chain.bad_answer(&format!("{} logs in block {number}", logs.len())));
-        }
+        let mut logs = self.logs(&filter).await?;
         if logs.is_empty() && filter.matches_bloom(header.logs_bloom) {
             self.confirm_known(hash).await?;
+            logs = self.logs(&filter).await?;
         }
         Ok(Some(Block {
             at: BlockRef { number, hash },
@@ -254,8 +252,16 @@ impl EventSource {
         }))
     }
 
+    async fn logs(&self, filter: &Filter) -> Result<Vec<Log>, ChainError> {
+        let logs = self.chain.call("eth_getLogs", self.chain.provider.get_logs(filter)).await?;
+        if logs.len() > MAX_LOGS_PER_BLOCK {
+            return Err(self.chain.bad_answer(&format!("{} logs in one block", logs.len())));
+        }
+        Ok(logs)
+    }
+
     /// Some nodes answer with no logs for a block that they do not have, e.g. one that is behind the node
-    /// that told us of the block.
+    /// that told us of the block. Once it has the block, its answer counts.
     async fn confirm_known(&self, hash: B256) -> Result<(), ChainError> {
         let block = self.chain.provider.get_block_by_hash(hash).into_future();
         match self.chain.call("eth_getBlockByHash", block).await? {

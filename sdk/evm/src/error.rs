@@ -1,7 +1,7 @@
 //! Errors of transactions and calls, worded as geth words them, because clients match on these words.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
-use revm::context::result::{HaltReason, InvalidTransaction};
+use revm::context::result::{HaltReason, InvalidTransaction, OutOfGasError};
 
 /// Why a transaction cannot be part of the next block. Nothing has changed in the state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -270,6 +270,9 @@ fn reason_suffix(output: &Bytes) -> String {
 
 fn halt_words(reason: &HaltReason) -> String {
     match reason {
+        HaltReason::OutOfGas(OutOfGasError::ReentrancySentry) => {
+            "not enough gas for reentrancy sentry".to_owned()
+        }
         HaltReason::OutOfGas(_) => "out of gas".to_owned(),
         HaltReason::OpcodeNotFound | HaltReason::NotActivated => "invalid opcode".to_owned(),
         HaltReason::InvalidFEOpcode => "invalid opcode: INVALID".to_owned(),

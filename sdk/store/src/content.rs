@@ -326,8 +326,8 @@ mod tests {
             let put = put(profile, &store, content.clone()).await.unwrap();
             assert_eq!(put.to_string(), cid, "{bytes} bytes in chunks of {chunk_bytes}");
             assert_eq!(fetch(profile, &store, &put, bytes).await.unwrap(), content);
-            if chunk_bytes == MAX_BLOCK_BYTES {
-                assert_eq!(content_cid(&content), put);
+            if chunk_bytes == PROFILE.chunk_bytes {
+                assert_eq!((content_cid(&content), PROFILE.max_links), (put, max_links));
             }
         }
     }

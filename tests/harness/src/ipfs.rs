@@ -57,6 +57,7 @@ async fn launch(repo: &TempDir, port: &str) -> Result<(Reaped, String)> {
         folder.display()
     );
     let mut child = Command::new("node")
+        .arg("--no-warnings")
         .arg(folder.join("daemon.mjs"))
         .arg(repo.path())
         .arg(port)

@@ -10,7 +10,7 @@ mod process;
 pub use binary::{Agent, Network, NetworkOptions, assay_binary, run_assay};
 pub use contracts::{CompiledContract, compile_contracts};
 pub use ipfs::Ipfs;
-pub use process::{Anvil, free_port};
+pub use process::{Anvil, foundry_program, free_port};
 
 use std::path::PathBuf;
 

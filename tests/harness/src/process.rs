@@ -29,17 +29,18 @@ impl Drop for Reaped {
     }
 }
 
-/// The program itself: npm's launcher around it would leave it running when it is killed.
-fn anvil_program() -> Result<PathBuf> {
+/// One of Foundry's programs (anvil, cast), as npm installed it. npm's launcher around it would leave it
+/// running when it is killed.
+pub fn foundry_program(name: &str) -> Result<PathBuf> {
     let packages = root().join("node_modules/@foundry-rs");
-    let hint = "anvil is not installed: run `npm ci` in the repository's root";
-    for entry in std::fs::read_dir(packages).context(hint)? {
-        let program = entry?.path().join("bin/anvil");
+    let hint = || format!("{name} is not installed: run `npm ci` in the repository's root");
+    for entry in std::fs::read_dir(packages).with_context(hint)? {
+        let program = entry?.path().join("bin").join(name);
         if program.is_file() {
             return Ok(program);
         }
     }
-    bail!(hint)
+    bail!(hint())
 }
 
 /// Foundry's development chain, as npm installed it.
@@ -51,10 +52,15 @@ pub struct Anvil {
 impl Anvil {
     /// Starts anvil with the hardfork of this project, mining on transactions and every second.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&["--block-time", "1", "--mixed-mining"]).await
+    }
+
+    /// Starts anvil with the hardfork of this project and these flags.
+    pub async fn start_with(flags: &[&str]) -> Result<Self> {
         let port = free_port()?;
-        let child = Command::new(anvil_program()?)
+        let child = Command::new(foundry_program("anvil")?)
             .args(["--port", &port.to_string(), "--hardfork", "prague", "--quiet"])
-            .args(["--block-time", "1", "--mixed-mining"])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -81,3 +81,31 @@ impl LinkRef {
         *self.turns.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_router_that_does_not_read_is_disconnected_when_the_buffer_is_full() {
+        let (frames, mut queue) = mpsc::channel(2);
+        let overrun = CancellationToken::new();
+        let link = LinkRef::new(Address::ZERO, frames, overrun.clone());
+        for seq in 0..2 {
+            link.send(FromMiner::Pong { seq });
+            assert!(!overrun.is_cancelled());
+        }
+        link.send(FromMiner::Pong { seq: 2 });
+        assert!(overrun.is_cancelled());
+        // Nothing of what was taken is lost or out of order.
+        for seq in 0..2 {
+            assert_eq!(queue.recv().await, Some(FromMiner::Pong { seq }));
+        }
+        // A connection that is gone is no overrun.
+        let (frames, queue) = mpsc::channel(1);
+        drop(queue);
+        let overrun = CancellationToken::new();
+        LinkRef::new(Address::ZERO, frames, overrun.clone()).send(FromMiner::Drain);
+        assert!(!overrun.is_cancelled());
+    }
+}

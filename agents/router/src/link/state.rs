@@ -367,6 +367,8 @@ mod tests {
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
     use assay_types::{Bytes, EndReason, StreamHash, TaskRequest, link::StreamReceipt};
 
+    use proptest::prelude::*;
+
     use super::*;
 
     const TASK: TaskId = TaskId(B256::repeat_byte(4));
@@ -635,6 +637,78 @@ mod tests {
         accept(&mut peer);
         stream(&mut peer, 96);
         assert!(closes(&tokens(&mut peer, 96, 5)), "more than max_output");
+    }
+
+    /// Frames that a router may get, most of them about its one task and nearly right.
+    fn any_frame() -> impl Strategy<Value = FromMiner> {
+        let task = prop_oneof![9 => Just(TASK), 1 => Just(TaskId(B256::ZERO))];
+        let seq = prop_oneof![0_u32..4, Just(31), Just(32), Just(33), any::<u32>()];
+        (task, seq, 0_u32..40, 0..9_usize).prop_map(|(task, seq, count, kind)| match kind {
+            0 => FromMiner::Accept { task, prompt_tokens: 3 },
+            1 => FromMiner::Sealed { task },
+            2 => FromMiner::Decline { task, code: "busy".into(), message: "x".repeat(9000) },
+            3 => FromMiner::Error { task: Some(task), code: "x".repeat(900), message: "no".into() },
+            4 => receipt_by(&key(), 1, count),
+            5 => FromMiner::Done {
+                task,
+                end_reason: EndReason::Eos,
+                prompt_tokens: 3,
+                output_tokens: count,
+                output_digest: B256::ZERO,
+                stream_hash: StreamHash::of(task, &(0..count).collect::<Vec<_>>()),
+            },
+            6 => FromMiner::Drain,
+            7 => FromMiner::Pong { seq: seq.into() },
+            _ => {
+                let ids = (seq..seq.saturating_add(count)).collect();
+                FromMiner::Token { task, seq, ids, text: "x".into() }
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_node_says_its_client_hears_a_whole_prefix_and_one_end(
+            frames in prop::collection::vec(prop_oneof![4 => any_frame().prop_map(Some), 1 => Just(None)], 0..60),
+        ) {
+            let mut peer = peer_with_task();
+            let (mut tokens, mut ends) = (0, 0);
+            for frame in frames {
+                let actions = match frame {
+                    Some(frame) => peer.on(Input::Frame(frame)),
+                    // The connection drops, and comes back.
+                    None => {
+                        let (mut actions, streams) = peer.part("cut");
+                        peer = new_peer();
+                        actions.extend(peer.on(Input::Adopt(streams)));
+                        actions
+                    }
+                };
+                for action in actions {
+                    let Action::Tell(_, event) = action else { continue };
+                    prop_assert_eq!(ends, 0, "something comes after the end");
+                    match event {
+                        TaskEvent::Accepted => {}
+                        TaskEvent::Tokens { count, .. } => tokens += count,
+                        TaskEvent::Done(answer) => {
+                            prop_assert_eq!(answer.ids, (0..tokens).collect::<Vec<_>>());
+                            prop_assert_eq!(answer.receipt.receipt.seq, tokens);
+                            ends += 1;
+                        }
+                        TaskEvent::Declined { message, .. } => {
+                            prop_assert!(message.len() <= MAX_MESSAGE_CHARS);
+                            ends += 1;
+                        }
+                        TaskEvent::Failed { code, .. } => {
+                            prop_assert!(code.len() <= MAX_CODE_CHARS);
+                            ends += 1;
+                        }
+                        TaskEvent::Sealed => prop_assert!(false, "the stream is open"),
+                    }
+                }
+                prop_assert!(tokens <= 100, "more than max_output");
+            }
+        }
     }
 
     #[test]

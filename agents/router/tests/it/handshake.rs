@@ -1,9 +1,9 @@
 //! Who may connect as a miner.
 
-use alloy::signers::local::PrivateKeySigner;
+use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use assay_types::{
     NodeId,
-    link::{FromRouter, LINK_VERSION},
+    link::{DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, challenge_hash},
 };
 use futures::{SinkExt, StreamExt};
 use tempfile::tempdir;
@@ -31,6 +31,36 @@ async fn only_a_nodes_operator_is_let_in() {
     assert_eq!(response.status(), 503);
     let body: serde_json::Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "no_miner");
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hello_counts_for_one_challenge() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let url = format!("ws://{}/link", world.address());
+    let operator = &world.operators[&NodeId(1)];
+    let mut heard = None;
+    for expected in ["welcome", "error"] {
+        let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+        let Message::Text(text) = socket.next().await.unwrap().unwrap() else { panic!() };
+        let FromRouter::Challenge { version, chain_id, queue, router, nonce } =
+            serde_json::from_str(&text).unwrap()
+        else {
+            panic!("{text}")
+        };
+        // The second time, what was said the first time.
+        let hello = heard.get_or_insert_with(|| {
+            let node = NodeId(1);
+            let hash = challenge_hash(DOMAIN_LINK_MINER, chain_id, queue, node, router, nonce);
+            let signature = operator.sign_hash_sync(&hash).unwrap();
+            let hello = FromMiner::Hello { version, node, signature, nonce, capacity: 1 };
+            serde_json::to_string(&hello).unwrap()
+        });
+        socket.send(Message::text(hello.clone())).await.unwrap();
+        let Message::Text(answer) = socket.next().await.unwrap().unwrap() else { panic!() };
+        assert!(answer.contains(expected), "{answer}");
+    }
     world.router.stop().await.unwrap();
 }
 

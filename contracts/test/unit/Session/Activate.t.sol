@@ -42,7 +42,7 @@ contract SessionActivateTest is Base {
         assertEq(dedicated, 1, "one named");
     }
 
-    /// Of one owner, a named node and a drawn one would be one party twice.
+    /// [D3] Of one owner, a named node and a drawn one would be one party twice.
     function test_activate_never_draws_an_owner_who_is_named() public {
         newNodes(1, 1);
         NodeId named = register(1, dedicatedOf(1));
@@ -80,6 +80,7 @@ contract SessionActivateTest is Base {
         assertEq(uint256(session.sessionOf(id).state), uint256(SessionState.Active), "active");
     }
 
+    /// [T6]
     function test_activate_at_its_exact_second() public {
         newNodes(2, 8);
         SessionId id = openSession(1, 1);
@@ -101,6 +102,7 @@ contract SessionActivateTest is Base {
         session.activate(id);
     }
 
+    /// [D2]
     function test_activate_waits_for_earlier_tickets() public {
         newNodes(2, 8);
         openSession(1, 1);

@@ -15,6 +15,7 @@ contract SessionEndTest is Base {
 
     // ---- expire
 
+    /// [L3] [T2] [T6] Everything comes back, less one tip.
     function test_expire_refunds_at_its_exact_second() public {
         SessionId id = openSession(1, 1);
         uint40 until = session.sessionOf(id).drawUntil;
@@ -64,7 +65,7 @@ contract SessionEndTest is Base {
         session.expire(id);
     }
 
-    /// Nobody earns by asking for a rotation and letting it lapse.
+    /// [L7] Nobody earns by asking for a rotation and letting it lapse.
     function test_lapsed_rotation_costs_nothing() public {
         SessionId id = activeSession(1, 1);
         vm.warp(session.sessionOf(id).rotatesAt);
@@ -80,6 +81,26 @@ contract SessionEndTest is Base {
         assertEq(payment.fundsOf(id, OWNER_LANE).free, before, "no tip out of it");
         assertEq(payment.balanceOf(keeper, COR), 0, "no tip");
         session.rotate(id, OWNER_LANE);
+    }
+
+    /// [L5] A node that wants to leave is not tied to a session for which the pool has no other.
+    function test_lapsed_rotation_of_a_node_that_drains_ends_the_session() public {
+        SessionId id = activeSession(1, 1);
+        NodeId node = firstNode(id);
+        address owner = pool.nodeOf(node).owner;
+        vm.prank(owner);
+        pool.drain(node);
+        vm.warp(session.sessionOf(id).rotatesAt);
+        session.rotate(id, OWNER_LANE);
+        skipTime(TIMEOUT + 1);
+        session.expire(id);
+        SessionInfo memory info = session.sessionOf(id);
+        assertEq(uint256(info.state), uint256(SessionState.Draining), "draining");
+        assertEq(info.endsAt, block.timestamp + NOTICE, "notice");
+        skipTime(NOTICE + 1);
+        session.finish(id);
+        vm.prank(owner);
+        pool.exit(node);
     }
 
     function test_expire_refusals() public {
@@ -122,6 +143,7 @@ contract SessionEndTest is Base {
         assertEq(session.admissionOf(id, OWNER_LANE, 0).endsAt, endsAt, "the session's");
     }
 
+    /// [T2] [T4] [D1] From each state that does not allow it.
     function test_close_refusals() public {
         SessionId id = openSession(1, 1);
         vm.expectRevert(abi.encodeWithSelector(ISession.Session_NotOwner.selector, id, address(this)));
@@ -147,6 +169,7 @@ contract SessionEndTest is Base {
 
     // ---- finish
 
+    /// [L4] [T2] [T6] The client's way out needs nobody.
     function test_finish_at_its_exact_second() public {
         SessionId id = activeSession(1, 1);
         NodeId node = firstNode(id);
@@ -180,7 +203,7 @@ contract SessionEndTest is Base {
         session.finish(id);
     }
 
-    /// Closing does not take a draw back: it takes place, and its nodes are free at once.
+    /// [D1] Closing does not take a draw back: it takes place, and its nodes are free at once.
     function test_draw_of_a_closed_session_takes_place_all_the_same() public {
         SessionId id = activeSession(1, 1);
         vm.warp(session.sessionOf(id).rotatesAt);
@@ -221,6 +244,7 @@ contract SessionEndTest is Base {
         session.finish(id);
     }
 
+    /// [T2] [T4] From each state that does not allow it.
     function test_finish_refusals() public {
         SessionId id = openSession(1, 1);
         vm.expectRevert(abi.encodeWithSelector(ISession.Session_WrongState.selector, id, SessionState.Open));

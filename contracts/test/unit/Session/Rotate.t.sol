@@ -43,6 +43,8 @@ contract SessionRotateTest is Base {
         session.activate(id);
         SessionInfo memory next = session.sessionOf(id);
         assertEq(next.reservations, 2, "second");
+        assertEq(next.priceIn, info.priceIn, "the price of the opening");
+        assertEq(session.admissionOf(id, OWNER_LANE, 0).priceIn, info.priceIn, "what tasks pay");
         assertEq(next.current.seedRound, beacon.nextRound(), "new seed");
         assertEq(next.previous.seedRound, info.current.seedRound, "previous");
         assertEq(next.previous.until, block.timestamp + GRACE, "answers what was signed for it");
@@ -80,6 +82,19 @@ contract SessionRotateTest is Base {
         vm.warp(session.sessionOf(id).rotatesAt);
         session.rotate(id, OWNER_LANE);
         drawNodes(id);
+    }
+
+    /// The price is fixed at opening, however full the pool is when nodes are replaced.
+    function test_rotation_leaves_the_price() public {
+        SessionId id = activeSession(1, 1);
+        for (uint256 i; i < 5; ++i) {
+            activeSession(1, 2);
+        }
+        vm.warp(session.sessionOf(id).rotatesAt);
+        session.rotate(id, OWNER_LANE);
+        assertEq(session.sessionOf(id).priceIn, PRICE_IN, "while it draws");
+        drawNodes(id);
+        assertEq(session.sessionOf(id).priceIn, PRICE_IN, "afterwards");
     }
 
     function test_rotation_by_tasks_of_one_lane() public {

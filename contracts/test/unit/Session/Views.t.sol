@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {Session} from "../../../src/Session.sol";
 import {Admission, ISession, Payees, Progress, SessionState} from "../../../src/interfaces/ISession.sol";
+import {Terms} from "../../../src/interfaces/IParameters.sol";
 import {INodePool} from "../../../src/interfaces/INodePool.sol";
 import {AssetId, Lane, ModelIndex, SessionId} from "../../../src/types/Ids.sol";
 import {Base} from "../../Base.sol";
@@ -53,6 +54,30 @@ contract SessionViewsTest is Base {
         assertEq(payees.routerBps, ROUTER_BPS, "router");
         assertEq(payees.tip, TIP, "tip");
         assertEq(session.payeesOf(id, OWNER_LANE).holder, client, "the owner's lane");
+    }
+
+    /// [X3] What holds from now on does not touch what is open.
+    function test_session_lives_by_the_terms_that_it_was_opened_under() public {
+        newNodes(2, 8);
+        SessionId old = activeSession(1, 1);
+        Terms memory next = firstTerms();
+        (next.session.noticePeriod, next.session.maxDeadline, next.assets[0].tip) =
+        (NOTICE + 7, MAX_DEADLINE + 1, TIP * 2);
+        vm.prank(governor);
+        parameters.propose(next);
+        vm.warp(block.timestamp + PARAMETERS_DELAY);
+        SessionId young = activeSession(1, 1);
+        assertEq(session.sessionOf(old).termsVersion, 1, "old version");
+        assertEq(session.sessionOf(young).termsVersion, 2, "new version");
+        assertEq(session.admissionOf(old, OWNER_LANE, 0).maxDeadline, MAX_DEADLINE, "old deadline");
+        assertEq(session.admissionOf(young, OWNER_LANE, 0).maxDeadline, MAX_DEADLINE + 1, "new deadline");
+        assertEq(session.payeesOf(old, OWNER_LANE).tip, TIP, "old tip");
+        assertEq(session.payeesOf(young, OWNER_LANE).tip, TIP * 2, "new tip");
+        vm.startPrank(client);
+        session.close(old);
+        session.close(young);
+        assertEq(session.sessionOf(old).endsAt, block.timestamp + NOTICE, "old notice");
+        assertEq(session.sessionOf(young).endsAt, block.timestamp + NOTICE + 7, "new notice");
     }
 
     function test_nobodys_session() public {

@@ -18,6 +18,7 @@ contract PaymentStakeTest is PaymentBase {
         return Evidence({taskId: TASK, rule: Rule.Equivocation, measured: 2, bound: 1});
     }
 
+    /// [M8]
     function testFuzz_stake_and_release(uint256 amount) public {
         amount = bound(amount, 1, 10_000e18);
         staked(amount);
@@ -32,6 +33,7 @@ contract PaymentStakeTest is PaymentBase {
         backed();
     }
 
+    /// [P1] [M1]
     function testFuzz_slash_burns_what_the_reporter_does_not_get(uint256 stake, uint256 amount, uint256 reward) public {
         stake = bound(stake, 1, 10_000e18);
         amount = bound(amount, 1, stake);
@@ -48,6 +50,7 @@ contract PaymentStakeTest is PaymentBase {
         backed();
     }
 
+    /// [P2]
     function testFuzz_slash_that_would_drive_stake_negative_is_refused(uint256 stake, uint256 amount) public {
         stake = bound(stake, 1, 10_000e18);
         amount = bound(amount, stake + 1, type(uint256).max - stake - 2);
@@ -60,6 +63,7 @@ contract PaymentStakeTest is PaymentBase {
         assertEq(payment.stakeOf(NODE), stake, "unchanged");
     }
 
+    /// [P1]
     function test_slash_without_evidence_is_refused() public {
         staked(10);
         Evidence memory nothing = evidence();

@@ -33,6 +33,7 @@ contract PaymentTasksTest is PaymentBase {
 
     // ---- hold
 
+    /// [M2]
     function testFuzz_hold_takes_only_what_is_free(uint96 amount) public {
         if (amount > 100e18) {
             vm.expectRevert(
@@ -50,6 +51,7 @@ contract PaymentTasksTest is PaymentBase {
         assertEq(payment.fundsOf(ID, OWNER_LANE).free, 100e18, "a lane cannot spend another's");
     }
 
+    /// [B3] The window; that a nonce is used once is the queue's.
     function testFuzz_nonce_lies_within_the_window(uint64 largest, uint64 nonce) public {
         largest = uint64(bound(largest, 0, WINDOW - 1));
         held(largest, 0);
@@ -119,7 +121,7 @@ contract PaymentTasksTest is PaymentBase {
         pay(payout(held_, each));
     }
 
-    /// One task cannot be paid out of what is held for another, nor twice.
+    /// [M2] [M5] One task cannot be paid out of what is held for another, nor twice.
     function test_pay_refuses_more_than_the_lane_holds() public {
         held(0, 5e18);
         pay(payout(5e18, 1e18));

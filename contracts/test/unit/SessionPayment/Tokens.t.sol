@@ -9,7 +9,7 @@ import {AssetId} from "../../../src/types/Ids.sol";
 import {FeeToken, GreedyToken, LyingToken, RefusingToken, ReentrantToken, SilentToken} from "../../mocks/BadTokens.sol";
 import {PaymentBase} from "./PaymentBase.sol";
 
-/// Tokens that do not do what they are asked to; and the list of assets. The test is the session, the queue and the
+/// [M9] Tokens that do not do what they are asked to; and the list of assets. The test is the session, the queue and the
 /// pool of its own `SessionPayment`.
 contract PaymentTokensTest is PaymentBase {
     AssetId internal constant OTHER = AssetId.wrap(1);

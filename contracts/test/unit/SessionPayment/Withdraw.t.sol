@@ -14,6 +14,7 @@ contract PaymentWithdrawTest is PaymentBase {
         vm.stopPrank();
     }
 
+    /// [M7]
     function testFuzz_withdraw_moves_the_callers_own_balance(uint256 amount, address to) public {
         vm.assume(to != address(0) && to != address(payment) && to != client);
         amount = bound(amount, 1, 100e18);

@@ -8,9 +8,9 @@ use super::{Inner, OutboxError};
 /// Most that is ever signed for a unit of gas, 10,000 gwei: five times the worst that Ethereum has seen.
 /// A node that asks for more is broken or hostile.
 pub(super) const MAX_FEE_PER_GAS: u128 = 10_000_000_000_000;
-/// Fees are not raised above this many times what the chain asks for: a node that calls even that too
-/// little is wrong.
-pub(super) const MAX_OVER_MARKET: u128 = 10;
+/// Fees are not raised above this many times what the chain asks for, or asked for at first: a node that
+/// calls even that too little is wrong.
+pub(super) const MAX_OVER_PRICE: u128 = 10;
 /// Tip where the node cannot estimate: 1 gwei, what Ethereum's clients take for the default.
 const FALLBACK_TIP: u128 = 1_000_000_000;
 

@@ -8,7 +8,7 @@ use alloy::rpc::types::TransactionReceipt;
 use tokio::time::{Instant, sleep};
 
 use super::broadcast::{Broadcast, Refusal, revert_reason};
-use super::fees::{MAX_FEE_PER_GAS, MAX_OVER_MARKET};
+use super::fees::{MAX_FEE_PER_GAS, MAX_OVER_PRICE};
 use super::plan::transaction;
 use super::store::{Mined, NewAttempt, Row, State};
 use super::{Inner, Intent, OutboxError};
@@ -21,10 +21,10 @@ const LONGEST_POLL: Duration = Duration::from_secs(1);
 /// Pause before what no node took is offered again.
 const RETRY_UNSENT: Duration = Duration::from_millis(500);
 /// Pause before what a node took is offered again, should the node have dropped it.
-const REBROADCAST: Duration = Duration::from_secs(5);
-/// How long receipts may lag behind the account's nonce until we believe that the nonce was used by
-/// another transaction: nodes behind one address differ by about a second.
-const RECEIPT_LAG: Duration = Duration::from_secs(1);
+const REBROADCAST: Duration = Duration::from_secs(2);
+/// How long receipts may lag behind the account's nonce until we ask who used it: mostly it was our own
+/// transaction, mined between two calls.
+const RECEIPT_LAG: Duration = Duration::from_millis(200);
 /// How long we wait for a receipt of ours where the node cannot tell who used the nonce.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(30);
 /// A transaction is stuck when it was neither mined within this time, many blocks of a rollup ...
@@ -167,10 +167,12 @@ impl Inner {
         if fees.max > MAX_FEE_PER_GAS {
             return Err(OutboxError::FeeTooHigh { wei: fees.max, limit: MAX_FEE_PER_GAS });
         }
-        if fees.max > market.max.saturating_mul(MAX_OVER_MARKET) {
+        // What was first offered was the price then.
+        let price = row.attempts.last().map_or(market.max, |first| market.max.max(first.fees.max));
+        if fees.max > price.saturating_mul(MAX_OVER_PRICE) {
             if !std::mem::replace(&mut watch.warned, true) {
                 let (key, max_fee) = (&row.intent.key, newest.fees.max);
-                tracing::warn!(%key, max_fee, market = market.max, "a transaction is not mined although it pays many times the price; is the RPC node right?");
+                tracing::warn!(%key, max_fee, price, "a transaction is not mined although it pays many times the price; is the RPC node right?");
             }
             return Ok(());
         }

@@ -40,10 +40,12 @@ pub(crate) use store::{reopen_other, reopen_reverted};
 use crate::{Chain, Database};
 use store::{NewAttempt, NewRow, Store};
 
-/// How often [`Outbox::run`] looks for transactions that nobody watches.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How often [`Outbox::run`] looks for transactions that nobody watches, in the database alone.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it asks the chain about nonces, in sweeps: every 2 s.
+const SWEEPS_PER_MEND: u32 = 8;
 /// How often finished rows are pruned, in sweeps: every hour.
-const SWEEPS_PER_PRUNE: u32 = 1800;
+const SWEEPS_PER_PRUNE: u32 = 14_400;
 /// Finished transactions that are kept: the memory of [`Intent::key`]. Some days of a busy agent.
 const KEPT_FINISHED: u64 = 20_000;
 /// Longest key: ids and a word.
@@ -180,18 +182,13 @@ impl Outbox {
             if sweeps.is_multiple_of(SWEEPS_PER_PRUNE) {
                 self.inner.store.prune(KEPT_FINISHED)?;
             }
-            sweeps = sweeps.wrapping_add(1);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                result = self.inner.mend_nonces() => match result {
-                    Ok(()) => {}
-                    Err(OutboxError::Database { source }) => return Err(source.into()),
-                    Err(error) => {
-                        tracing::debug!(%error, "outbox waits for the chain");
-                        continue;
-                    }
-                },
+            if sweeps.is_multiple_of(SWEEPS_PER_MEND) {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    result = self.inner.mend() => result?,
+                }
             }
+            sweeps = sweeps.wrapping_add(1);
             for id in self.inner.store.open_rows()? {
                 if !self.inner.is_watched(id) {
                     let inner = Arc::clone(&self.inner);

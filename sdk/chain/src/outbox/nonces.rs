@@ -56,10 +56,46 @@ impl Inner {
         Ok(user)
     }
 
+    /// Compares what is stored with the chain. Trouble with the chain is for another time.
+    ///
+    /// # Errors
+    /// From the database.
+    pub(super) async fn mend(&self) -> Result<(), OutboxError> {
+        let mended = async {
+            self.mend_nonces().await?;
+            self.mend_receipts().await
+        };
+        match mended.await {
+            Err(OutboxError::Database { source }) => Err(source.into()),
+            Err(error) => {
+                tracing::debug!(%error, "outbox waits for the chain");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A receipt may have come from a node that followed another branch than the one that told of the
+    /// blocks. Where the blocks are still canonical, the receipt is not: it is looked for again.
+    async fn mend_receipts(&self) -> Result<(), OutboxError> {
+        for at in self.store.contradicted()? {
+            let block = self.chain.provider.get_block_by_number(at.number.into()).into_future();
+            let block = self.chain.call("eth_getBlockByNumber", block).await?;
+            if block.is_some_and(|block| block.header.hash == at.hash) {
+                tracing::warn!(
+                    number = at.number,
+                    "a receipt was of a block that is not canonical"
+                );
+                self.store.reopen_other(at)?;
+            }
+        }
+        Ok(())
+    }
+
     /// If nonces that we saw mined are free again, a reorganisation undid them: they are open again. If
     /// nonces below those are free that no transaction of ours has, nothing behind them could ever be
     /// mined: they are used up.
-    pub(super) async fn mend_nonces(&self) -> Result<(), OutboxError> {
+    async fn mend_nonces(&self) -> Result<(), OutboxError> {
         let Some(lowest) = self.store.lowest_unsettled()? else { return Ok(()) };
         if lowest <= self.count().await? {
             return Ok(());

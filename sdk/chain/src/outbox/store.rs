@@ -338,6 +338,27 @@ impl Store {
         })
     }
 
+    /// Blocks that the agent has taken in at heights where a receipt is of another block.
+    pub(super) fn contradicted(&self) -> Result<Vec<BlockRef>, DatabaseError> {
+        self.db.transaction(|tx| {
+            tx.prepare_cached(
+                "SELECT DISTINCT number, hash FROM outbox JOIN chain_blocks ON number = block_number
+                 WHERE account = ? AND block_hash <> hash",
+            )?
+            .query_map([self.account.as_slice()], |row| {
+                let hash: Vec<u8> = row.get(1)?;
+                let hash = B256::try_from(hash.as_slice()).map_err(|_| malformed(1, "hash"))?;
+                Ok(BlockRef { number: row.get::<_, i64>(0)? as u64, hash })
+            })?
+            .collect()
+        })
+    }
+
+    /// See [`reopen_other`].
+    pub(super) fn reopen_other(&self, at: BlockRef) -> Result<(), DatabaseError> {
+        self.db.transaction(|tx| reopen_other(tx, at))
+    }
+
     /// Forgets all but the newest finished rows.
     pub(super) fn prune(&self, keep: u64) -> Result<(), DatabaseError> {
         self.db.transaction(|tx| {

@@ -79,7 +79,15 @@ impl Wire {
     pub(super) async fn ask(&self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
         match self {
             Self::Http { client, url } => post(client, url, &packet).await,
-            Self::Socket(socket) => socket.frontend().await?.send_packet(packet).await,
+            Self::Socket(socket) => {
+                match socket.frontend().await?.send_packet(packet.clone()).await {
+                    // It may have been idle for long, and closed for that.
+                    Err(TransportError::Transport(TransportErrorKind::BackendGone)) => {
+                        socket.frontend().await?.send_packet(packet).await
+                    }
+                    other => other,
+                }
+            }
         }
     }
 

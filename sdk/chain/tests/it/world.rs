@@ -1,6 +1,6 @@
 //! A chain, contracts that emit and refuse what a test wants, and an agent's folder.
 //!
-//! The chain is the embedded one, or, if `ASSAY_TEST_ANVIL` names its program, anvil.
+//! The chain is the embedded one unless a test asks for anvil; with `ASSAY_TEST_ANVIL=1` it is always anvil.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use alloy::network::{EthereumWallet, TransactionBuilder};
 use alloy::primitives::{Address, B256, Bytes, U256, hex};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
-use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
+use alloy::rpc::types::{Filter, TransactionReceipt, TransactionRequest};
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::{SolError, SolEvent};
 use assay_bindings::{Deployment, SessionQueue};
@@ -51,24 +51,40 @@ fn init_code() -> Bytes {
     init.into()
 }
 
+/// Which chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Devnet,
+    Anvil,
+}
+
+/// The program itself: npm's launcher around it would leave it running when it is killed.
+fn anvil_program() -> PathBuf {
+    let packages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../node_modules/@foundry-rs");
+    let hint = "anvil is not installed: run `npm ci` in the repository's root";
+    let programs = std::fs::read_dir(packages).expect(hint);
+    let programs = programs.map(|entry| entry.unwrap().path().join("bin/anvil"));
+    programs.into_iter().find(|program| program.is_file()).expect(hint)
+}
+
 pub enum Node {
     Devnet(Devnet),
     Anvil { process: Child, port: u16 },
 }
 
 impl Node {
-    async fn start(faucet: Address) -> Self {
+    async fn start(kind: Kind, faucet: Address) -> Self {
         let balance = U256::from(10).pow(U256::from(24));
-        let Ok(program) = std::env::var("ASSAY_TEST_ANVIL") else {
+        if kind == Kind::Devnet && std::env::var_os("ASSAY_TEST_ANVIL").is_none() {
             let config = DevnetConfig {
                 block_time: None,
                 accounts: vec![(faucet, balance)],
                 ..DevnetConfig::default()
             };
             return Self::Devnet(Devnet::start(config).await.unwrap());
-        };
+        }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = tokio::process::Command::new(program)
+        let process = tokio::process::Command::new(anvil_program())
             .args(["--silent", "--hardfork", "prague", "--port", &port.to_string()])
             // Two chains that start in the same second would have the same block 0.
             .args(["--timestamp", &(1_700_000_000 + u64::from(port)).to_string()])
@@ -115,8 +131,12 @@ pub struct World {
 impl World {
     /// A chain that mines on a transaction, or only on demand.
     pub async fn new(mine_on_transaction: bool) -> Self {
+        Self::on(Kind::Devnet, mine_on_transaction).await
+    }
+
+    pub async fn on(kind: Kind, mine_on_transaction: bool) -> Self {
         let faucet = PrivateKeySigner::random();
-        let node = Node::start(faucet.address()).await;
+        let node = Node::start(kind, faucet.address()).await;
         // The usual nonces are remembered, and wrong after a reorganisation.
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
@@ -172,7 +192,30 @@ impl World {
     }
 
     pub async fn chain(&self) -> Chain {
-        Chain::connect(&self.node.ws_url(), self.deployment.clone()).await.unwrap()
+        self.chain_at(&self.node.ws_url()).await
+    }
+
+    pub async fn chain_at(&self, urls: &str) -> Chain {
+        Chain::connect(urls, self.deployment.clone()).await.unwrap()
+    }
+
+    /// Replaces the newest blocks by as many empty ones.
+    pub async fn reorg(&self, depth: u64) {
+        let _: serde_json::Value = self.rpc("anvil_reorg", (depth, [(); 0])).await;
+    }
+
+    pub async fn head(&self) -> u64 {
+        self.provider.get_block_number().await.unwrap()
+    }
+
+    /// How often [`Self::emit`] with this nonce took effect on the canonical chain.
+    pub async fn effects(&self, nonce: u64) -> usize {
+        let filter = Filter::new().address(self.deployment.queue).from_block(0u64);
+        let logs = self.provider.get_logs(&filter).await.unwrap();
+        let emitted = logs.iter().filter_map(|log| {
+            SessionQueue::TaskSubmitted::decode_log_data(log.data()).ok().map(|event| event.nonce)
+        });
+        emitted.filter(|emitted| *emitted == nonce).count()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -212,6 +255,16 @@ impl World {
         let mut data = B256::with_last_byte(1).to_vec();
         data.extend_from_slice(&unknown_task());
         Intent::call(key, self.deployment.queue, data)
+    }
+
+    /// A transaction of the faucet's in a block of its own, on a chain that mines on transactions.
+    pub async fn emit_block(&self, nonce: u64) {
+        // anvil answers before it has mined.
+        let before = self.head().await;
+        self.emit_by_faucet(nonce).await;
+        while self.head().await == before {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// A transaction of the faucet's, mined if the chain does that by itself.

@@ -2,10 +2,11 @@
 
 use alloy::consensus::Transaction;
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
-use alloy::rpc::types::anvil::TransactionData;
+use alloy::rpc::types::anvil::{ReorgOptions, TransactionData};
+use jsonrpsee::types::Params;
 use serde::Deserialize;
 
-use super::{Answer, Context, Maybe, Module, Must, heavy, quantity, quick};
+use super::{Answer, Context, FromParams, Maybe, Module, Must, heavy, invalid, quantity, quick};
 use crate::error::{DevnetError, RpcError};
 
 /// Blocks that one call mines at most: each takes memory for ever.
@@ -126,27 +127,15 @@ fn set_automine(node: &Context, (Must(on),): (Must<bool>,)) -> Answer<bool> {
     Ok(true)
 }
 
-/// What `anvil_reorg` takes: how many blocks are replaced, and what the new ones hold.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Reorg {
-    #[serde(rename_all = "camelCase")]
-    Options {
-        depth: u64,
-        #[serde(default)]
-        tx_block_pairs: Vec<(TransactionData, u64)>,
-    },
-    Depth(u64),
+/// `[depth, pairs]` or an object of the same: clients of anvil send both.
+impl FromParams for ReorgOptions {
+    fn read(params: &Params<'_>) -> Answer<Self> {
+        params.parse().map_err(|error| invalid(&error))
+    }
 }
 
-fn reorg(
-    node: &Context,
-    (Must(reorg), Maybe(pairs)): (Must<Reorg>, Maybe<Vec<(TransactionData, u64)>>),
-) -> Answer<()> {
-    let (depth, pairs) = match reorg {
-        Reorg::Options { depth, tx_block_pairs } => (depth, tx_block_pairs),
-        Reorg::Depth(depth) => (depth, pairs.unwrap_or_default()),
-    };
+fn reorg(node: &Context, options: ReorgOptions) -> Answer<()> {
+    let ReorgOptions { depth, tx_block_pairs } = options;
     let decode = |(data, block): (TransactionData, u64)| match data {
         TransactionData::Raw(raw) if block < depth => Ok((crate::node::decode(&raw)?, block)),
         TransactionData::Raw(_) => Err(RpcError::params(format!(
@@ -155,7 +144,7 @@ fn reorg(
         ))),
         TransactionData::JSON(_) => Err(RpcError::params("a reorg takes signed transactions only")),
     };
-    let replacements = pairs.into_iter().map(decode).collect::<Answer<Vec<_>>>()?;
+    let replacements = tx_block_pairs.into_iter().map(decode).collect::<Answer<Vec<_>>>()?;
     node.reorg(depth, &replacements)
 }
 

@@ -10,7 +10,7 @@ use alloy::providers::{DynProvider, Provider, ProviderBuilder};
 use alloy::rpc::types::{Block, Filter};
 use alloy::signers::local::PrivateKeySigner;
 use assay_devnet::{Clock, Devnet, DevnetConfig, DevnetError, ManualClock, StoreError};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -228,8 +228,7 @@ async fn what_was_taken_back_stays_away_after_a_restart() {
     let () = provider.raw_request("anvil_mine".into(), (6,)).await.unwrap();
     let raw = sign_with(&signer(), transfer(0)).await;
     let receipt = provider.send_raw_transaction_sync(&raw).await.unwrap();
-    let reorg = json!({"depth": 3, "tx_block_pairs": []});
-    let () = provider.raw_request("anvil_reorg".into(), (reorg,)).await.unwrap();
+    let () = provider.raw_request("anvil_reorg".into(), (3, [(); 0])).await.unwrap();
     let before = blocks(&provider).await;
     assert_eq!(before.len(), 8);
     devnet.stop().await;

@@ -3,7 +3,9 @@
 use alloy::eips::BlockId;
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{B256, U256, hex};
+use alloy::providers::ext::AnvilApi;
 use alloy::providers::{DynProvider, Provider};
+use alloy::rpc::types::anvil::ReorgOptions;
 use alloy::rpc::types::{Filter, Log};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -11,8 +13,7 @@ use serde_json::{Value, json};
 use crate::{STORE, World, deploy, message, send, store, transfer, word};
 
 async fn reorg(provider: &DynProvider, depth: u64, pairs: Value) {
-    let options = json!({"depth": depth, "txBlockPairs": pairs});
-    let () = provider.raw_request("anvil_reorg".into(), (options,)).await.unwrap();
+    let () = provider.raw_request("anvil_reorg".into(), (depth, pairs)).await.unwrap();
 }
 
 async fn hash(provider: &DynProvider, number: u64) -> B256 {
@@ -70,7 +71,9 @@ async fn empty_blocks_are_replaced_by_others_as_often_as_it_is_asked_for() {
     let () = provider.raw_request("anvil_mine".into(), (8,)).await.unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for depth in [1, 1, 8, 3, 8] {
-        reorg(&provider, depth, json!([])).await;
+        // alloy sends the same as an object.
+        let options = ReorgOptions { depth, tx_block_pairs: Vec::new() };
+        provider.anvil_reorg(options).await.unwrap();
         assert_eq!(provider.get_block_number().await.unwrap(), 8);
         for number in 9 - depth..=8 {
             assert!(seen.insert(hash(&provider, number).await), "an old block came back");
@@ -99,12 +102,12 @@ async fn new_blocks_hold_the_transactions_that_are_named() {
     assert_eq!(provider.get_transaction_count(world.address()).await.unwrap(), 2);
     // A block that does not exist, a chain that is too short, a transaction that nobody signed.
     for (options, words) in [
-        (json!({"depth": 1, "txBlockPairs": [[second, 1]]}), "must not exceed (depth-1)"),
-        (json!({"depth": 3, "txBlockPairs": []}), "must not exceed current chain height"),
-        (json!({"depth": 1, "txBlockPairs": [[{"value": "0x1"}, 0]]}), "signed transactions only"),
+        (json!([1, [[second, 1]]]), "must not exceed (depth-1)"),
+        (json!([3, []]), "must not exceed current chain height"),
+        (json!([1, [[{"value": "0x1"}, 0]]]), "signed transactions only"),
+        (json!([]), "invalid argument"),
     ] {
-        let refused: Result<Value, _> =
-            provider.raw_request("anvil_reorg".into(), (options,)).await;
+        let refused: Result<Value, _> = provider.raw_request("anvil_reorg".into(), options).await;
         let (code, text) = message(refused);
         assert_eq!(code, -32602);
         assert!(text.contains(words), "{text}");

@@ -37,6 +37,7 @@ impl Daemon {
             folder.display()
         );
         let mut child = Command::new("node")
+            .arg("--no-warnings")
             .arg(folder.join("daemon.mjs"))
             .arg(repo)
             .arg(port.to_string())

@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod ipfs;
 mod ledger;
+mod link;
 mod openai;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {INodePool} from "./interfaces/INodePool.sol";
+import {INodeStats, Outcome, Series} from "./interfaces/INodeStats.sol";
+import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
+import {ISession, Payees, Progress} from "./interfaces/ISession.sol";
+import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
+import {ISessionQueue, Task, TaskState} from "./interfaces/ISessionQueue.sol";
+import {Assignment} from "./libraries/Assignment.sol";
+import {Commitments} from "./libraries/Commitments.sol";
+import {Move} from "./libraries/Phases.sol";
+import {TaskWords} from "./libraries/TaskWords.sol";
+import {Tickets} from "./libraries/Tickets.sol";
+import {AssetId, Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
+
+/// The contracts that a queue calls.
+struct QueueWiring {
+    address beacon;
+    address models;
+    address parameters;
+    address payment;
+    address pool;
+    address session;
+    address stats;
+}
+
+/// What `SessionQueue` and `SessionQueueEnd` share: the contracts that they call, what is stored, and how a task is
+/// read and written.
+abstract contract SessionQueueBase {
+    using TaskWords for Task;
+    using TaskWords for uint256;
+
+    /// Tasks that one settlement takes, or that one claim takes off the queue: bounds its gas.
+    uint256 internal constant MAX_TASKS = 64;
+
+    address internal immutable _beacon;
+    address internal immutable _models;
+    address internal immutable _parameters;
+    address internal immutable _payment;
+    address internal immutable _pool;
+    address internal immutable _session;
+    address internal immutable _stats;
+
+    mapping(NodeId => uint8) internal _claims;
+    mapping(TaskId => uint256 word) internal _tasks;
+    mapping(SessionId => Tickets.Line) internal _lines;
+    mapping(TaskId => mapping(NodeId => bool)) internal _punished;
+
+    constructor(QueueWiring memory wiring) {
+        if (wiring.beacon == address(0) || wiring.models == address(0) || wiring.parameters == address(0)) {
+            revert ISessionQueue.SessionQueue_ZeroAddress();
+        }
+        if (wiring.payment == address(0) || wiring.pool == address(0) || wiring.session == address(0)) {
+            revert ISessionQueue.SessionQueue_ZeroAddress();
+        }
+        if (wiring.stats == address(0)) revert ISessionQueue.SessionQueue_ZeroAddress();
+        (_beacon, _models, _parameters) = (wiring.beacon, wiring.models, wiring.parameters);
+        (_payment, _pool, _session, _stats) = (wiring.payment, wiring.pool, wiring.session, wiring.stats);
+    }
+
+    /// Frees held money, less the tip of whoever calls.
+    function _free(Move memory move, AssetId asset, uint96 amount, uint96 tip) internal {
+        ISessionPayment(_payment)
+            .refund(move.task.sessionId, move.task.lane, asset, move.taskId, amount, msg.sender, tip);
+    }
+
+    /// `NodeStats` calls nobody.
+    function _record(NodeId nodeId, bool dedicated, Outcome outcome, uint32 times) internal {
+        INodeStats(_stats).count(nodeId, dedicated ? Series.Dedicated : Series.Drawn, outcome, times);
+    }
+
+    /// The stored task and whether it is the one that was brought.
+    function _find(Task calldata brought) internal view returns (Move memory move, bool fresh) {
+        move.task = brought;
+        move.taskId = Commitments.taskId(address(this), brought.sessionId, brought.lane, brought.nonce);
+        uint256 word = _tasks[move.taskId];
+        (move.state, move.until) = (word.stateOf(), word.untilOf());
+        fresh = word.digestOf() == move.task.digest();
+    }
+
+    function _load(Task calldata brought) internal view returns (Move memory move) {
+        bool fresh;
+        (move, fresh) = _find(brought);
+        if (move.state == TaskState.None) revert ISessionQueue.SessionQueue_UnknownTask(move.taskId);
+        if (!fresh) {
+            bytes32 stored = _tasks[move.taskId].digestOf();
+            revert ISessionQueue.SessionQueue_StaleTask(move.taskId, stored, move.task.digest());
+        }
+    }
+
+    /// EIP-712 digest.
+    function _typed(bytes32 structHash) internal view returns (bytes32) {
+        bytes32 separator = Commitments.domainSeparator(block.chainid, address(this));
+        return keccak256(abi.encodePacked(hex"1901", separator, structHash));
+    }
+
+    function _store(Move memory move) internal {
+        _tasks[move.taskId] = TaskWords.pack(move.state, move.until, move.task.digest());
+    }
+
+    function _tellMoved(Move memory move) internal {
+        bytes memory data = move.task.encode(abi.encode(move.until));
+        (bytes32 topic, TaskId taskId, uint256 state) =
+            (ISessionQueue.TaskMoved.selector, move.taskId, uint256(move.state));
+        assembly ("memory-safe") {
+            log3(add(data, 32), mload(data), topic, taskId, state)
+        }
+    }
+
+    /// An event of a task, its session and a node.
+    function _log(bytes32 topic, Move memory move, NodeId nodeId, bytes memory data) internal {
+        (TaskId taskId, SessionId sessionId) = (move.taskId, move.task.sessionId);
+        assembly ("memory-safe") {
+            log4(add(data, 32), mload(data), topic, taskId, sessionId, nodeId)
+        }
+    }
+
+    function _expect(Move memory move, TaskState state) internal pure {
+        if (move.state != state) _wrongState(move);
+    }
+
+    function _wrongState(Move memory move) internal pure {
+        revert ISessionQueue.SessionQueue_WrongState(move.taskId, move.state);
+    }
+
+    function _checkInTime(Move memory move) internal view {
+        if (block.timestamp > move.until) revert ISessionQueue.SessionQueue_DeadlinePassed(move.taskId, move.until);
+    }
+
+    /// Nodes of the task's reservation; none once it is over.
+    function _ringOf(Task memory task) internal view returns (Assignment.Ring memory) {
+        (uint256 nodes, uint8 dedicated) = ISession(_session).nodesOf(task.sessionId, task.reservation);
+        return Assignment.ringOf(nodes, dedicated);
+    }
+
+    function _progressOf(Move memory move) internal view returns (Progress memory) {
+        return ISession(_session).progressOf(move.task.sessionId);
+    }
+
+    function _committerOf(NodeId nodeId) internal view returns (address operator, NumericClass numericClass) {
+        return INodePool(_pool).committerOf(nodeId);
+    }
+
+    function _seedOf(uint64 round) internal view returns (bytes32) {
+        return IRandomBeacon(_beacon).valueOf(round);
+    }
+
+    function _checkHolder(SessionId sessionId, Lane lane, address holder) internal view {
+        if (msg.sender != holder) revert ISessionQueue.SessionQueue_NotHolder(sessionId, lane, msg.sender);
+    }
+
+    function _payeesOf(Task memory task) internal view returns (Payees memory) {
+        return ISession(_session).payeesOf(task.sessionId, task.lane);
+    }
+}
