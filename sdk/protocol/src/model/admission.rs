@@ -56,14 +56,16 @@ impl Run<'_> {
             C::submitAndCommit(call) => self.submit_and_commit(call),
             C::submitAndPrecommit(call) => self.submit_and_precommit(call),
             C::claim(call) => self.claim(call),
-            C::cancel(call) => self.cancel(&call.task),
+            C::cancel(call) => self.cancel(&call.brought),
             C::decline(call) => self.decline(call),
             C::precommit(call) => self.precommit(call),
             C::commit(call) => self.commit(call),
-            C::advance(call) => self.advance(&call.task),
-            C::settle(call) => self.settle(&call.tasks),
-            C::deliver(call) => self.deliver(call),
-            C::reportEquivocation(call) => self.report_equivocation(call),
+            C::advance(call) => self.advance(&call.brought),
+            C::settle(call) => self.settle(&call.0),
+            C::deliver(call) => self.deliver(&call._0, &call._1),
+            C::reportEquivocation(call) => {
+                self.report_equivocation(call._0, &call._1, &call._2)
+            }
             _ => Ok(()),
         }
     }

@@ -201,9 +201,24 @@ impl Run<'_> {
         );
         let model = self.check_next(id, &waiting)?;
         self.emit(DrawPassed { model, ticket: u40(waiting.ticket) })?;
-        if self.state.session(id)?.state != SessionState::Open {
-            return self.emit(RotationDropped { sessionId: id });
+        let state = self.state.session(id)?.state;
+        if state == SessionState::Open {
+            return self.end(id);
         }
-        self.end(id)
+        self.emit(RotationDropped { sessionId: id })?;
+        // Nobody follows a node that wants to leave: the session lets it go by its end.
+        if state == SessionState::Active && self.someone_leaves(id)? {
+            return self.drain_session(id);
+        }
+        Ok(())
+    }
+
+    /// Whether a node that serves the session now drains, or was proven to have lied.
+    fn someone_leaves(&self, id: u64) -> Result<bool, Failure> {
+        let takes_part = |id: &u32| {
+            let state = self.state.nodes.get(id).map(|node| node.state);
+            matches!(state, Some(NodeState::Ephemeral | NodeState::Dedicated))
+        };
+        Ok(!self.state.session(id)?.current.nodes.iter().all(takes_part))
     }
 }

@@ -5,10 +5,10 @@ use assay_bindings::{
     NodePool::NodePool_WrongState,
     SessionPayment::Slashed,
     SessionQueue::{
-        AnswerDelivered, Part, Precommit, SessionQueue_AlreadyPunished, SessionQueue_NoCallback,
+        Answer, AnswerDelivered, Part, Precommit, SessionQueue_AlreadyPunished, SessionQueue_NoCallback,
         SessionQueue_NotEquivocal, SessionQueue_NotOnTask, SessionQueue_TooMany,
         SessionQueue_UnknownTask, SessionQueue_WrongOpening, SessionQueue_WrongState, Task,
-        TaskSettled, deliverCall, reportEquivocationCall,
+        TaskSettled,
     },
 };
 
@@ -144,10 +144,10 @@ impl Run<'_> {
         self.burn(burnt.0, burnt.1)
     }
 
-    pub(super) fn deliver(&mut self, call: &deliverCall) -> Result<(), Failure> {
-        let id = self.brought(&call.task)?;
+    pub(super) fn deliver(&mut self, task: &Task, answer: &Answer) -> Result<(), Failure> {
+        let id = self.brought(task)?;
         let entry = self.state.task(id)?;
-        let (state, delivered, task) = (entry.record.state, entry.delivered, &call.task);
+        let (state, delivered) = (entry.record.state, entry.delivered);
         require!(
             matches!(state, TaskState::Settled | TaskState::Refunded),
             SessionQueue_WrongState { taskId: id, state: state as u8 }
@@ -155,7 +155,7 @@ impl Run<'_> {
         let gas = task.callbackGas;
         require!(gas != 0 && !delivered, SessionQueue_NoCallback { taskId: id });
         if state == TaskState::Settled {
-            self.check_of_record(id, call)?;
+            self.check_of_record(id, task, answer)?;
         }
         let session = self.state.session(task.sessionId)?;
         let (asset, consumer) = (session.asset, session.owner);
@@ -166,13 +166,12 @@ impl Run<'_> {
     }
 
     /// The answer of record is that of the lowest part that was answered.
-    fn check_of_record(&self, id: B256, call: &deliverCall) -> Result<(), Failure> {
-        let parts = &call.task.parts;
-        let part = parts.iter().find(|part| part.state == PartState::Committed as u8);
+    fn check_of_record(&self, id: B256, task: &Task, answer: &Answer) -> Result<(), Failure> {
+        let part = task.parts.iter().find(|part| part.state == PartState::Committed as u8);
         let part = known(part, "the answer of task", id)?;
-        let node = call.answer.nodeId;
+        let node = answer.nodeId;
         require!(node == part.nodeId, SessionQueue_NotOnTask { taskId: id, nodeId: node });
-        let commitment = self.commitment(id, &call.answer);
+        let commitment = self.commitment(id, answer);
         require!(
             commitment == part.commitment,
             SessionQueue_WrongOpening { taskId: id, nodeId: node, commitment }
@@ -182,9 +181,10 @@ impl Run<'_> {
 
     pub(super) fn report_equivocation(
         &mut self,
-        call: &reportEquivocationCall,
+        id: B256,
+        one: &Precommit,
+        other: &Precommit,
     ) -> Result<(), Failure> {
-        let (id, one, other) = (call.taskId, &call.one, &call.other);
         require!(self.state.tasks.contains_key(&id), SessionQueue_UnknownTask { taskId: id });
         let node = one.nodeId;
         let contradict = node == other.nodeId && one.commitment != other.commitment;

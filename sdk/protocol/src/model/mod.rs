@@ -16,9 +16,15 @@ mod tunables;
 
 use alloy::primitives::{Address, B256};
 use assay_bindings::{
-    BlockhashBeacon, ModelRegistry::ModelRegistryCalls, NodePool::NodePoolCalls,
-    NodeStats::NodeStatsCalls, Parameters::ParametersCalls, RandomBeacon, Session::SessionCalls,
-    SessionPayment::SessionPaymentCalls, SessionQueue::SessionQueueCalls,
+    BlockhashBeacon,
+    ModelRegistry::{self, ModelRegistryCalls},
+    NodePool::{self, NodePoolCalls},
+    NodeStats::{self, NodeStatsCalls},
+    Parameters::{self, ParametersCalls},
+    RandomBeacon,
+    Session::{self, SessionCalls},
+    SessionPayment::{self, SessionPaymentCalls},
+    SessionQueue::{self, SessionQueueCalls},
 };
 
 use crate::{
@@ -69,6 +75,48 @@ pub enum Call {
     Payment(SessionPaymentCalls),
     /// Of the beacon of development chains.
     Beacon(RandomBeacon::revealCall),
+}
+
+/// From a call of one function.
+macro_rules! calls {
+    ($($contract:ident in $variant:ident as $calls:ident { $($function:ident $call:ident),* $(,)? })*) => {
+        $($(impl From<$contract::$call> for Call {
+            fn from(call: $contract::$call) -> Self {
+                Self::$variant($calls::$function(call))
+            }
+        })*)*
+    };
+}
+
+calls! {
+    Parameters in Parameters as ParametersCalls {
+        propose proposeCall, withdrawProposal withdrawProposalCall,
+        proposeGovernor proposeGovernorCall, acceptGovernor acceptGovernorCall,
+    }
+    ModelRegistry in Models as ModelRegistryCalls { register registerCall, deprecate deprecateCall }
+    NodeStats in Stats as NodeStatsCalls { count countCall }
+    NodePool in Nodes as NodePoolCalls {
+        register registerCall, setOperator setOperatorCall, setPayout setPayoutCall,
+        drain drainCall, resume resumeCall, exit exitCall, releaseStake releaseStakeCall,
+        enterDraw enterDrawCall, reserve reserveCall, reserveNamed reserveNamedCall,
+        release releaseCall, jail jailCall,
+    }
+    Session in Sessions as SessionCalls {
+        open openCall, openWithPermit openWithPermitCall, topUp topUpCall, addLane addLaneCall,
+        reclaimLane reclaimLaneCall, finishReclaim finishReclaimCall, activate activateCall,
+        rotate rotateCall, expire expireCall, close closeCall, finish finishCall,
+    }
+    SessionQueue in Queue as SessionQueueCalls {
+        submit submitCall, submitSigned submitSignedCall, submitAndCommit submitAndCommitCall,
+        submitAndPrecommit submitAndPrecommitCall, claim claimCall, cancel cancelCall,
+        decline declineCall, precommit precommitCall, commit commitCall, advance advanceCall,
+        settle settleCall, deliver deliverCall, reportEquivocation reportEquivocationCall,
+    }
+    SessionPayment in Payment as SessionPaymentCalls {
+        withdraw withdrawCall, deposit depositCall, topUp topUpCall, r#move moveCall,
+        payTip payTipCall, returnRest returnRestCall, hold holdCall, pay payCall,
+        refund refundCall, stake stakeCall, releaseStake releaseStakeCall, slash slashCall,
+    }
 }
 
 /// The events of a call, in their order; none of one that only reads.

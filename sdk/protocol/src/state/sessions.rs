@@ -230,7 +230,7 @@ impl State {
             session.previous = Reservation { until_s, ..std::mem::take(&mut session.current) };
         }
         session.state = SessionState::Active;
-        session.reservations += 1;
+        session.reservations = session.reservations.saturating_add(1);
         session.waiting = None;
         session.rotates_at_s = time_s + period_s;
         session.current = Reservation {
