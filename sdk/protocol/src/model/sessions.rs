@@ -11,6 +11,7 @@ use assay_bindings::{
         SessionCalls, SessionClosed, SessionDraining, SessionOpened, SessionToppedUp, addLaneCall,
         topUpCall,
     },
+    SessionPayment::SessionPayment_UnknownAsset,
 };
 
 use super::Run;
@@ -31,8 +32,7 @@ impl Run<'_> {
         use SessionCalls as C;
         match call {
             C::open(call) => self.open(&call.terms),
-            // Whether the permit works or not: what counts is the allowance.
-            C::openWithPermit(call) => self.open(&call.terms),
+            C::openWithPermit(call) => self.open_with_permit(&call.terms),
             C::topUp(call) => self.top_up(call),
             C::addLane(call) => self.add_lane(call),
             C::reclaimLane(call) => self.reclaim_lane(call.sessionId, call.lane),
@@ -113,6 +113,13 @@ impl Run<'_> {
             self.begin(id, terms.dedicated.clone(), terms.dedicated.len())?;
         }
         self.open_lanes(id, terms)
+    }
+
+    /// Whether the permit works or not: what counts is the allowance. But it is a permit of some token.
+    fn open_with_permit(&mut self, terms: &OpenTerms) -> Result<(), Failure> {
+        let asset = terms.asset;
+        require!(asset < self.state.network.assets, SessionPayment_UnknownAsset { asset });
+        self.open(terms)
     }
 
     fn check_terms(&self, version: u16, terms: &OpenTerms) -> Result<(), Failure> {

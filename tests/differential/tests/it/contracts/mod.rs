@@ -10,7 +10,6 @@ mod storage;
 mod world;
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,11 +18,14 @@ use std::{
     time::Instant,
 };
 
+use assay_protocol::ProtocolEvent;
 use people::People;
 use sequence::{Base, Tally};
 
 /// Sequences of a run, unless the variable of this name says otherwise.
 const SEQUENCES: (&str, u64) = ("ASSAY_DIFFERENTIAL_SEQUENCES", 1000);
+/// Calls of a sequence.
+const STEPS: (&str, u64) = ("ASSAY_DIFFERENTIAL_STEPS", 50);
 /// The first seed; the others follow it.
 const SEED: (&str, u64) = ("ASSAY_DIFFERENTIAL_SEED", 1);
 /// Of a kind of call must succeed so many in a hundred sequences.
@@ -40,7 +42,7 @@ fn number((name, default): (&str, u64)) -> u64 {
 /// A failure names the seed: `ASSAY_DIFFERENTIAL_SEED=<seed> ASSAY_DIFFERENTIAL_SEQUENCES=1` repeats it alone.
 #[test]
 fn contracts_and_model_agree_on_random_sequences() {
-    let (sequences, first) = (number(SEQUENCES), number(SEED));
+    let (sequences, first, steps) = (number(SEQUENCES), number(SEED), number(STEPS));
     let next = AtomicU64::new(first);
     let begun = Instant::now();
     let threads = thread::available_parallelism().map_or(2, usize::from) as u64;
@@ -54,7 +56,7 @@ fn contracts_and_model_agree_on_random_sequences() {
                 if seed >= first + sequences {
                     return tally;
                 }
-                tally.add(base.run(seed));
+                tally.add(base.run(seed, steps));
             }
         };
         let handles: Vec<_> = (0..threads.min(sequences)).map(|_| scope.spawn(work)).collect();
@@ -64,13 +66,18 @@ fn contracts_and_model_agree_on_random_sequences() {
     tallies.into_iter().for_each(|tally| total.add(tally));
     total.report(sequences, begun.elapsed());
     if sequences >= 100 {
-        enough(&total.kinds, sequences);
+        enough(&total, sequences);
     }
 }
 
-fn enough(kinds: &BTreeMap<&str, (u64, u64)>, sequences: u64) {
+/// Every kind of call succeeded, every event was seen, and calls that must fail did.
+fn enough(total: &Tally, sequences: u64) {
     for kind in actions::KINDS {
-        let (_, succeeded) = kinds.get(kind.name).copied().unwrap_or_default();
+        let (_, succeeded) = total.kinds.get(kind.name).copied().unwrap_or_default();
         assert!(succeeded * 100 >= SUCCESSES * sequences, "{}: {succeeded} succeeded", kind.name);
     }
+    for (contract, event) in ProtocolEvent::ALL {
+        assert!(total.events.contains_key(event), "{contract}.{event} was never emitted");
+    }
+    assert_eq!(total.kinds[actions::INTRUSION.name].1, 0, "an intruder was let in");
 }

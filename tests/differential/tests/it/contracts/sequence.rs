@@ -15,36 +15,57 @@ use super::{
     actions::{Gen, INTRUSION, KINDS, Step},
     people::People,
     storage::{Touched, compare},
-    world::{World, floors},
+    world::{Effect, World, floors},
 };
 
-/// Calls of a sequence.
-const STEPS: u32 = 60;
 /// Calls that are tried until the model takes one, where one is wanted that succeeds.
 const TRIES: u32 = 5;
-/// Out of a hundred, calls that need not succeed.
-const WHATEVER: u32 = 12;
+/// Out of a hundred calls, those that need not succeed, and are wrong on purpose.
+const WILD: u32 = 14;
 /// Out of a thousand steps, those before which no block's hash is known any more.
 const FORGETTING: u32 = 1;
 const FORGOTTEN_BLOCKS: u64 = 257;
 
-/// Tries and successes by kind of call.
+/// What happened in sequences.
 #[derive(Default)]
 pub struct Tally {
+    /// Tries and successes by kind of call.
     pub kinds: BTreeMap<&'static str, (u64, u64)>,
+    /// By name.
+    pub events: BTreeMap<&'static str, u64>,
+    /// By the name of the error.
+    pub refusals: BTreeMap<String, u64>,
 }
 
 impl Tally {
-    fn count(&mut self, kind: &'static str, succeeded: bool) {
+    fn count(&mut self, kind: &'static str, effect: &Effect) {
         let counts = self.kinds.entry(kind).or_default();
         counts.0 += 1;
-        counts.1 += u64::from(succeeded);
+        match effect {
+            Ok(events) => {
+                counts.1 += 1;
+                for event in events {
+                    *self.events.entry(event.name()).or_default() += 1;
+                }
+            }
+            Err(refusal) => {
+                let text = refusal.to_string();
+                let name = text.split('(').next().unwrap_or_default();
+                *self.refusals.entry(name.to_owned()).or_default() += 1;
+            }
+        }
     }
 
     pub fn add(&mut self, other: Self) {
         for (kind, (tried, succeeded)) in other.kinds {
             let counts = self.kinds.entry(kind).or_default();
             (counts.0, counts.1) = (counts.0 + tried, counts.1 + succeeded);
+        }
+        for (event, times) in other.events {
+            *self.events.entry(event).or_default() += times;
+        }
+        for (refusal, times) in other.refusals {
+            *self.refusals.entry(refusal).or_default() += times;
         }
     }
 
@@ -56,6 +77,8 @@ impl Tally {
             let share = 100 * succeeded / (*tried).max(1);
             println!("{kind}: {succeeded} of {tried} succeeded ({share} %)");
         }
+        println!("events: {:?}", self.events);
+        println!("refusals: {:?}", self.refusals);
     }
 }
 
@@ -71,8 +94,8 @@ impl Base {
         let mut world = World::deploy(people);
         for (caller, call) in beginning(&world.people) {
             let time_s = world.now_s() + 1;
-            let events = agree(&mut world, caller, &call, time_s);
-            assert!(events, "the world cannot begin");
+            let effect = agree(&mut world, caller, &call, time_s);
+            effect.expect("the world cannot begin");
         }
         world.mine(world.now_s() + 10);
         compare(&world, &Touched::everything(&world.state));
@@ -81,13 +104,13 @@ impl Base {
     }
 
     /// The sequence of a seed, from the beginning. Panics where contracts and model differ, and tells the calls.
-    pub fn run(&mut self, seed: u64) -> Tally {
+    pub fn run(&mut self, seed: u64, steps: u64) -> Tally {
         self.world.chain.revert(self.snapshot).unwrap();
         self.snapshot = self.world.chain.snapshot().unwrap();
         self.world.state = self.state.clone();
         self.world.log.borrow_mut().clear();
         let world = &mut self.world;
-        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| sequence(world, seed)));
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| sequence(world, seed, steps)));
         result.unwrap_or_else(|cause| {
             eprintln!("seed {seed}, after these calls:\n{}", world.log.borrow().join("\n"));
             panic::resume_unwind(cause);
@@ -95,18 +118,18 @@ impl Base {
     }
 }
 
-fn sequence(world: &mut World, seed: u64) -> Tally {
+fn sequence(world: &mut World, seed: u64, steps: u64) -> Tally {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut tally = Tally::default();
     let weights = WeightedIndex::new(KINDS.iter().map(|kind| kind.weight)).unwrap();
-    for _ in 0..STEPS {
+    for _ in 0..steps {
         if rng.random_ratio(FORGETTING, 1000) {
             (0..FORGOTTEN_BLOCKS).for_each(|_| world.mine(world.now_s()));
         }
         let time_s = next_time(world, &mut rng);
         let (name, (caller, call)) = choose(world, &mut rng, &weights, time_s);
-        let succeeded = agree(world, caller, &call, time_s);
-        tally.count(name, succeeded);
+        let effect = agree(world, caller, &call, time_s);
+        tally.count(name, &effect);
     }
     compare(world, &Touched::everything(&world.state));
     tally
@@ -120,15 +143,15 @@ fn choose(
     time_s: u64,
 ) -> (&'static str, Step) {
     if rng.random_ratio(1, 100) {
-        let step = (INTRUSION.make)(&mut Gen { world, rng, time_s }).unwrap();
+        let step = (INTRUSION.make)(&mut Gen { world, rng, time_s, wild: true }).unwrap();
         return (INTRUSION.name, step);
     }
-    let whatever = rng.random_ratio(WHATEVER, 100);
+    let wild = rng.random_ratio(WILD, 100);
     loop {
         let kind = &KINDS[weights.sample(rng)];
         for _ in 0..TRIES {
-            let Some(step) = (kind.make)(&mut Gen { world, rng, time_s }) else { break };
-            if whatever || world.foresee(step.0, &step.1, time_s).is_ok() {
+            let Some(step) = (kind.make)(&mut Gen { world, rng, time_s, wild }) else { break };
+            if wild || world.foresee(step.0, &step.1, time_s).is_ok() {
                 return (kind.name, step);
             }
         }
@@ -139,9 +162,9 @@ fn choose(
 fn next_time(world: &World, rng: &mut ChaCha8Rng) -> u64 {
     let now_s = world.now_s();
     match rng.random_range(0..100) {
-        0..45 => now_s,
-        45..80 => now_s + rng.random_range(1..3),
-        80..98 => {
+        0..55 => now_s,
+        55..86 => now_s + rng.random_range(1..3),
+        86..98 => {
             let ends = ends(&world.state, now_s);
             let last = ends.len().min(4);
             if last == 0 {
@@ -173,8 +196,8 @@ fn ends(state: &State, now_s: u64) -> Vec<u64> {
     ends
 }
 
-/// Contracts and model do the same; whether the call succeeded.
-fn agree(world: &mut World, caller: Address, call: &Call, time_s: u64) -> bool {
+/// Contracts and model do the same: what the call did.
+fn agree(world: &mut World, caller: Address, call: &Call, time_s: u64) -> Effect {
     let foreseen = world.foresee(caller, call, time_s);
     let outcome = match &foreseen {
         Ok(events) => format!("{} events", events.len()),
@@ -185,12 +208,13 @@ fn agree(world: &mut World, caller: Address, call: &Call, time_s: u64) -> bool {
     world.log.borrow_mut().push(line);
     let happened = world.carry_out(caller, call, time_s);
     assert_eq!(happened, foreseen, "left the contracts, right the model");
-    let Ok(events) = happened else { return false };
-    for event in &events {
-        world.state.fold(time_s, event).unwrap();
+    if let Ok(events) = &happened {
+        for event in events {
+            world.state.fold(time_s, event).unwrap();
+        }
+        compare(world, &Touched::by(events, &world.state));
     }
-    compare(world, &Touched::by(&events, &world.state));
-    true
+    happened
 }
 
 /// Two models, nodes of several owners for everybody, and some of one client each.
@@ -229,4 +253,3 @@ fn beginning(people: &People) -> Vec<Step> {
     let models = [0x11, 0x22].map(register_model).into_iter();
     models.chain((0..14).map(register_node)).collect()
 }
-

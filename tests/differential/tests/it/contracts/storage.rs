@@ -214,7 +214,10 @@ fn node(world: &World, id: u32) {
         let call = NodeStats::recordOfCall { nodeId: id, series: series as u8 };
         assert_eq!(world.read(to.stats, &call), record.into(), "record of node {id}");
         let call = NodeStats::levelOfCall { nodeId: id, series: series as u8 };
-        assert_eq!(world.read(to.stats, &call), record.level_at(state.network.clock, world.now_s()));
+        assert_eq!(
+            world.read(to.stats, &call),
+            record.level_at(state.network.clock, world.now_s())
+        );
     }
     let stake = world.read(to.payment, &SessionPayment::stakeOfCall(id));
     assert_eq!(stake.to::<u128>(), state.accounts.stake(id), "stake of node {id}");
@@ -225,11 +228,7 @@ fn node(world: &World, id: u32) {
 /// What a draw that is entered now could find of a node.
 fn eligibility(world: &World, id: u32, model: u32) {
     let (state, as_of_s) = (&world.state, world.now_s());
-    let call = NodePool::eligibilityOfCall {
-        nodeId: id,
-        model,
-        asOf: as_of_s.try_into().unwrap(),
-    };
+    let call = NodePool::eligibilityOfCall { nodeId: id, model, asOf: as_of_s.try_into().unwrap() };
     let stored = world.read(state.network.deployment.nodes, &call);
     let node = &state.nodes[&id];
     let drawn = !node.is_dedicated() && node.state != assay_protocol::state::NodeState::Jailed;

@@ -4,13 +4,16 @@ use std::{cell::RefCell, sync::Arc};
 
 use alloy::{
     consensus::{TxEip1559, TypedTransaction},
-    primitives::{Address, B256, Bytes, TxKind, U256, aliases::{U24, U40, U80, U96}},
+    primitives::{
+        Address, B256, Bytes, Log, TxKind, U256,
+        aliases::{U24, U40, U80, U96},
+    },
     rpc::types::{TransactionInput, TransactionRequest},
     sol_types::{SolCall, SolConstructor, SolInterface},
 };
 use assay_bindings::{
-    BlockhashBeacon, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
-    Session, SessionPayment, SessionQueue,
+    BlockhashBeacon, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters, Session,
+    SessionPayment, SessionQueue,
 };
 use assay_evm::{CallAt, CallError, Chain, ChainConfig, impersonate};
 use assay_protocol::{
@@ -98,9 +101,8 @@ impl World {
         let state = State::new(network);
         let mut world = Self { chain, state, people, log: RefCell::default() };
         for code in creations(&world.state.network, &world.people) {
-            let (logs, created) = world.transact(DEPLOYER, TxKind::Create, code.into(), START_S);
-            assert!(!world.chain.state().code(&created.unwrap()).is_empty(), "creation failed");
-            for event in world.decode(&logs) {
+            let events = world.transact(DEPLOYER, TxKind::Create, code.into(), START_S);
+            for event in events.expect("a creation failed") {
                 world.state.fold(START_S, &event).unwrap();
             }
         }
@@ -117,9 +119,11 @@ impl World {
         for token in self.tokens() {
             for account in self.people.all() {
                 let call = CorToken::transferCall { to: account, value: U256::from(PURSE) };
-                self.transact(DEPLOYER, token.into(), call.abi_encode().into(), START_S);
+                let sent = self.transact(DEPLOYER, token.into(), call.abi_encode().into(), START_S);
+                sent.expect("a transfer failed");
                 let call = CorToken::approveCall { spender: payment, value: U256::MAX };
-                self.transact(account, token.into(), call.abi_encode().into(), START_S);
+                let sent = self.transact(account, token.into(), call.abi_encode().into(), START_S);
+                sent.expect("an approval failed");
             }
         }
     }
@@ -134,14 +138,14 @@ impl World {
         self.chain.push(sealed).unwrap();
     }
 
-    /// One transaction in its own block; its logs, and the contract that it created. Panics if it fails.
+    /// One transaction in its own block; the events of our contracts. `None`, and no block, if it reverts.
     fn transact(
         &mut self,
         from: Address,
         to: TxKind,
         input: Bytes,
         time_s: u64,
-    ) -> (Vec<alloy::primitives::Log>, Option<Address>) {
+    ) -> Option<Vec<ProtocolEvent>> {
         let tx = TxEip1559 {
             chain_id: self.chain.chain_id(),
             nonce: self.chain.nonce(&from),
@@ -151,23 +155,18 @@ impl World {
             to,
             value: U256::ZERO,
             access_list: Default::default(),
-            input: input.clone(),
+            input,
         };
         let mut block = self.chain.begin_block(time_s).unwrap();
         let receipt = block.execute(impersonate(TypedTransaction::Eip1559(tx), from)).unwrap();
-        assert!(receipt.is_success(), "a transaction failed that succeeded as a call");
-        let (logs, created) = (receipt.logs().to_vec(), receipt.contract_address);
-        let sealed = block.seal();
-        self.chain.push(sealed).unwrap();
-        (logs, created)
-    }
-
-    fn decode(&self, logs: &[alloy::primitives::Log]) -> Vec<ProtocolEvent> {
         let deployment = &self.state.network.deployment;
-        let ours = |log: &alloy::primitives::Log| {
-            ProtocolEvent::decode(deployment, log.address, &log.data).unwrap()
-        };
-        logs.iter().filter_map(ours).collect()
+        let ours = |log: &Log| ProtocolEvent::decode(deployment, log.address, &log.data).unwrap();
+        let events = receipt.is_success().then(|| receipt.logs().iter().filter_map(ours).collect());
+        if events.is_some() {
+            let sealed = block.seal();
+            self.chain.push(sealed).unwrap();
+        }
+        events
     }
 
     /// What the model says that a call does in the next block.
@@ -182,23 +181,23 @@ impl World {
         }
     }
 
-    /// What the contracts do with a call in the next block.
+    /// What the contracts do with a call in the next block; a refused one makes no block.
     pub fn carry_out(&mut self, caller: Address, call: &Call, time_s: u64) -> Effect {
         let (to, input) = self.encode(call);
+        if let Some(events) = self.transact(caller, to.into(), input.clone(), time_s) {
+            return Ok(events);
+        }
         let request = TransactionRequest {
             from: Some(caller),
             to: Some(to.into()),
             gas: Some(TX_GAS),
-            input: TransactionInput::new(input.clone()),
+            input: TransactionInput::new(input),
             ..TransactionRequest::default()
         };
         match self.chain.call(&request, CallAt::Pending(time_s), None) {
-            Ok(_) => {}
-            Err(CallError::Revert(data)) => return Err(Refusal(data)),
-            Err(error) => panic!("{error}"),
+            Err(CallError::Revert(data)) => Err(Refusal(data)),
+            other => panic!("a transaction reverted, and as a call gives {other:?}"),
         }
-        let (logs, _) = self.transact(caller, to.into(), input, time_s);
-        Ok(self.decode(&logs))
     }
 
     /// The answer of a view.
@@ -250,11 +249,7 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
         wiring: ModelRegistry::Wiring { parameters: to.parameters },
     };
     let payment = SessionPayment::constructorCall {
-        wiring: SessionPayment::Wiring {
-            pool: to.nodes,
-            queue: to.queue,
-            session: to.sessions,
-        },
+        wiring: SessionPayment::Wiring { pool: to.nodes, queue: to.queue, session: to.sessions },
         assets: vec![DEPLOYER.create(0), DEPLOYER.create(1)],
     };
     let stats = NodeStats::constructorCall {
@@ -320,8 +315,8 @@ pub fn first_terms() -> Parameters::Terms {
             revealTime: seconds(8),
             settleDelay: seconds(3),
             maxAttempts: 3,
-            noticePeriod: seconds(100),
-            reservationTimeout: seconds(40),
+            noticePeriod: seconds(130),
+            reservationTimeout: seconds(110),
             reservePeriod: seconds(90),
             maxTasks: 6,
         },
@@ -345,8 +340,5 @@ pub fn first_terms() -> Parameters::Terms {
 /// Floors of models: of COR and of the second asset.
 pub fn floors() -> [(U80, U80); 2] {
     let price = |units: u128| U80::from(units);
-    [
-        (price(10_u128.pow(19)), price(3 * 10_u128.pow(19))),
-        (price(10_000_000), price(30_000_000)),
-    ]
+    [(price(10_u128.pow(19)), price(3 * 10_u128.pow(19))), (price(10_000_000), price(30_000_000))]
 }

@@ -1,28 +1,32 @@
 //! What clients do with sessions, lanes and money.
 
-use alloy::primitives::{Address, U256, aliases::{U80, U96}};
+use alloy::primitives::{
+    Address, U256,
+    aliases::{U80, U96},
+};
 use assay_bindings::{
     Session::{
-        LaneTerms, OpenTerms, Permit, addLaneCall, closeCall, finishReclaimCall,
-        openCall, openWithPermitCall, reclaimLaneCall, topUpCall,
+        LaneTerms, OpenTerms, Permit, addLaneCall, closeCall, finishReclaimCall, openCall,
+        openWithPermitCall, reclaimLaneCall, topUpCall,
     },
     SessionPayment::withdrawCall,
 };
 use assay_protocol::{
     Call,
-    state::{NodeState, SessionState},
+    state::{DEAD, NodeState, SessionState},
 };
+use rand::seq::IndexedRandom;
 
 use super::{Gen, Step};
 
 /// Sessions that a sequence opens at most: more would only starve one another of nodes.
-const MAX_SESSIONS: usize = 7;
+const MAX_SESSIONS: usize = 4;
 
 fn open_terms(g: &mut Gen<'_>, client: Address) -> Option<OpenTerms> {
     let models: Vec<(u32, _)> =
         g.state().models.iter().map(|(index, model)| (*index, model.clone())).collect();
     let (index, model) = g.one(&models)?;
-    let asset = g.below(2) as u8 + u8::from(g.chance(1));
+    let asset = g.below(2) as u8 + u8::from(g.slip());
     let mine: Vec<u32> = g
         .state()
         .nodes
@@ -32,20 +36,20 @@ fn open_terms(g: &mut Gen<'_>, client: Address) -> Option<OpenTerms> {
         .map(|(id, _)| *id)
         .collect();
     let mut dedicated = if g.chance(60) { mine } else { Vec::new() };
-    if g.chance(2) {
+    if g.slip() {
         dedicated.push(g.among(1, 20) as u32);
     }
     let drawn = dedicated.is_empty() || g.chance(40);
     let max_nodes = if drawn { g.among(1, 8 - dedicated.len().min(7) as u64) as u8 } else { 0 };
     let min_nodes = if drawn { g.among(1, u64::from(max_nodes).min(3)) as u8 } else { 0 };
     let unit = if asset == 1 { 1_000_000_u128 } else { 10_u128.pow(18) };
-    let deposit = if g.chance(2) { unit - 1 } else { unit * u128::from(g.among(1, 300)) };
-    let cap = if g.chance(2) { U80::from(1) } else { U80::MAX };
+    let deposit = if g.slip() { unit - 1 } else { unit * u128::from(g.among(1, 300)) };
+    let cap = if g.slip() { U80::from(1) } else { U80::MAX };
     Some(OpenTerms {
-        modelId: if g.chance(2) { g.word() } else { model.id },
+        modelId: if g.slip() { g.word() } else { model.id },
         asset,
         minNodes: min_nodes,
-        maxNodes: if g.chance(2) { 9 } else { max_nodes },
+        maxNodes: if g.slip() { 9 } else { max_nodes },
         dedicated,
         maxPriceIn: cap,
         maxPriceOut: U80::MAX,
@@ -55,14 +59,14 @@ fn open_terms(g: &mut Gen<'_>, client: Address) -> Option<OpenTerms> {
 }
 
 fn lanes(g: &mut Gen<'_>, deposit: u128) -> Vec<LaneTerms> {
-    let count = if g.chance(2) { 9 } else { g.below(3) };
+    let count = if g.slip() { 9 } else { g.below(3) };
     (0..count).map(|_| lane(g, deposit / 3)).collect()
 }
 
 fn lane(g: &mut Gen<'_>, most: u128) -> LaneTerms {
     let routers = g.people().routers.clone();
-    let holder = if g.chance(1) { Address::ZERO } else { g.caller(&routers) };
-    let share = if g.chance(2) { most * 4 } else { most * u128::from(g.below(4)) / 3 };
+    let holder = if g.slip() { Address::ZERO } else { g.caller(&routers) };
+    let share = if g.slip() { most * 5 } else { most * u128::from(g.below(4)) / 3 };
     LaneTerms { holder, allotment: U96::from(share) }
 }
 
@@ -92,7 +96,7 @@ pub fn open_with_permit(g: &mut Gen<'_>) -> Option<Step> {
 /// A lane of a session, or sometimes one that does not exist.
 fn some_lane(g: &mut Gen<'_>, session: u64) -> u32 {
     let lanes = g.state().sessions.get(&session).map_or(1, |session| session.lanes.len());
-    let beyond = u64::from(g.chance(4));
+    let beyond = u64::from(g.slip());
     g.below(lanes as u64 + beyond) as u32
 }
 
@@ -135,17 +139,16 @@ pub fn withdraw(g: &mut Gen<'_>) -> Option<Step> {
     let balances: Vec<_> =
         g.state().accounts.balances.iter().map(|(of, sum)| (*of, *sum)).collect();
     let ((account, asset), sum) = g.one(&balances)?;
-    if account == assay_protocol::state::DEAD {
+    if account == DEAD {
         return None;
     }
     let payment = g.state().network.deployment.payment;
-    let to = match g.below(40) {
-        0 => Address::ZERO,
-        1 => payment,
-        _ => account,
+    let to = match g.slip() {
+        true => *[Address::ZERO, payment].choose(g.rng)?,
+        false => account,
     };
-    let asset = if g.chance(2) { 2 } else { asset };
-    let parts = u128::from(g.among(0, 5));
+    let asset = if g.slip() { 2 } else { asset };
+    let parts = if g.slip() { 5 } else { u128::from(g.among(0, 4)) };
     let amount = U256::from(sum * parts / 4);
     Some((account, Call::from(withdrawCall { asset, to, amount })))
 }

@@ -5,8 +5,7 @@ use assay_bindings::{
     RandomBeacon::revealCall,
     Session::{activateCall, expireCall, finishCall, rotateCall},
     SessionQueue::{
-        Answer, Precommit, Task, advanceCall, deliverCall,
-        reportEquivocationCall, settleCall,
+        Answer, Precommit, Task, advanceCall, deliverCall, reportEquivocationCall, settleCall,
     },
 };
 use assay_protocol::{Call, PartState, TaskState, state::SessionState};
@@ -22,8 +21,8 @@ pub fn reveal(g: &mut Gen<'_>) -> Option<Step> {
         .filter(|round| *round != 0 && !g.state().rounds.contains_key(round))
         .collect();
     let head = g.world.chain.head().number();
-    let round = if g.chance(3) { g.below(head + 3) } else { g.one(&rounds)? };
-    let proof = if g.chance(1) { Bytes::from(vec![1]) } else { Bytes::new() };
+    let round = if g.slip() { g.below(head + 3) } else { g.one(&rounds)? };
+    let proof = if g.slip() { Bytes::from(vec![1]) } else { Bytes::new() };
     Some((g.anybody(), Call::Beacon(revealCall { round, proof })))
 }
 
@@ -41,7 +40,7 @@ pub fn rotate(g: &mut Gen<'_>) -> Option<Step> {
 
 pub fn expire(g: &mut Gen<'_>) -> Option<Step> {
     let time_s = g.time_s;
-    let early = g.chance(5);
+    let early = g.slip();
     let id = g.session(|session| {
         session.waiting.is_some_and(|waiting| early || waiting.until_s < time_s)
     })?;
@@ -54,7 +53,7 @@ pub fn finish(g: &mut Gen<'_>) -> Option<Step> {
 }
 
 pub fn advance(g: &mut Gen<'_>) -> Option<Step> {
-    let (time_s, early) = (g.time_s, g.chance(4));
+    let (time_s, early) = (g.time_s, g.slip());
     let (_, record) = g.task(|record| match record.state {
         TaskState::Queued | TaskState::Assigned | TaskState::Precommitted => {
             early || record.until_s < time_s
@@ -72,7 +71,7 @@ pub fn settle(g: &mut Gen<'_>) -> Option<Step> {
     if tasks.is_empty() {
         return None;
     }
-    match g.below(20) {
+    match g.below(8) {
         0 => tasks.push(tasks[0].clone()),
         1 => tasks[0].held -= alloy::primitives::aliases::U96::from(1),
         2 => tasks = vec![tasks[0].clone(); 65],
@@ -83,8 +82,11 @@ pub fn settle(g: &mut Gen<'_>) -> Option<Step> {
 }
 
 pub fn deliver(g: &mut Gen<'_>) -> Option<Step> {
-    let early = g.chance(3);
-    let undelivered: Vec<B256> = g.state().tasks.iter()
+    let early = g.slip();
+    let undelivered: Vec<B256> = g
+        .state()
+        .tasks
+        .iter()
         .filter(|(_, entry)| early || (entry.record.task.callbackGas != 0 && !entry.delivered))
         .filter(|(_, entry)| {
             early || matches!(entry.record.state, TaskState::Settled | TaskState::Refunded)
@@ -98,25 +100,31 @@ pub fn deliver(g: &mut Gen<'_>) -> Option<Step> {
     let mut answer: Answer = g.answer(id, node, (task.maxPrompt, task.maxOutput));
     // What was never an answer has no hash in Rust.
     answer.endReason = answer.endReason.min(3);
-    if g.chance(2) {
+    if g.slip() {
         answer.nodeId += 1;
     }
     Some((g.anybody(), Call::from(deliverCall { _0: task, _1: answer })))
 }
 
 pub fn report_equivocation(g: &mut Gen<'_>) -> Option<Step> {
-    let (id, record) = g.task(|record| !record.task.parts.is_empty())?;
+    let (mut id, record) = g.task(|record| !record.task.parts.is_empty())?;
     let nodes: Vec<u32> = record.task.parts.iter().map(|part| part.nodeId).collect();
-    let node = g.one(&nodes)?;
+    let mut node = g.one(&nodes)?;
+    let punished: Vec<_> = g.state().accounts.punished.iter().copied().collect();
+    if g.slip()
+        && let Some(before) = g.one(&punished)
+    {
+        (id, node) = before;
+    }
     let mut signed = || {
         let commitment = g.word();
         let signature = g.commitment_signature(id, node, commitment);
         Precommit { nodeId: node, commitment, signature }
     };
     let (one, mut other) = (signed(), signed());
-    if g.chance(5) {
+    if g.slip() {
         other = one.clone();
     }
-    let id = if g.chance(2) { g.word() } else { id };
+    let id = if g.slip() { g.word() } else { id };
     Some((g.anybody(), Call::from(reportEquivocationCall { _0: id, _1: one, _2: other })))
 }

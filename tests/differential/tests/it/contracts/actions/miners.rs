@@ -10,7 +10,7 @@ use assay_types::{Decline, Dispatch, NodeId, Precommit as SignedPrecommit, Signe
 use super::{Gen, Step, derived};
 
 impl Gen<'_> {
-    /// The answer of a node to a task: always the same one, so that it can be opened later; seldom a wrong one.
+    /// The answer of a node to a task: always the same one, so that it can be opened later.
     pub fn answer(&mut self, task: B256, node: u32, most: (u32, u32)) -> Answer {
         let class = self.state().nodes.get(&node).map_or(B256::ZERO, |node| node.class);
         let tokens = |most: u32, what: &str| {
@@ -28,14 +28,16 @@ impl Gen<'_> {
             proofSeal: derived(task, node, "seal"),
             signature: Bytes::new(),
         };
-        match self.below(150) {
+        if !self.slip() {
+            return answer;
+        }
+        match self.below(6) {
             0 => answer.outputTokens = most.1 + 1,
             1 => answer.promptTokens = 0,
             2 => answer.endReason = 4,
             3 => answer.proofSeal = B256::ZERO,
             4 => answer.numericClass = self.word(),
-            5 => answer.salt = self.word(),
-            _ => {}
+            _ => answer.salt = self.word(),
         }
         answer
     }
@@ -59,12 +61,7 @@ impl Gen<'_> {
     }
 
     /// An answer and who sends it: its operator, or anybody with its signature.
-    pub fn signed_answer(
-        &mut self,
-        task: B256,
-        node: u32,
-        most: (u32, u32),
-    ) -> (Address, Answer) {
+    pub fn signed_answer(&mut self, task: B256, node: u32, most: (u32, u32)) -> (Address, Answer) {
         let mut answer = self.answer(task, node, most);
         if self.chance(50) {
             let operator = self.operator(node);
@@ -84,8 +81,12 @@ impl Gen<'_> {
 
     /// The task, or sometimes one that is not the stored one.
     fn perhaps_stale(&mut self, mut task: Task) -> Task {
-        if self.chance(1) {
-            task.tried ^= 0x80;
+        if self.slip() {
+            if self.chance(50) {
+                task.tried ^= 0x80;
+            } else {
+                task.nonce += 1000;
+            }
         }
         task
     }
@@ -114,8 +115,11 @@ pub fn claim(g: &mut Gen<'_>) -> Option<Step> {
         });
         gone.push(at.next()?.clone());
     }
-    if g.chance(2) {
+    if g.slip() {
         gone.pop();
+    }
+    if g.slip() {
+        gone = vec![record.task.clone(); 65];
     }
     let time_s = g.time_s;
     let nodes = session.serves(record.task.reservation, time_s).map(|found| found.nodes.clone());
@@ -126,13 +130,16 @@ pub fn claim(g: &mut Gen<'_>) -> Option<Step> {
 }
 
 pub fn precommit(g: &mut Gen<'_>) -> Option<Step> {
-    let single = if g.chance(3) { 0 } else { 1 };
+    let single = if g.slip() { 0 } else { 1 };
     let (id, record) = g.task(|record| {
         record.state == TaskState::Assigned
             && record.task.parts.len() > single
             && !nodes_in(&record.task, PartState::Waiting).is_empty()
     })?;
-    let nodes = nodes_in(&record.task, PartState::Waiting);
+    let mut nodes = nodes_in(&record.task, PartState::Waiting);
+    if g.slip() {
+        nodes.extend(nodes.clone());
+    }
     let mut precommits = Vec::new();
     for node in &nodes {
         if nodes.len() == 1 || g.chance(70) {
@@ -176,7 +183,7 @@ pub fn commit(g: &mut Gen<'_>) -> Option<Step> {
 pub fn decline(g: &mut Gen<'_>) -> Option<Step> {
     let (id, record) = g.task(|record| record.state == TaskState::Assigned)?;
     let waiting = nodes_in(&record.task, PartState::Waiting);
-    let node = g.one(&waiting)?;
+    let node = if g.slip() { g.among(1, 20) as u32 } else { g.one(&waiting)? };
     let operator = g.operator(node);
     let (caller, signature) = if g.chance(50) {
         (g.caller(&[operator]), Bytes::new())

@@ -23,7 +23,12 @@ pub struct Gen<'a> {
     pub rng: &'a mut ChaCha8Rng,
     /// Unix seconds of the next block.
     pub time_s: u64,
+    /// Whether calls may be wrong on purpose.
+    pub wild: bool,
 }
+
+/// Out of a hundred places where a wild call could be wrong, those where it is.
+const SLIPS: u32 = 7;
 
 /// A kind of call: how often it is tried, and what makes one; nothing if the state has nothing to make it of.
 pub struct Kind {
@@ -37,35 +42,35 @@ const fn kind(name: &'static str, weight: u32, make: fn(&mut Gen<'_>) -> Option<
 }
 
 pub const KINDS: &[Kind] = &[
-    kind("open a session", 9, clients::open),
+    kind("open a session", 5, clients::open),
     kind("open with a permit", 1, clients::open_with_permit),
     kind("top up", 2, clients::top_up),
     kind("add a lane", 2, clients::add_lane),
     kind("reclaim a lane", 1, clients::reclaim_lane),
-    kind("finish a reclaim", 3, clients::finish_reclaim),
+    kind("finish a reclaim", 6, clients::finish_reclaim),
     kind("close", 1, clients::close),
     kind("withdraw", 3, clients::withdraw),
-    kind("submit", 14, requests::submit),
+    kind("submit", 16, requests::submit),
     kind("submit signed", 8, requests::submit_signed),
     kind("submit and commit", 9, requests::submit_and_commit),
     kind("submit and precommit", 7, requests::submit_and_precommit),
     kind("cancel", 2, requests::cancel),
-    kind("claim", 10, miners::claim),
-    kind("precommit", 12, miners::precommit),
-    kind("commit", 24, miners::commit),
+    kind("claim", 12, miners::claim),
+    kind("precommit", 22, miners::precommit),
+    kind("commit", 26, miners::commit),
     kind("decline", 4, miners::decline),
-    kind("register a node", 3, operators::register),
+    kind("register a node", 2, operators::register),
     kind("change an operator", 1, operators::set_operator),
     kind("change a payout", 1, operators::set_payout),
-    kind("drain a node", 2, operators::drain),
+    kind("drain a node", 1, operators::drain),
     kind("resume", 2, operators::resume),
-    kind("exit", 2, operators::exit),
-    kind("release a stake", 2, operators::release_stake),
-    kind("reveal", 26, keepers::reveal),
-    kind("activate", 22, keepers::activate),
+    kind("exit", 4, operators::exit),
+    kind("release a stake", 5, operators::release_stake),
+    kind("reveal", 30, keepers::reveal),
+    kind("activate", 34, keepers::activate),
     kind("rotate", 5, keepers::rotate),
-    kind("expire", 5, keepers::expire),
-    kind("finish", 4, keepers::finish),
+    kind("expire", 3, keepers::expire),
+    kind("finish", 8, keepers::finish),
     kind("advance", 14, keepers::advance),
     kind("settle", 12, keepers::settle),
     kind("deliver", 9, keepers::deliver),
@@ -95,6 +100,11 @@ impl Gen<'_> {
         self.rng.random_ratio(percent, 100)
     }
 
+    /// Whether to make a mistake here.
+    pub fn slip(&mut self) -> bool {
+        self.wild && self.chance(SLIPS)
+    }
+
     pub fn below(&mut self, end: u64) -> u64 {
         self.rng.random_range(0..end.max(1))
     }
@@ -109,7 +119,7 @@ impl Gen<'_> {
 
     /// One of the accounts that could do it, or sometimes anybody.
     pub fn caller(&mut self, of: &[Address]) -> Address {
-        if self.chance(97)
+        if !self.slip()
             && let Some(account) = self.one(of)
             && !account.is_zero()
         {
@@ -129,8 +139,11 @@ impl Gen<'_> {
     }
 
     /// A session that fits, or sometimes any, also one that does not exist.
-    pub fn session(&mut self, fits: impl Fn(&assay_protocol::state::Session) -> bool) -> Option<u64> {
-        if self.chance(3) {
+    pub fn session(
+        &mut self,
+        fits: impl Fn(&assay_protocol::state::Session) -> bool,
+    ) -> Option<u64> {
+        if self.slip() {
             let count = self.state().sessions.len() as u64;
             return Some(self.among(1, count + 1));
         }
@@ -140,8 +153,11 @@ impl Gen<'_> {
     }
 
     /// A node that fits, or sometimes any, also one that does not exist.
-    pub fn node(&mut self, fits: impl Fn(u32, &assay_protocol::state::Node) -> bool) -> Option<u32> {
-        if self.chance(3) {
+    pub fn node(
+        &mut self,
+        fits: impl Fn(u32, &assay_protocol::state::Node) -> bool,
+    ) -> Option<u32> {
+        if self.slip() {
             let count = self.state().nodes.len() as u64;
             return Some(self.among(1, count + 1) as u32);
         }

@@ -2,8 +2,8 @@
 
 use alloy::primitives::{Address, B256};
 use assay_bindings::NodePool::{
-    NodeRegistration, Offer, drainCall, exitCall, registerCall, releaseStakeCall,
-    resumeCall, setOperatorCall, setPayoutCall,
+    NodeRegistration, Offer, drainCall, exitCall, registerCall, releaseStakeCall, resumeCall,
+    setOperatorCall, setPayoutCall,
 };
 use assay_protocol::{Call, state::NodeState};
 
@@ -25,10 +25,10 @@ pub fn register(g: &mut Gen<'_>) -> Option<Step> {
     let operator = g.one(&operators)?;
     let dedicated = if g.chance(30) { g.one(&clients)? } else { Address::ZERO };
     let registration = NodeRegistration {
-        operator: if g.chance(2) { Address::ZERO } else { operator },
+        operator: if g.slip() { Address::ZERO } else { operator },
         payout: if g.chance(30) { operator } else { owner },
         dedicatedTo: dedicated,
-        numericClass: if g.chance(2) { B256::ZERO } else { B256::repeat_byte(0xc1) },
+        numericClass: if g.slip() { B256::ZERO } else { B256::repeat_byte(0xc1) },
         offers: offers(g),
     };
     Some((owner, Call::from(registerCall { registration })))
@@ -36,11 +36,11 @@ pub fn register(g: &mut Gen<'_>) -> Option<Step> {
 
 fn offers(g: &mut Gen<'_>) -> Vec<Offer> {
     let models: Vec<B256> = g.state().models.values().map(|model| model.id).collect();
-    let count = if g.chance(2) { g.below(4) } else { g.among(1, 2) };
+    let count = if g.slip() { 9 * g.below(2) } else { g.among(1, 2) };
     (0..count)
         .filter_map(|_| {
             let model = g.one(&models)?;
-            let capacity = if g.chance(2) { g.below(10) } else { g.among(1, 4) } as u8;
+            let capacity = if g.slip() { g.below(10) } else { g.among(1, 4) } as u8;
             Some(Offer { modelId: model, capacity })
         })
         .collect()
@@ -60,7 +60,7 @@ pub fn set_operator(g: &mut Gen<'_>) -> Option<Step> {
 
 pub fn set_payout(g: &mut Gen<'_>) -> Option<Step> {
     let id = g.node(|_, _| true)?;
-    let payout = if g.chance(3) { Address::ZERO } else { g.anybody() };
+    let payout = if g.slip() { Address::ZERO } else { g.anybody() };
     let owner = owner(g, id);
     Some((g.caller(&owner), Call::from(setPayoutCall { nodeId: id, payout })))
 }

@@ -1,17 +1,16 @@
 //! Governors, publishers, and intruders.
 
-use alloy::primitives::{Address, B256, aliases::{U24, U40, U80, U96}};
+use alloy::primitives::{
+    Address, B256,
+    aliases::{U24, U40, U80, U96},
+};
 use assay_bindings::{
     ModelRegistry::{Floor, ModelRegistration, deprecateCall, registerCall},
     NodePool::{Draw, enterDrawCall, jailCall, releaseCall, reserveCall},
     NodeStats::countCall,
-    Parameters::{
-        acceptGovernorCall, proposeCall, proposeGovernorCall,
-        withdrawProposalCall,
-    },
+    Parameters::{acceptGovernorCall, proposeCall, proposeGovernorCall, withdrawProposalCall},
     SessionPayment::{
-        depositCall, holdCall, moveCall, payCall, refundCall,
-        releaseStakeCall, topUpCall,
+        depositCall, holdCall, moveCall, payCall, refundCall, releaseStakeCall, topUpCall,
     },
 };
 use assay_protocol::Call;
@@ -35,6 +34,7 @@ pub fn propose(g: &mut Gen<'_>) -> Option<Step> {
     terms.session.routerBps = g.below(300) as u16;
     terms.node.unbondingPeriod = g.among(290, 400) as u32;
     match g.below(14) {
+        _ if !g.wild => {}
         0 => terms.session.minerBps = 4999,
         1 => terms.session.routerBps = 3001,
         2 => terms.session.noticePeriod = U24::from(70),
@@ -81,6 +81,7 @@ pub fn register_model(g: &mut Gen<'_>) -> Option<Step> {
         })
         .collect();
     match g.below(16) {
+        _ if !g.wild => {}
         0 => prices.clear(),
         1 => prices[1].asset = 0,
         2 => prices[0].asset = 2,
@@ -90,10 +91,10 @@ pub fn register_model(g: &mut Gen<'_>) -> Option<Step> {
         6..10 => _ = prices.pop(),
         _ => {}
     }
-    let known = g.chance(3);
+    let known = g.slip();
     let registration = ModelRegistration {
         modelId: if known { g.one(&before)? } else { g.word() },
-        manifestDigest: if g.chance(2) { B256::ZERO } else { g.word() },
+        manifestDigest: if g.slip() { B256::ZERO } else { g.word() },
         predecessor,
         royaltyBps: g.below(310) as u16,
         floors: prices,
@@ -106,7 +107,7 @@ pub fn deprecate(g: &mut Gen<'_>) -> Option<Step> {
     let models = g.state().models.iter().filter(|(index, _)| **index > 1);
     let models: Vec<(B256, Address)> = models.map(|(_, m)| (m.id, m.publisher)).collect();
     let (id, publisher) = g.one(&models)?;
-    let id = if g.chance(3) { g.word() } else { id };
+    let id = if g.slip() { g.word() } else { id };
     Some((g.caller(&[publisher]), Call::from(deprecateCall { modelId: id })))
 }
 
@@ -144,14 +145,10 @@ fn of_nodes(g: &mut Gen<'_>) -> Call {
 fn of_payment(g: &mut Gen<'_>, caller: Address) -> Call {
     let (session, lane, asset, amount) = (1, 0, 0, U96::from(1));
     match g.below(7) {
-        0 => depositCall {
-            sessionId: session,
-            asset,
-            from: caller,
-            amount,
-            allotments: Vec::new(),
+        0 => {
+            depositCall { sessionId: session, asset, from: caller, amount, allotments: Vec::new() }
+                .into()
         }
-        .into(),
         1 => topUpCall { sessionId: session, lane, asset, from: caller, amount }.into(),
         2 => moveCall { sessionId: session, from: lane, to: 1, amount }.into(),
         3 => holdCall { sessionId: session, lane, nonce: 0, amount }.into(),

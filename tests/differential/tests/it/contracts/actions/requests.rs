@@ -2,8 +2,8 @@
 
 use alloy::primitives::{Address, B256, Bytes, aliases::U96};
 use assay_bindings::SessionQueue::{
-    Precommit, TaskRequest, cancelCall, submitAndCommitCall,
-    submitAndPrecommitCall, submitCall, submitSignedCall,
+    Precommit, TaskRequest, cancelCall, submitAndCommitCall, submitAndPrecommitCall, submitCall,
+    submitSignedCall,
 };
 use assay_protocol::{
     Call, TaskState,
@@ -35,8 +35,8 @@ fn request(g: &mut Gen<'_>, shape: Shape) -> Option<TaskRequest> {
         g.below(session.lanes.len() as u64) as u32
     };
     let seed_round = match g.below(40) {
-        0 => session.current.seed_round + 1,
-        1..4 => session.previous.seed_round,
+        _ if g.slip() => session.current.seed_round + 1,
+        0..4 => session.previous.seed_round,
         4..12 => session.current.seed_round,
         _ => 0,
     };
@@ -46,7 +46,7 @@ fn request(g: &mut Gen<'_>, shape: Shape) -> Option<TaskRequest> {
     let redundancy = match shape {
         Shape::Single => 1,
         Shape::Redundant => g.among(2, nodes.min(8)) as u8,
-        Shape::Any if g.chance(2) => g.below(10) as u8,
+        Shape::Any if g.slip() => g.below(10) as u8,
         Shape::Any if g.chance(60) => 1,
         Shape::Any => g.among(1, nodes.min(8)) as u8,
     };
@@ -54,31 +54,37 @@ fn request(g: &mut Gen<'_>, shape: Shape) -> Option<TaskRequest> {
     let named = !pull && g.chance(30);
     let node = if named { g.one(&reservation.nodes).unwrap_or(0) } else { 0 };
     let terms = g.state().tunables.session_terms(session.terms_version).ok()?.clone();
-    let ahead_s = if g.chance(3) { g.below(70) } else { g.among(1, 25) };
-    let too_many = u64::from(g.chance(2));
-    let attempts = g.among(1, u64::from(terms.maxAttempts) + too_many) as u8;
+    let ahead_s = if g.slip() { g.below(70) } else { g.among(1, 25) };
+    let most = u64::from(terms.maxAttempts);
+    let attempts = if g.slip() { most + 1 } else { g.among(1, most) } as u8;
     let found = &session.lanes[lane as usize];
-    let nonce = match g.below(60) {
-        0 => found.next_nonce + g.among(250, 258),
-        1 => found.next_nonce.saturating_sub(1),
-        2..8 => found.next_nonce + g.below(4),
+    let nonce = match g.below(10) {
+        _ if g.slip() => found.next_nonce + g.among(254, 257),
+        _ if g.slip() => found.next_nonce.saturating_sub(1),
+        0 => found.next_nonce + g.below(4),
         _ => found.next_nonce,
     };
+    let (max_prompt, max_output) = match g.slip() {
+        true => (g.below(3) as u32, g.below(3) as u32),
+        false => (g.among(1, 2000) as u32, g.among(20, 2000) as u32),
+    };
+    let has_callback = g.slip() || (lane == 0 && g.chance(40));
+    let callback_gas = if g.slip() { 500_001 } else { g.among(1, 30_000) as u32 };
     Some(TaskRequest {
         sessionId: id,
-        lane: if g.chance(1) { 77 } else { lane },
+        lane: if g.slip() { 77 } else { lane },
         nonce,
         seedRound: seed_round,
-        requestDigest: if g.chance(1) { B256::ZERO } else { g.word() },
-        maxPrompt: if g.chance(1) { 0 } else { g.among(1, 2000) as u32 },
-        maxOutput: if g.chance(1) { 1 } else { g.among(20, 2000) as u32 },
-        feeCap: if g.chance(1) { U96::from(5) } else { U96::MAX },
+        requestDigest: if g.slip() { B256::ZERO } else { g.word() },
+        maxPrompt: max_prompt,
+        maxOutput: max_output,
+        feeCap: if g.slip() { U96::from(5) } else { U96::MAX },
         deadline: time_s + ahead_s,
-        nodeId: if g.chance(1) { 19 } else { node },
+        nodeId: if g.slip() { 19 } else { node },
         redundancy,
         attempts,
-        dispatch: u8::from(pull),
-        callbackGas: if lane == 0 && g.chance(40) { g.among(1, 30_000) as u32 } else { 0 },
+        dispatch: u8::from(pull || g.slip()),
+        callbackGas: if has_callback { callback_gas } else { 0 },
     })
 }
 
@@ -88,10 +94,10 @@ fn holder(g: &Gen<'_>, request: &TaskRequest) -> Address {
 }
 
 fn signature(g: &mut Gen<'_>, request: &TaskRequest) -> Bytes {
+    let other_chain = u64::from(g.slip());
     let deployment = &g.state().network.deployment;
+    let chain = deployment.chain_id + other_chain;
     let signed = assay_types::TaskRequest::from(request.clone());
-    // Of another chain, now and then.
-    let chain = deployment.chain_id + u64::from(g.world.now_s() % 50 == 7);
     let hash = signed.signing_hash(chain, deployment.queue);
     let by = holder(g, request);
     let by = g.caller(&[by]);
@@ -113,7 +119,8 @@ pub fn submit_signed(g: &mut Gen<'_>) -> Option<Step> {
 /// Nodes that a request will be given to; none if its seed is not known.
 fn assigned(g: &Gen<'_>, request: &TaskRequest) -> Vec<u32> {
     let session = &g.state().sessions[&request.sessionId];
-    let Some(reservation): Option<&Reservation> = session.serves(request.seedRound, g.time_s) else {
+    let Some(reservation): Option<&Reservation> = session.serves(request.seedRound, g.time_s)
+    else {
         return Vec::new();
     };
     let seed = g.state().rounds.get(&reservation.seed_round).copied().unwrap_or_default();
