@@ -239,7 +239,7 @@ contract Session is ISession {
         if (seed == 0) revert Session_RoundNotReady(sessionId, order.drawRound);
 
         SessionState state = words.stateOf();
-        NodeId[] memory named = _namedThatStay(words, state);
+        NodeId[] memory named = _namedOf(words, state);
         NodeId[] memory drawn = _reserve(sessionId, words, order, seed, named);
         if (state == SessionState.Draining) {
             // The draw took place all the same, so that closing does not rearrange those behind it.
@@ -248,7 +248,7 @@ contract Session is ISession {
         }
         if (drawn.length == 0) return _drawAgain(sessionId, words, order);
         words.order.drawRound = 0;
-        if (state == SessionState.Active) _retire(sessionId, words, named);
+        if (state == SessionState.Active) _retire(sessionId, words, named = _staying(named));
         _begin(sessionId, words, NodeSet.joined(named, drawn), named.length);
         ISessionPayment(payment).payTip(sessionId, order.asset, msg.sender, _termsOf(order).tip);
     }
@@ -268,7 +268,7 @@ contract Session is ISession {
             emit SessionDrawing(sessionId, order.drawRound, order.ticket, order.drawUntil());
             return;
         }
-        NodeId[] memory named = _namedThatStay(words, state);
+        NodeId[] memory named = _staying(_namedOf(words, state));
         // Nobody would be left: as if the owner had closed it.
         if (named.length == 0) return _drain(sessionId, words);
         _retire(sessionId, words, named);
@@ -335,24 +335,22 @@ contract Session is ISession {
         order.window = window;
     }
 
-    /// Named nodes that serve the next reservation. Those of an open session were reserved with it.
-    function _namedThatStay(SessionWords storage words, SessionState state)
-        internal
-        view
-        returns (NodeId[] memory stay)
-    {
-        uint256 nodes = words.nodes;
-        uint256 count = state == SessionState.Open ? nodes.length() : words.serving.dedicated;
-        stay = new NodeId[](count);
+    /// The nodes that the session named, of its current reservation, whatever they do now: a draw leaves out their
+    /// owners, and must not change when one of them drains once its seed is known.
+    function _namedOf(SessionWords storage words, SessionState state) internal view returns (NodeId[] memory) {
+        return state == SessionState.Open ? words.nodes.unpack() : words.nodes.first(words.serving.dedicated);
+    }
+
+    /// Those of `named` that serve the next reservation, in the same memory.
+    function _staying(NodeId[] memory named) internal view returns (NodeId[] memory) {
         uint256 kept;
-        for (uint256 i; i < count; ++i) {
-            NodeId nodeId = nodes.nodeAt(i);
-            if (state != SessionState.Open && _leaves(nodeId)) continue;
-            stay[kept++] = nodeId;
+        for (uint256 i; i < named.length; ++i) {
+            if (!_leaves(named[i])) named[kept++] = named[i];
         }
         assembly ("memory-safe") {
-            mstore(stay, kept)
+            mstore(named, kept)
         }
+        return named;
     }
 
     function _someLeave(uint256 nodes) internal view returns (bool) {

@@ -163,7 +163,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         (task.maxPrompt, task.maxOutput) = (request.maxPrompt, request.maxOutput);
         task.held = Admissions.heldFor(request, admission);
         task.attemptsLeft = request.attempts - 1;
-        task.finalBy = uint40(request.deadline + uint256(task.attemptsLeft) * admission.attemptTime);
+        task.finalBy = uint40(request.deadline + Admissions.timeOfFollowers(request, admission));
         (task.dispatch, task.callbackGas) = (request.dispatch, request.callbackGas);
         if (request.dispatch == Dispatch.Pull) {
             move.state = TaskState.Queued;
@@ -210,41 +210,41 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     // ---------------------------------------------------------------- the queue of a session
 
     /// @inheritdoc ISessionQueue
-    function claim(Task calldata brought, NodeId nodeId, Task[] calldata gone) external {
+    function claim(Task calldata task, NodeId nodeId, Task[] calldata gone) external {
         if (gone.length > MAX_TASKS) revert SessionQueue_TooMany(gone.length, MAX_TASKS);
-        Move memory move = _load(brought);
+        Move memory move = _load(task);
         _expect(move, TaskState.Queued);
         _checkInTime(move);
-        Task memory task = move.task;
+        Task memory current = move.task;
         (address operator,) = _committerOf(nodeId);
         _checkSigner(nodeId, operator, msg.sender);
         if (_claims[nodeId] >= MAX_CLAIMS) revert SessionQueue_TooManyClaims(nodeId, MAX_CLAIMS);
-        Assignment.Ring memory ring = _ringOf(task);
+        Assignment.Ring memory ring = _ringOf(current);
         uint256 index = ring.indexOf(nodeId);
-        if (index == ring.length) revert SessionQueue_NotReserved(task.sessionId, nodeId);
-        if (task.tried >> index & 1 != 0) revert SessionQueue_NotOnTask(move.taskId, nodeId);
+        if (index == ring.length) revert SessionQueue_NotReserved(current.sessionId, nodeId);
+        if (current.tried >> index & 1 != 0) revert SessionQueue_NotOnTask(move.taskId, nodeId);
 
-        Tickets.Line storage line = _lines[task.sessionId];
+        Tickets.Line storage line = _lines[current.sessionId];
         for (uint256 i; i < gone.length; ++i) {
-            _passGone(line, _load(gone[i]), task.sessionId);
+            _passGone(line, _load(gone[i]), current.sessionId);
         }
-        line.pass(move.taskId, task.ticket);
+        line.pass(move.taskId, current.ticket);
         ++_claims[nodeId];
         // One who follows another has a whole attempt: `_requeue` left the time for it.
         uint24 attemptTime = _progressOf(move).attemptTime;
-        if (task.tried != 0) move.until = uint40(block.timestamp) + attemptTime;
+        if (current.tried != 0) move.until = uint40(block.timestamp) + attemptTime;
         move.state = TaskState.Assigned;
-        task.parts = new Part[](1);
-        task.give(0, ring, index);
-        task.seedRound = IRandomBeacon(_beacon).nextRound();
+        current.parts = new Part[](1);
+        current.give(0, ring, index);
+        current.seedRound = IRandomBeacon(_beacon).nextRound();
         _store(move);
         emit PartChanged(move.taskId, nodeId, 0, PartEvent.Claimed);
         _tellMoved(move);
     }
 
     /// @inheritdoc ISessionQueue
-    function cancel(Task calldata brought) external {
-        Move memory move = _load(brought);
+    function cancel(Task calldata task) external {
+        Move memory move = _load(task);
         Payees memory payees = _payeesOf(move.task);
         _checkHolder(move.task.sessionId, move.task.lane, payees.holder);
         _expect(move, TaskState.Queued);
@@ -265,8 +265,8 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     // ---------------------------------------------------------------- answers
 
     /// @inheritdoc ISessionQueue
-    function precommit(Task calldata brought, Precommit[] memory precommits) external {
-        Move memory move = _load(brought);
+    function precommit(Task calldata task, Precommit[] memory precommits) external {
+        Move memory move = _load(task);
         _expect(move, TaskState.Assigned);
         _checkInTime(move);
         _precommit(move, precommits);
@@ -274,8 +274,8 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     }
 
     /// @inheritdoc ISessionQueue
-    function commit(Task calldata brought, Answer[] calldata answers) external {
-        Move memory move = _load(brought);
+    function commit(Task calldata task, Answer[] calldata answers) external {
+        Move memory move = _load(task);
         bool single = move.task.parts.length == 1;
         _expect(move, single ? TaskState.Assigned : TaskState.Precommitted);
         _checkInTime(move);
@@ -288,8 +288,8 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     }
 
     /// @inheritdoc ISessionQueue
-    function decline(Task calldata brought, NodeId nodeId, bytes calldata signature) external {
-        Move memory move = _load(brought);
+    function decline(Task calldata task, NodeId nodeId, bytes calldata signature) external {
+        Move memory move = _load(task);
         _expect(move, TaskState.Assigned);
         _checkInTime(move);
         Part memory part = move.partOf(nodeId, PartState.Waiting);
@@ -365,11 +365,11 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     // ---------------------------------------------------------------- deadlines
 
     /// @inheritdoc ISessionQueue
-    function advance(Task calldata brought) external {
-        Move memory move = _load(brought);
-        Task memory task = move.task;
-        if (move.state == TaskState.Refunded && task.ticket != 0) {
-            _passGone(_lines[task.sessionId], move, task.sessionId);
+    function advance(Task calldata task) external {
+        Move memory move = _load(task);
+        Task memory current = move.task;
+        if (move.state == TaskState.Refunded && current.ticket != 0) {
+            _passGone(_lines[current.sessionId], move, current.sessionId);
             _tellMoved(move);
             return;
         }
@@ -378,11 +378,11 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         Progress memory progress = _progressOf(move);
         PartState due = move.state == TaskState.Assigned ? PartState.Waiting : PartState.Precommitted;
         uint256 late;
-        for (uint256 i; i < task.parts.length; ++i) {
-            if (task.parts[i].state != due) continue;
+        for (uint256 i; i < current.parts.length; ++i) {
+            if (current.parts[i].state != due) continue;
             late |= 1 << i;
             _leave(move, i, due == PartState.Waiting ? PartEvent.Silent : PartEvent.Unrevealed);
-            task.parts[i].state = PartState.Failed;
+            current.parts[i].state = PartState.Failed;
         }
         _continue(move, progress, due == PartState.Waiting ? late : 0);
         _finishMove(move, progress.tip);
@@ -460,17 +460,17 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     // ---------------------------------------------------------------- the end of a task
 
     /// @inheritdoc ISessionQueue
-    function settle(Task[] calldata) external returns (uint256) {
+    function settle(Task[] calldata tasks) external returns (uint256 settled) {
         _delegate();
     }
 
     /// @inheritdoc ISessionQueue
-    function deliver(Task calldata, Answer calldata) external {
+    function deliver(Task calldata task, Answer calldata answer) external {
         _delegate();
     }
 
     /// @inheritdoc ISessionQueue
-    function reportEquivocation(TaskId, Precommit calldata, Precommit calldata) external {
+    function reportEquivocation(TaskId taskId, Precommit calldata one, Precommit calldata other) external {
         _delegate();
     }
 

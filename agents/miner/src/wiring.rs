@@ -26,8 +26,8 @@ use crate::{
 
 /// Blocks that wait for the intake; the source waits when it is full.
 const EVENT_BUFFER: usize = 64;
-/// Offers and cancels that wait for the worker; links wait when it is full.
-const WORKER_BUFFER: usize = 256;
+/// Offers and cancels that wait for the worker; links wait when it is full. An offer is up to 1 MiB.
+const WORKER_BUFFER: usize = 32;
 /// Longer than the worker's and the committer's own patience together, so that they end by themselves.
 const WORK_GRACE: Duration = Duration::from_secs(40);
 

@@ -88,7 +88,8 @@ struct Task {
     uint32 maxOutput;
     /// What the lane holds for it.
     uint96 held;
-    /// Unix seconds; no attempt may end later.
+    /// Unix seconds; no attempt may end later: the deadline, and, if there may be several attempts, as many times the
+    /// session's `attemptTime`.
     uint40 finalBy;
     /// Attempts left after this one.
     uint8 attemptsLeft;
@@ -257,7 +258,7 @@ interface ISessionQueue {
     /// cancelled or ran out of time, in their order.
     function claim(Task calldata task, NodeId nodeId, Task[] calldata gone) external;
 
-    /// The lane's holder takes back what is still queued.
+    /// The lane's holder takes back what is still queued, all of its money; there is no callback.
     function cancel(Task calldata task) external;
 
     /// A node hands its part back before the deadline: the next one is asked, or the part fails. By its operator, or
@@ -272,7 +273,7 @@ interface ISessionQueue {
     function commit(Task calldata task, Answer[] calldata answers) external;
 
     /// Moves a task on whose deadline has passed: asks the next nodes, opens the next phase, or refunds. Anyone may,
-    /// and earns the tip if the task ends by it.
+    /// and earns the tip if the task ends by it. Takes a refunded task that is at the head of a queue off it.
     function advance(Task calldata task) external;
 
     /// Pays committed tasks whose time has come; anyone may, and earns the tip of each. At most 64 a call; a task

@@ -50,6 +50,12 @@ library Admissions {
         return request.callbackGas == 0 ? 0 : admission.tip;
     }
 
+    /// Seconds after the deadline that further attempts have: their own, and one attempt's more for the blocks that pass
+    /// before somebody notices the silence.
+    function timeOfFollowers(TaskRequest memory request, Admission memory admission) internal pure returns (uint256) {
+        return request.attempts == 1 ? 0 : uint256(request.attempts) * admission.attemptTime;
+    }
+
     function _checkParts(TaskRequest memory request, uint256 nodes) private pure {
         if (request.redundancy == 0 || request.redundancy > nodes) {
             revert ISessionQueue.SessionQueue_RedundancyOutOfBounds(request.redundancy, nodes);
@@ -64,7 +70,7 @@ library Admissions {
     function _checkDeadline(TaskRequest memory request, Admission memory admission, uint256 earliest) private view {
         uint256 latest = block.timestamp + admission.maxDeadline;
         if (admission.endsAt != 0) {
-            uint256 tail = uint256(request.attempts - 1) * admission.attemptTime + admission.revealTime;
+            uint256 tail = timeOfFollowers(request, admission) + admission.revealTime;
             uint256 last = admission.endsAt > tail ? admission.endsAt - tail : 0;
             if (last < latest) latest = last;
         }

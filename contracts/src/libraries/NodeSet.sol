@@ -21,6 +21,12 @@ library NodeSet {
         }
     }
 
+    /// The first `count` of the set.
+    function first(uint256 set, uint256 count) internal pure returns (NodeId[] memory) {
+        uint256 shift = 32 * (MAX - count);
+        return unpack(set << shift >> shift);
+    }
+
     function length(uint256 set) internal pure returns (uint256 n) {
         for (; n < MAX && uint32(set >> (32 * n)) != 0; ++n) {}
     }

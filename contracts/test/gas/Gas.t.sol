@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Commit, TaskRequest} from "../../src/interfaces/ISessionQueue.sol";
+import {Answer, Precommit, Task, TaskRequest} from "../../src/interfaces/ISessionQueue.sol";
 import {OpenTerms} from "../../src/interfaces/ISession.sol";
 import {NodeId, SessionId, TaskId} from "../../src/types/Ids.sol";
 import {Base} from "../Base.sol";
@@ -9,19 +9,21 @@ import {Base} from "../Base.sol";
 /// Gas of whole transactions: run with `--isolate`; written to contracts/snapshots. All accounts are in use already,
 /// as in a network that has served tasks before.
 contract GasTest is Base {
+    uint256 internal constant OPEN_TARGET = 200_000;
+
     SessionId internal id;
-    NodeId internal nodeId;
 
     function setUp() public override {
         super.setUp();
         newNodes(4, 8);
-        id = activeSession(1, 1);
-        nodeId = session.sessionOf(id).nodes[0];
-        // Lanes, balances and tips leave zero.
-        queue_(folded(0));
-        queue_(folded(1));
-        skipTime(SETTLE_DELAY);
-        settleRange(0, 2);
+        id = activeSession(3, 3);
+        recordTasks();
+        // Lanes, balances, counters and tips leave zero.
+        Task[] memory tasks = new Task[](2);
+        for (uint64 nonce; nonce < 2; ++nonce) {
+            tasks[nonce] = threeMiners(nonce);
+        }
+        settle(tasks, "");
     }
 
     function test_gas_open_without_lane() public {
@@ -29,7 +31,7 @@ contract GasTest is Base {
         delete wanted.lanes;
         vm.prank(client);
         session.open(wanted);
-        vm.snapshotGasLastCall("gas", "open session, no router");
+        assertTrue(vm.snapshotGasLastCall("gas", "open session, no router") <= OPEN_TARGET, "target");
     }
 
     function test_gas_open_with_lane() public {
@@ -42,58 +44,11 @@ contract GasTest is Base {
     function test_gas_activate() public {
         SessionId fresh = openSession(1, 1);
         uint64 round = session.sessionOf(fresh).drawRound;
-        vm.roll(round + 1);
-        beacon.capture(round);
-        vm.snapshotGasLastCall("gas", "capture a beacon round");
+        skipTime(2);
+        beacon.reveal(round, "");
+        vm.snapshotGasLastCall("gas", "reveal a beacon round");
         session.activate(fresh);
         vm.snapshotGasLastCall("gas", "activate session, one node");
-    }
-
-    function test_gas_folded_task() public {
-        queue_(folded(2));
-        vm.snapshotGasLastCall("gas", "task, signed request carried with the commit");
-    }
-
-    function test_gas_two_transactions() public {
-        TaskRequest memory wanted = request(id, ROUTER_LANE, 2, nodeId);
-        vm.prank(router);
-        TaskId taskId = queue.submit(wanted);
-        vm.snapshotGasLastCall("gas", "task, submitted");
-        vm.prank(operatorOf(nodeId));
-        queue.commit(taskId, answer(90, 150));
-        vm.snapshotGasLastCall("gas", "task, committed");
-    }
-
-    function test_gas_settle() public {
-        for (uint64 nonce = 2; nonce < 12; ++nonce) {
-            queue_(folded(nonce));
-        }
-        skipTime(SETTLE_DELAY);
-        settleRange(2, 12);
-        vm.snapshotGasLastCall("gas", "settle ten folded tasks");
-    }
-
-    function test_gas_settle_bounded() public {
-        for (uint64 nonce = 2; nonce < 12; ++nonce) {
-            TaskRequest memory wanted = request(id, ROUTER_LANE, nonce, nodeId);
-            vm.prank(router);
-            TaskId taskId = queue.submit(wanted);
-            vm.prank(operatorOf(nodeId));
-            queue.commit(taskId, answer(90, 150));
-        }
-        skipTime(SETTLE_DELAY);
-        settleRange(2, 12);
-        vm.snapshotGasLastCall("gas", "settle ten tasks of two transactions");
-    }
-
-    function test_gas_advance() public {
-        TaskRequest memory wanted = request(id, ROUTER_LANE, 2, nodeId);
-        vm.prank(router);
-        TaskId taskId = queue.submit(wanted);
-        skipTime(61);
-        vm.prank(keeper);
-        queue.advance(taskId);
-        vm.snapshotGasLastCall("gas", "refund a task past its deadline");
     }
 
     function test_gas_register() public {
@@ -103,23 +58,145 @@ contract GasTest is Base {
         vm.snapshotGasLastCall("gas", "register a node, one slot");
     }
 
-    function folded(uint64 nonce) internal view returns (TaskRequest memory) {
-        return request(id, ROUTER_LANE, nonce, nodeId);
-    }
-
-    function queue_(TaskRequest memory wanted) internal returns (TaskId) {
-        bytes memory signature = sign(ROUTER_KEY, wanted);
-        Commit memory given = answer(90, 150);
-        vm.prank(operatorOf(nodeId));
-        return queue.submitAndCommit(wanted, signature, given);
-    }
-
-    function settleRange(uint64 from, uint64 to) internal {
-        TaskId[] memory taskIds = new TaskId[](to - from);
-        for (uint64 nonce = from; nonce < to; ++nonce) {
-            taskIds[nonce - from] = queue.taskIdOf(id, ROUTER_LANE, nonce);
+    function test_gas_folded() public {
+        Task[] memory tasks = new Task[](10);
+        uint256 gas;
+        for (uint64 i; i < 10; ++i) {
+            TaskRequest memory wanted = request(id, ROUTER_LANE, 2 + i, firstNode(id));
+            Answer memory given = answer(wanted.nodeId, 90, 150);
+            bytes memory signature = sign(ROUTER_KEY, wanted);
+            address operator = operatorOf(wanted.nodeId);
+            vm.prank(operator);
+            queue.submitAndCommit(wanted, signature, given);
+            gas = vm.snapshotGasLastCall("gas", "one miner, request carried with the answer");
+            tasks[i] = afterCommit(lastTask(), 0, given);
         }
+        gas += settle(tasks, "settle ten carried tasks of one miner") / 10;
+        vm.snapshotValue("gas", "one miner, carried, all of it", gas);
+    }
+
+    function test_gas_two_transactions() public {
+        Task[] memory tasks = new Task[](10);
+        uint256 gas;
+        for (uint64 i; i < 10; ++i) {
+            TaskRequest memory wanted = request(id, ROUTER_LANE, 2 + i, firstNode(id));
+            vm.prank(router);
+            queue.submit(wanted);
+            gas = vm.snapshotGasLastCall("gas", "one miner, submit");
+            Task memory task = lastTask();
+            Answer memory given = answer(wanted.nodeId, 90, 150);
+            address operator = operatorOf(wanted.nodeId);
+            vm.prank(operator);
+            queue.commit(task, only(given));
+            gas += vm.snapshotGasLastCall("gas", "one miner, commit");
+            tasks[i] = afterCommit(task, 0, given);
+        }
+        gas += settle(tasks, "settle ten tasks of one miner") / 10;
+        vm.snapshotValue("gas", "one miner, two transactions, all of it", gas);
+    }
+
+    function test_gas_three_miners() public {
+        Task[] memory tasks = new Task[](10);
+        uint256 gas;
+        for (uint64 i; i < 10; ++i) {
+            tasks[i] = threeMiners(2 + i);
+        }
+        gas = vm.snapshotGasLastCall("gas", "three miners, commit");
+        gas += settle(tasks, "settle ten tasks of three miners") / 10;
+        gas += submitted(12);
+        Task memory task = lastTask();
+        queue.precommit(task, precommits(task));
+        gas += vm.snapshotGasLastCall("gas", "three miners, precommit");
+        vm.snapshotValue("gas", "three miners, all of it", gas);
+    }
+
+    function test_gas_advance() public {
+        TaskRequest memory wanted = request(id, ROUTER_LANE, 2, firstNode(id));
+        vm.prank(router);
+        queue.submit(wanted);
+        Task memory task = lastTask();
+        skipTime(61);
         vm.prank(keeper);
-        queue.settle(taskIds);
+        queue.advance(task);
+        vm.snapshotGasLastCall("gas", "refund a task past its deadline");
+    }
+
+    /// Bytes that a rollup publishes: what a task costs beside its gas.
+    function test_calldata() public {
+        TaskRequest memory wanted = request(id, ROUTER_LANE, 2, firstNode(id));
+        bytes memory signature = sign(ROUTER_KEY, wanted);
+        Answer memory given = answer(wanted.nodeId, 90, 150);
+        weigh(
+            "one miner, request carried with the answer",
+            abi.encodeCall(queue.submitAndCommit, (wanted, signature, given))
+        );
+        weigh("one miner, submit", abi.encodeCall(queue.submit, (wanted)));
+        vm.prank(router);
+        queue.submit(wanted);
+        Task memory task = lastTask();
+        weigh("one miner, commit", abi.encodeCall(queue.commit, (task, only(given))));
+        weigh("one miner, settle", abi.encodeCall(queue.settle, (only(afterCommit(task, 0, given)))));
+        (wanted.nonce, wanted.nodeId, wanted.redundancy) = (3, ANY_NODE, 3);
+        weigh("three miners, submit", abi.encodeCall(queue.submit, (wanted)));
+        vm.prank(router);
+        queue.submit(wanted);
+        task = lastTask();
+        weigh("three miners, precommit", abi.encodeCall(queue.precommit, (task, precommits(task))));
+        queue.precommit(task, precommits(task));
+        task = lastTask();
+        Answer[] memory answers = new Answer[](3);
+        for (uint256 i; i < 3; ++i) {
+            answers[i] = answer(task.parts[i].nodeId, 90, 150);
+        }
+        weigh("three miners, commit", abi.encodeCall(queue.commit, (task, answers)));
+        queue.commit(task, answers);
+        weigh("three miners, settle", abi.encodeCall(queue.settle, (only(lastTask()))));
+    }
+
+    function weigh(string memory name, bytes memory data) internal {
+        uint256 zeros;
+        for (uint256 i; i < data.length; ++i) {
+            if (data[i] == 0) ++zeros;
+        }
+        vm.snapshotValue("calldata", string.concat(name, ", zero bytes"), zeros);
+        vm.snapshotValue("calldata", string.concat(name, ", other bytes"), data.length - zeros);
+    }
+
+    function submitted(uint64 nonce) internal returns (uint256) {
+        TaskRequest memory wanted = request(id, ROUTER_LANE, nonce, ANY_NODE);
+        wanted.redundancy = 3;
+        vm.prank(router);
+        queue.submit(wanted);
+        return vm.snapshotGasLastCall("gas", "three miners, submit");
+    }
+
+    function threeMiners(uint64 nonce) internal returns (Task memory task) {
+        submitted(nonce);
+        task = lastTask();
+        queue.precommit(task, precommits(task));
+        task = lastTask();
+        Answer[] memory answers = new Answer[](3);
+        for (uint256 i; i < 3; ++i) {
+            answers[i] = answer(task.parts[i].nodeId, 90, 150);
+        }
+        queue.commit(task, answers);
+        return lastTask();
+    }
+
+    function precommits(Task memory task) internal view returns (Precommit[] memory list) {
+        TaskId taskId = queue.taskIdOf(task.sessionId, task.lane, task.nonce);
+        list = new Precommit[](3);
+        for (uint256 i; i < 3; ++i) {
+            NodeId nodeId = task.parts[i].nodeId;
+            // Node ids are the numbers of their owners.
+            list[i] = signedPrecommit(NodeId.unwrap(nodeId), taskId, answer(nodeId, 90, 150));
+        }
+    }
+
+    function settle(Task[] memory tasks, string memory name) internal returns (uint256) {
+        skipTime(SETTLE_DELAY);
+        vm.prank(keeper);
+        queue.settle(tasks);
+        return bytes(name).length == 0 ? 0 : vm.snapshotGasLastCall("gas", name);
     }
 }

@@ -149,11 +149,17 @@ impl Chain {
         let rpc = Rpc::connect(rpc_urls, chain_id).await?;
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
-            .connect_client(RpcClient::new(rpc.clone(), false))
+            .connect_client(rpc.client())
             .erased();
         let chain = Self { provider, chain_id, deployment: Arc::new(deployment), rpc };
         chain.check_contracts().await?;
         Ok(chain)
+    }
+
+    /// The same endpoints for a provider of the caller's, e.g. one with a wallet:
+    /// `ProviderBuilder::new().wallet(signer).connect_client(chain.client())`.
+    pub fn client(&self) -> RpcClient {
+        self.rpc.client()
     }
 
     async fn check_contracts(&self) -> Result<(), ChainError> {

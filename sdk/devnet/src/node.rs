@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use alloy::consensus::transaction::SignerRecoverable;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::eips::eip2718::Decodable2718;
 use alloy::primitives::{Address, B256, Bytes};
 use assay_evm::{
-    Block, Chain, ChainConfig, ChainError, ExecuteError, SealedBlock, SignedTx, TxError,
+    Block, BlockBuilder, Chain, ChainConfig, ChainError, ExecuteError, SealedBlock, SignedTx,
+    TxError,
 };
 use tokio::sync::broadcast;
 
@@ -52,8 +53,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Node {
     inner: RwLock<Inner>,
-    /// Where the chain is kept, unless it is in memory alone.
-    store: Option<Mutex<Store>>,
+    /// Where the chain is kept, unless it is in memory alone; taken away when the node closes.
+    store: Option<Mutex<Option<Store>>>,
     pub(crate) filters: Filters,
     news: broadcast::Sender<News>,
     clock: Clock,
@@ -87,11 +88,11 @@ impl Node {
             snapshots: BTreeMap::new(),
         };
         let (news, _) = broadcast::channel(NEWS_CAPACITY);
-        let store = store.map(Mutex::new);
+        let store = store.map(|store| Mutex::new(Some(store)));
         Ok(Self { inner: RwLock::new(inner), store, filters: Filters::default(), news, clock })
     }
 
-    /// The lock is never poisoned by a half-done change: a block that is not sealed takes itself back.
+    /// The lock is never poisoned by a half-done change: a block is made on a copy of the state.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,6 +138,8 @@ impl Node {
                 match self.mine_locked(inner, false) {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
+                    // It is in an earlier block than the one that failed.
+                    Err(_) if inner.chain.transaction(&hash).is_some() => break,
                     Err(error) => {
                         // The sender is told that it failed: it must not come into a later block.
                         inner.pool.remove(&sender, nonce);
@@ -163,21 +166,17 @@ impl Node {
         inner: &mut Inner,
         empty: bool,
     ) -> Result<Option<Arc<Block>>, RpcError> {
-        let (sealed, refused) = build(inner, self.block_time(inner))?;
+        let (builder, refused) = fill_block(inner, self.block_time(inner))?;
+        let sealed = (empty || !builder.is_empty()).then(|| builder.seal());
         for (sender, nonce) in refused {
             inner.pool.remove(&sender, nonce);
         }
-        if sealed.block.transactions.is_empty() && !empty {
-            return Ok(None);
-        }
-        self.append(inner, sealed).map(Some)
+        sealed.map(|sealed| self.append(inner, sealed)).transpose()
     }
 
     /// Makes a sealed block the head: stored first, then told.
     fn append(&self, inner: &mut Inner, sealed: SealedBlock) -> Result<Arc<Block>, RpcError> {
-        if let Some(store) = self.store() {
-            store.append(&sealed, inner.chain.head_state())?;
-        }
+        self.stored(|store| store.append(&sealed, inner.chain.head_state()))?;
         let block = inner.chain.push(sealed)?;
         inner.next_timestamp = None;
         // Also waiting transactions whose nonce another one has used up.
@@ -193,9 +192,21 @@ impl Node {
         Ok(block)
     }
 
-    fn store(&self) -> Option<MutexGuard<'_, Store>> {
-        let store = self.store.as_ref()?;
-        Some(store.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Does something with the store, if the chain is kept in one.
+    fn stored(
+        &self,
+        action: impl FnOnce(&Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let store = store.lock().unwrap_or_else(PoisonError::into_inner);
+        store.as_ref().map_or(Err(StoreError::Closed), action)
+    }
+
+    /// Gives the folder free. A request that is still under way makes no block any more.
+    pub(crate) fn close(&self) {
+        if let Some(store) = &self.store {
+            store.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
     /// Replaces the last `depth` blocks by as many others. Their transactions are gone, as on anvil;
@@ -211,9 +222,7 @@ impl Node {
             RpcError::params(format!("Reorg depth must not exceed current chain height: current height {head}, depth {depth}"))
         })?;
         inner.chain.state_at(common)?;
-        if let Some(store) = self.store() {
-            store.truncate(common)?;
-        }
+        self.stored(|store| store.truncate(common))?;
         let dropped = inner.chain.rewind(common)?;
         let Inner { snapshots, chain, .. } = &mut *inner;
         snapshots.retain(|id, _| chain.snapshot_head(*id).is_some());
@@ -255,9 +264,7 @@ impl Node {
     pub(crate) fn revert(&self, id: u64) -> Result<bool, RpcError> {
         let mut inner = self.write();
         let Some(head) = inner.chain.snapshot_head(id) else { return Ok(false) };
-        if let Some(store) = self.store() {
-            store.truncate(head)?;
-        }
+        self.stored(|store| store.truncate(head))?;
         let Some(dropped) = inner.chain.revert(id) else { return Ok(false) };
         inner.offset_s = inner.snapshots.get(&id).copied().unwrap_or_default();
         inner.snapshots.split_off(&id);
@@ -275,7 +282,10 @@ impl Node {
 }
 
 /// A block of what waits, and who has transactions in the pool that can never be in one.
-fn build(inner: &Inner, timestamp: u64) -> Result<(SealedBlock, Vec<(Address, u64)>), ChainError> {
+fn fill_block(
+    inner: &Inner,
+    timestamp: u64,
+) -> Result<(BlockBuilder<'_>, Vec<(Address, u64)>), ChainError> {
     let Inner { chain, pool, .. } = inner;
     let mut builder = chain.begin_block(timestamp)?;
     let mut ready = pool.ready(builder.base_fee(), |sender| chain.nonce(sender));
@@ -293,7 +303,7 @@ fn build(inner: &Inner, timestamp: u64) -> Result<(SealedBlock, Vec<(Address, u6
             Err(ExecuteError::Chain(error)) => return Err(error),
         }
     }
-    Ok((builder.seal(), refused))
+    Ok((builder, refused))
 }
 
 pub(crate) fn decode(raw: &Bytes) -> Result<SignedTx, RpcError> {

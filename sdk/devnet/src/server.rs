@@ -77,6 +77,7 @@ impl Default for DevnetConfig {
 #[derive(Debug)]
 pub struct Devnet {
     addr: SocketAddr,
+    node: Arc<Node>,
     handle: ServerHandle,
     tasks: JoinSet<()>,
 }
@@ -110,10 +111,11 @@ impl Devnet {
         let handle = server.start(methods);
         let mut tasks = JoinSet::new();
         if let Some(period) = config.block_time.filter(|period| !period.is_zero()) {
-            tasks.spawn(mine_every(node, period));
+            tasks.spawn(mine_every(Arc::clone(&node), period));
         }
-        tracing::info!(%addr, chain_id = config.chain_id, "development chain listens");
-        Ok(Self { addr, handle, tasks })
+        let head = node.read().chain.head().number();
+        tracing::info!(%addr, chain_id = config.chain_id, head, "development chain listens");
+        Ok(Self { addr, node, handle, tasks })
     }
 
     /// Where it listens.
@@ -140,18 +142,21 @@ impl Devnet {
         addr
     }
 
-    /// Stops mining, closes all connections and waits until the server has ended.
+    /// Stops mining, closes all connections, waits until the server has ended, and gives the data
+    /// folder free.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         // An error here means that the server has ended already.
         let _ = self.handle.stop();
         self.handle.clone().stopped().await;
+        self.node.close();
     }
 }
 
 impl Drop for Devnet {
     fn drop(&mut self) {
         let _ = self.handle.stop();
+        self.node.close();
     }
 }
 

@@ -73,6 +73,9 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// The chain has been stopped.
+    #[error("the chain has been stopped")]
+    Closed,
     /// SQLite refused.
     #[error("the chain in {}: {source}; check the disk's space and the file", path.display())]
     Sqlite {

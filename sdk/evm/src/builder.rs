@@ -137,6 +137,11 @@ impl<'a> BlockBuilder<'a> {
         self.header.extra_data = data.into();
     }
 
+    /// Whether no transaction is in it yet.
+    pub const fn is_empty(&self) -> bool {
+        self.transactions.is_empty()
+    }
+
     /// Base fee of this block, in wei per gas.
     pub fn base_fee(&self) -> u64 {
         self.header.base_fee_per_gas.unwrap_or_default()

@@ -135,8 +135,10 @@ impl Outlet {
     /// The router does not want the rest: `link` gets the end of it, and nothing else.
     pub(crate) fn mute(&self, link: LinkRef) {
         let mut inner = self.lock();
+        // On the same link the end may be on its way already.
+        let end = inner.said.end && inner.link.as_ref().is_some_and(|ours| ours.is(&link));
         inner.stream = false;
-        inner.hand_to(link, Said { accept: true, ..Said::default() });
+        inner.hand_to(link, Said { accept: true, end, ..Said::default() });
         self.announce(inner);
     }
 
@@ -441,5 +443,9 @@ mod tests {
         finish(&outlet, 2);
         assert!(drain(&new, 100).is_empty());
         assert_eq!(drain(&old, 100), [FromMiner::Sealed { task: TASK }]);
+        outlet.mute(old.clone());
+        assert!(drain(&old, 100).is_empty(), "it has the end");
+        outlet.mute(new.clone());
+        assert_eq!(drain(&new, 100), [FromMiner::Sealed { task: TASK }]);
     }
 }

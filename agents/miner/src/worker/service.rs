@@ -118,7 +118,15 @@ impl Worker {
             Input::Given(given) => self.tools.answers.is_spent(given.task)?,
             Input::Cancel { .. } => false,
         };
-        Ok(state.on(input, spent))
+        let cancel = match &input {
+            Input::Cancel { task, link } => Some((*task, link.clone())),
+            _ => None,
+        };
+        let actions = state.on(input, spent);
+        if let Some((task, link)) = cancel.filter(|_| actions.is_empty()) {
+            tell_unknown(task, &link);
+        }
+        Ok(actions)
     }
 
     fn act(&self, action: Action, jobs: &mut Jobs) -> Result<(), DatabaseError> {
@@ -159,6 +167,7 @@ impl Worker {
                     }
                     None => {
                         tracing::debug!(%task, router = %link.router, "a cancel of a task of another router");
+                        tell_unknown(task, &link);
                     }
                 }
             }
@@ -210,8 +219,13 @@ impl Worker {
         match outcome {
             Some(Outcome::Answered | Outcome::Forged) => return Ok(()),
             Some(Outcome::GivenUp) => {}
-            // Stopped after its answer was stored: it stands.
-            None if self.tools.answers.is_answered(job.task)? => return Ok(()),
+            // Stopped after its answer was stored: it stands, but nobody need wait for its end.
+            None if self.tools.answers.is_answered(job.task)? => {
+                let message = "stopped with its answer stored, which is committed".to_owned();
+                let (task, code) = (Some(job.task), "stopped".into());
+                job.outlet.end(FromMiner::Error { task, code, message });
+                return Ok(());
+            }
             None if job.cancelled => self.fail(&job, "cancelled", "stopped as its router asked"),
             None => self.fail(&job, "internal", "the node failed; offer the task to another one"),
         }
@@ -295,4 +309,10 @@ impl Worker {
             }
         });
     }
+}
+
+/// The router need not count on an end of the task: it does not run here, or not for this router.
+fn tell_unknown(task: TaskId, link: &LinkRef) {
+    let message = "this node does not run the task".to_owned();
+    link.send(FromMiner::Error { task: Some(task), code: "unknown_task".into(), message });
 }

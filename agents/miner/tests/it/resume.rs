@@ -137,6 +137,8 @@ async fn what_cannot_be_resumed_is_refused_and_costs_nothing_else() {
         assert_eq!((of, code.as_str()), (task, "unknown_task"));
     }
     b.send(FromRouter::Cancel { task }).await;
+    let FromMiner::Error { task: Some(of), code, .. } = b.next().await else { panic!() };
+    assert_eq!((of, code.as_str()), (task, "unknown_task"));
     // Tokens that were never made.
     a.send(FromRouter::Resume { task, seq: 100_000 }).await;
     let mut refused = false;

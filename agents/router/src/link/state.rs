@@ -316,7 +316,10 @@ impl Peer {
                 Ok(self.last(task, TaskEvent::Sealed))
             }
             FromMiner::Error { task: Some(task), code, message } => {
-                self.stream(task, "error")?;
+                // One that crossed a cancel or the end of its task says nothing new.
+                if !self.streams.contains_key(&task) {
+                    return Ok(Vec::new());
+                }
                 let (code, message) = short(&code, &message);
                 Ok(self.last(task, TaskEvent::Failed { code, message }))
             }
@@ -709,6 +712,20 @@ mod tests {
                 prop_assert!(tokens <= 100, "more than max_output");
             }
         }
+    }
+
+    #[test]
+    fn an_error_that_crosses_the_end_of_its_task_is_no_violation() {
+        let error = |task| {
+            let (code, message) = ("unknown_task".into(), "it does not run here".into());
+            Input::Frame(FromMiner::Error { task: Some(task), code, message })
+        };
+        let mut peer = peer_with_task();
+        accept(&mut peer);
+        peer.on(Input::Cancel(TASK));
+        assert_eq!(peer.on(error(TASK)), [Action::Forget(TASK)]);
+        assert!(peer.on(error(TASK)).is_empty());
+        assert_eq!(peer.on(Input::Frame(FromMiner::Drain)), [Action::Draining], "it is open");
     }
 
     #[test]

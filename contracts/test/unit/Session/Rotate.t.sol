@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {NodeRegistration} from "../../../src/interfaces/INodePool.sol";
 import {ISession, OpenTerms, SessionInfo, SessionState} from "../../../src/interfaces/ISession.sol";
 import {Lane, NodeId, SessionId} from "../../../src/types/Ids.sol";
 import {Base} from "../../Base.sol";
@@ -169,6 +170,35 @@ contract SessionRotateTest is Base {
         assertEq(pool.reservationsOf(two[0]), 0, "free to exit");
         assertEq(pool.reservationsOf(two[1]), 1, "serves on");
         assertEq(info.previous.dedicated, 2, "both answer what was signed before");
+    }
+
+    /// [D1] The owner of a named node has nodes in the draws, too. That the named one drains once the seed is known does
+    /// not let the draw find them: for every seed it finds what it would have found.
+    function testFuzz_named_node_that_drains_moves_no_waiting_draw(bytes32 seed) public {
+        NodeId namedNode = newDedicated(11, 1, client);
+        NodeRegistration memory wanted = registration(12, 8);
+        NodeId twin = register(11, wanted);
+        skipTime(ACTIVATION_DELAY + 1);
+        SessionId id = activeWith(termsNaming(only(namedNode), 1, 2));
+        vm.warp(session.sessionOf(id).rotatesAt);
+        session.rotate(id, OWNER_LANE);
+        uint64 round = session.sessionOf(id).drawRound;
+        vm.roll(uint256(round) + 1);
+        vm.setBlockhash(round, seed == 0 ? bytes32(uint256(1)) : seed);
+        beacon.reveal(round, "");
+        uint256 state = vm.snapshotState();
+        session.activate(id);
+        NodeId[] memory before = session.sessionOf(id).current.nodes;
+        vm.revertToState(state);
+        vm.prank(ownerOf(11));
+        pool.drain(namedNode);
+        session.activate(id);
+        NodeId[] memory drawn = session.sessionOf(id).current.nodes;
+        assertEq(drawn.length + 1, before.length, "the draw is the same, without the named node");
+        for (uint256 i; i < drawn.length; ++i) {
+            assertEq(NodeId.unwrap(drawn[i]), NodeId.unwrap(before[i + 1]), "node");
+            assertTrue(NodeId.unwrap(drawn[i]) != NodeId.unwrap(twin), "of the named node's owner");
+        }
     }
 
     /// Without anybody left the session ends as if its owner had closed it: no stake is tied to it for ever.

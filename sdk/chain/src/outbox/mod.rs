@@ -143,7 +143,8 @@ impl Outbox {
 
     /// Sees a transaction through: estimates, stores it signed, sends it, waits until it is mined, with
     /// higher fees if it is stuck. Dropping the future does not take the transaction back: once it is
-    /// stored, [`Outbox::run`] goes on with it. The same key again gives the first one's result.
+    /// stored, [`Outbox::run`] goes on with it. The same key again gives the first one's result; the same
+    /// call under another key waits for the first one's end, so that the contract can refuse what is done.
     ///
     /// # Errors
     /// [`OutboxError::Reverted`] also before anything was sent (then `tx_hash` is `None` and the key is
@@ -153,11 +154,16 @@ impl Outbox {
         if intent.key.is_empty() || intent.key.len() > MAX_KEY_BYTES {
             return Err(OutboxError::BadKey { bytes: intent.key.len(), limit: MAX_KEY_BYTES });
         }
-        let (id, offered) = match self.inner.known(&intent)? {
-            Some(id) => (id, false),
-            None => self.inner.prepare(&intent).await?,
-        };
-        self.inner.see_through(id, offered).await
+        loop {
+            if let Some(id) = self.inner.known(&intent)? {
+                return self.inner.see_through(id, false).await;
+            }
+            if let Some(id) = self.inner.store.open_equal(&intent)? {
+                self.inner.wait_for_equal(id).await?;
+            } else if let Some((id, offered)) = self.inner.prepare(&intent).await? {
+                return self.inner.see_through(id, offered).await;
+            }
+        }
     }
 
     /// Goes on with what an earlier life, or a caller that went away, left behind, until `stop`.
@@ -236,14 +242,21 @@ impl Inner {
         Ok(Some(row.id))
     }
 
+    /// Waits until a transaction that makes the same call is mined, or will never be.
+    async fn wait_for_equal(&self, id: i64) -> Result<(), OutboxError> {
+        match self.see_through(id, false).await {
+            Ok(_) | Err(OutboxError::Reverted { .. } | OutboxError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Estimates, signs and stores a new transaction, and broadcasts it once. Returns its row, and whether
-    /// the node took it.
-    async fn prepare(&self, intent: &Intent) -> Result<(i64, bool), OutboxError> {
+    /// the node took it; `None` if somebody else was faster with the same key or call.
+    async fn prepare(&self, intent: &Intent) -> Result<Option<(i64, bool)>, OutboxError> {
         let plan = self.plan(intent).await?;
         let _signing = self.signing.lock().await;
-        // Somebody else may have been faster with the same key while we estimated.
-        if let Some(id) = self.known(intent)? {
-            return Ok((id, false));
+        if self.known(intent)?.is_some() || self.store.open_equal(intent)?.is_some() {
+            return Ok(None);
         }
         let mut count = plan.count;
         if self.store.lowest_unsettled()?.is_some_and(|nonce| nonce > count) {
@@ -256,7 +269,7 @@ impl Inner {
         let id =
             self.store.insert(&NewRow { intent, gas_limit: plan.gas_limit, attempt: &signed })?;
         tracing::debug!(key = %intent.key, nonce, hash = %signed.hash, "transaction signed");
-        Ok((id, self.first_broadcast(id, &signed).await?))
+        Ok(Some((id, self.first_broadcast(id, &signed).await?)))
     }
 
     /// The first broadcast of what was just stored; true if the node took it. Whatever it says, the row

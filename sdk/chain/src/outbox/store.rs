@@ -196,6 +196,26 @@ impl Store {
         })
     }
 
+    /// An open row that makes the same call.
+    pub(super) fn open_equal(&self, intent: &Intent) -> Result<Option<i64>, DatabaseError> {
+        self.db.transaction(|tx| {
+            tx.prepare_cached(
+                "SELECT id FROM outbox WHERE account = ? AND state IN ('signed', 'sent')
+                 AND recipient = ? AND data = ? AND value = ? LIMIT 1",
+            )?
+            .query_row(
+                params![
+                    self.account.as_slice(),
+                    intent.to.as_slice(),
+                    intent.data.as_ref(),
+                    intent.value.to_be_bytes::<32>()
+                ],
+                |row| row.get(0),
+            )
+            .optional()
+        })
+    }
+
     /// Stores a signed transaction; returns its row.
     pub(super) fn insert(&self, new: &NewRow<'_>) -> Result<i64, DatabaseError> {
         self.db.transaction(|tx| {

@@ -132,7 +132,7 @@ impl Endpoint {
     ) -> Result<ResponsePacket, Trouble> {
         let Some(slot) = self.health().take_slot(Instant::now(), limit) else {
             return Err(Trouble::Failed(
-                "it limits our rate, and others wait before this call".into(),
+                "it limits our rate: no room for this call in time".into(),
             ));
         };
         tokio::time::sleep_until(slot).await;

@@ -14,8 +14,10 @@ const FOREIGN_REST: Duration = Duration::from_secs(60);
 const STEADY_AFTER: Duration = Duration::from_secs(30);
 /// First pause between calls to an endpoint that limits our rate; doubles with each refusal.
 const FIRST_GAP: Duration = Duration::from_millis(50);
-/// Longest pause between calls; also the most that an endpoint's own hint is believed.
-const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// Longest pause between calls.
+const LONGEST_GAP: Duration = Duration::from_secs(2);
+/// Most that an endpoint's own word is believed on how long to wait: less than a call may take.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Why an endpoint did not answer a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +106,8 @@ impl Health {
     /// Returns true if it is the first success after trouble that has ended.
     pub(super) fn succeeded(&mut self, now: Instant) -> bool {
         self.rests_until = None;
-        // A tenth faster with each success finds the allowed rate without running into it often.
-        self.gap = self.gap * 9 / 10;
+        // A quarter faster with each success: slower than it slows down, and over within seconds.
+        self.gap = self.gap * 3 / 4;
         if self.gap < FIRST_GAP / 2 {
             self.gap = Duration::ZERO;
         }
@@ -143,9 +145,9 @@ impl Health {
 
     fn slow_down(&mut self, now: Instant, wait: Option<Duration>) {
         self.gap = (self.gap * 2).clamp(FIRST_GAP, LONGEST_GAP);
-        let wait = wait.unwrap_or(self.gap).min(LONGEST_GAP);
+        let wait = wait.unwrap_or(self.gap).min(LONGEST_WAIT);
         let slot = self.next_slot.map_or(now + wait, |slot| slot.max(now + wait));
-        self.next_slot = Some(slot.min(now + LONGEST_GAP));
+        self.next_slot = Some(slot.min(now + LONGEST_WAIT));
     }
 }
 
@@ -220,7 +222,7 @@ mod tests {
         let wait = Some(Duration::from_secs(1 << 40));
         let mut health = Health::default();
         health.failed(now, now, &Trouble::Limited { text: String::new(), wait });
-        assert!(health.take_slot(now, far(now)).unwrap() <= now + LONGEST_GAP);
+        assert!(health.take_slot(now, far(now)).unwrap() <= now + LONGEST_WAIT);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use alloy::pubsub::RawSubscription;
+use alloy::rpc::client::RpcClient;
 use alloy::transports::{TransportError, TransportErrorKind, TransportFut, TransportResult};
 use alloy_json_rpc::{RequestPacket, ResponsePacket};
 use futures::StreamExt;
@@ -33,6 +34,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
 /// Most endpoints in a list: more hide a mistake.
 const MAX_ENDPOINTS: usize = 8;
+/// How often a provider made of a client looks for its receipts: the library's 7 s are for mainnet.
+const CLIENT_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the heads of several endpoints are compared.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 /// An endpoint lags if its newest block is older than another's by more than this: longer than the
@@ -95,6 +98,11 @@ impl Rpc {
             Some((url, got)) => Err(ChainError::WrongChain { url, expected: chain_id, got }),
             None => Err(ChainError::Unreachable { url: self.names(), source: self.error(&failed) }),
         }
+    }
+
+    /// A client of these endpoints.
+    pub(crate) fn client(&self) -> RpcClient {
+        RpcClient::new(self.clone(), false).with_poll_interval(CLIENT_POLL_INTERVAL)
     }
 
     /// Scheme and host of every endpoint.

@@ -140,6 +140,11 @@ async fn answers_without_an_end_cut_off_or_of_another_kind_are_waited_out() {
 }
 
 #[tokio::test]
+async fn an_answer_that_never_comes_is_asked_for_again() {
+    follow(1, |call| (call.method == "eth_getLogs").then_some(Act::Hang)).await;
+}
+
+#[tokio::test]
 async fn a_node_that_limits_the_rate_is_followed_more_slowly() {
     follow(6, |_| Some(Act::Status(429, "too many requests"))).await;
 }

@@ -71,6 +71,15 @@ fn migrations_run_once_each_and_a_newer_schema_is_refused() {
     let DatabaseError::NewerSchema { found, known, .. } = &error else { panic!("{error}") };
     assert_eq!((found.as_str(), known.as_str()), ("2.2", "2.1"));
     assert!(error.to_string().contains("newer program"));
+    // The same for the tables of this crate, and nothing is changed by the attempt.
+    let db = Database::open(&path, &[one, two]).unwrap();
+    db.transaction(|tx| tx.pragma_update(None, "user_version", (99 << 12) | 2)).unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let error = Database::open(&path, &[one, two]).unwrap_err();
+        let DatabaseError::NewerSchema { found, .. } = &error else { panic!("{error}") };
+        assert_eq!(found, "99.2");
+    }
 }
 
 #[test]

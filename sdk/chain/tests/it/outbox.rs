@@ -67,6 +67,39 @@ async fn one_key_is_one_transaction() {
     assert!(matches!(outbox.send(other).await, Err(OutboxError::KeyReused { .. })));
 }
 
+/// An agent that was killed while it sent counts its next try anew: the first is still under way.
+#[tokio::test]
+async fn the_same_call_under_another_key_waits_and_is_refused_if_it_is_done() {
+    let world = World::new(false).await;
+    let outbox = world.outbox("a").await;
+    let mut sends = JoinSet::new();
+    for attempt in 1..=3 {
+        let (outbox, intent) = (outbox.clone(), world.once(&format!("commit:7:{attempt}")));
+        sends.spawn(async move { outbox.send(intent).await });
+    }
+    while outbox.status().unwrap().sent < 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.mine().await;
+    let results = sends.join_all().await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(error, OutboxError::Reverted { tx_hash: None, .. }), "{error}");
+    }
+    assert_eq!(count(&world, outbox.address()).await, 1);
+}
+
+/// What may be done twice is.
+#[tokio::test]
+async fn the_same_call_under_another_key_is_made_again_if_the_contract_takes_it() {
+    let world = World::new(true).await;
+    let outbox = world.outbox("a").await;
+    let again = Intent { key: "again".into(), ..world.emit(1) };
+    let (one, two) = tokio::join!(outbox.send(world.emit(1)), outbox.send(again));
+    assert_ne!(one.unwrap().transaction_hash, two.unwrap().transaction_hash);
+    assert_eq!(world.effects(1).await, 2);
+}
+
 #[tokio::test]
 async fn a_refusal_while_estimating_is_decoded_and_uses_no_nonce() {
     let world = World::new(true).await;

@@ -1,6 +1,6 @@
 //! Building and sealing blocks.
 
-use alloy::consensus::TxEip1559;
+use alloy::consensus::{TxEip1559, TxLegacy};
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use assay_evm::{Block, ChainError, ExecuteError, TxError};
@@ -117,9 +117,18 @@ fn a_block_is_the_same_after_it_was_stored() {
         ..TxEip1559::default()
     };
     let unsigned = assay_evm::impersonate(unsigned.into(), contract);
+    let legacy = TxLegacy {
+        chain_id: Some(31337),
+        nonce: 1,
+        gas_price: 2_000_000_000,
+        gas_limit: 21_000,
+        to: TxKind::Call(NOBODY),
+        ..TxLegacy::default()
+    };
+    let legacy = assay_evm::impersonate(legacy.into(), contract);
     world.chain.set_nonce(contract, 0);
     world.chain.set_balance(contract, ether(1));
-    let mixed = world.seal(vec![called, unsigned]);
+    let mixed = world.seal(vec![called, unsigned, legacy]);
     for block in [deployed, mixed] {
         assert_eq!(Block::decode(&block.encode()).unwrap(), *block);
     }

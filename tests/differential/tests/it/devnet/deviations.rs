@@ -13,7 +13,7 @@ use super::pair::{ACCOUNTS, Pair, START_S, signer};
 
 const CONTRACT: Address = Address::repeat_byte(0x77);
 
-async fn sign(nonce: u64, to: Address, by: Option<u8>) -> Bytes {
+pub async fn sign(nonce: u64, to: Address, by: Option<u8>) -> Bytes {
     let mut request = TransactionRequest::default()
         .with_to(to)
         .with_nonce(nonce)

@@ -10,7 +10,10 @@
 //! have nonce 0 (no contract has that since EIP-161), and it orders transactions by their fee cap or by
 //! arrival (the embedded chain by what they pay to the block, as geth does).
 //!
-//! Not compared: estimates of gas. Both suffice; anvil's search ends elsewhere.
+//! After a reorganisation anvil's filters do not say which logs were removed, and the base fee of its
+//! new blocks follows from blocks that are gone.
+//!
+//! Not compared: estimates of gas, which each searches for in its own way.
 
 use std::collections::BTreeSet;
 
@@ -137,6 +140,26 @@ pub const ERRORS: &[Difference] = &[
     Difference {
         devnet: (-32000, "stack limit reached 1024"),
         anvil: (-32603, "EVM error StackOverflow"),
+    },
+    Difference {
+        devnet: (-32000, "return data out of bounds"),
+        anvil: (-32603, "EVM error OutOfOffset"),
+    },
+    Difference { devnet: (-32000, "out of gas"), anvil: (-32603, "EVM error MemoryOOG") },
+    Difference { devnet: (-32000, "out of gas"), anvil: (-32603, "EVM error MemoryLimitOOG") },
+    Difference { devnet: (-32000, "out of gas"), anvil: (-32603, "EVM error InvalidOperandOOG") },
+    Difference { devnet: (-32000, "out of gas"), anvil: (-32603, "EVM error PrecompileOOG") },
+    Difference {
+        devnet: (-32000, "max code size exceeded"),
+        anvil: (-32603, "EVM error CreateContractSizeLimit"),
+    },
+    Difference {
+        devnet: (-32000, "invalid code: must not begin with 0xef"),
+        anvil: (-32603, "EVM error CreateContractStartingWithEF"),
+    },
+    Difference {
+        devnet: (-32000, "insufficient gas for floor data gas cost: gas 22000, minimum needed"),
+        anvil: (-32000, "intrinsic gas too high -- GasFloorMoreThanGasLimit"),
     },
     Difference {
         devnet: (-32000, "intrinsic gas too low: gas 256, minimum needed 21000"),

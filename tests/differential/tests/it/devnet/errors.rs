@@ -149,12 +149,25 @@ async fn calls(run: &mut Run) {
         ("0x600156", "0x186a0"),
         ("0x01", "0x186a0"),
         ("0x5b5f600056", "0x186a0"),
-        ("0x60016000600060003e5f5ffd", "0x186a0"),
+        ("0x60015f5f3e", "0x186a0"),
+        // More memory than the gas pays for, than a machine has, and than there can be.
+        ("0x6210000051", "0x186a0"),
+        ("0x63ffffffff51", "0x186a0"),
+        ("0x5f1951", "0x186a0"),
         // SSTORE with 2,000 gas left.
         ("0x6001600055", "0x59de"),
     ] {
         run.pair.same("anvil_setCode", json!([CONTRACT, code])).await;
         run.refused("eth_call", json!([{"to": CONTRACT, "gas": gas}, "latest"])).await;
+    }
+    // Creations that leave too much code, and code that may not be; a precompile without its gas.
+    for request in [
+        json!({"data": "0x6160015ff3"}),
+        json!({"data": "0x60ef5f5360015ff3"}),
+        json!({"to": Address::with_last_byte(2), "gas": "0x5210"}),
+        json!({"to": CONTRACT, "data": Bytes::from(vec![1; 40]), "gas": "0x55f0"}),
+    ] {
+        run.refused("eth_call", json!([request, "latest"])).await;
     }
     let from = signer(ACCOUNTS).address();
     run.refused("eth_call", json!([{"from": from, "to": CONTRACT, "value": "0x5"}, "latest"]))

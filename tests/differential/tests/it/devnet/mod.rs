@@ -11,3 +11,4 @@ mod errors;
 mod pair;
 mod programs;
 mod random;
+mod reorg;

@@ -140,6 +140,12 @@ impl Pair {
         devnet
     }
 
+    /// What is new for a filter of each.
+    pub async fn changes(&self, (devnet, anvil): &(Value, Value)) -> (Value, Value) {
+        let changes = |which, id: &Value| self.ask(which, "eth_getFilterChanges", json!([id]));
+        (changes(0, devnet).await.unwrap(), changes(1, anvil).await.unwrap())
+    }
+
     /// Mines a block of this time on both.
     pub async fn mine(&self, timestamp: u64) {
         self.read("evm_setNextBlockTimestamp", json!([timestamp])).await;
