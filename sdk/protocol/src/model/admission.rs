@@ -1,15 +1,19 @@
 //! `SessionQueue`: which requests become tasks, and whom they are given to.
 
 use alloy::primitives::{Address, B256, Bytes, Signature};
-use assay_bindings::SessionQueue::{
-    Part, SessionQueue_AttemptsOutOfBounds, SessionQueue_BadSignature,
-    SessionQueue_CallbackNotAllowed, SessionQueue_DeadlineOutOfBounds, SessionQueue_EmptyDigest,
-    SessionQueue_FeeAboveCap, SessionQueue_FeeBelowTip, SessionQueue_NonceUsed,
-    SessionQueue_NotHolder, SessionQueue_NotOperator, SessionQueue_NotReserved,
-    SessionQueue_NotServed, SessionQueue_PullTakesOne, SessionQueue_QueueFull,
-    SessionQueue_RedundancyOutOfBounds, SessionQueue_SeedUnknown, SessionQueue_SessionNotActive,
-    SessionQueue_TokensOutOfBounds, SessionQueue_WrongState, SessionQueueCalls, Task, TaskRequest,
-    TaskSubmitted, submitAndCommitCall, submitAndPrecommitCall,
+use assay_bindings::{
+    Parameters::SessionTerms,
+    SessionQueue::{
+        Part, SessionQueue_AttemptsOutOfBounds, SessionQueue_BadSignature,
+        SessionQueue_CallbackNotAllowed, SessionQueue_DeadlineOutOfBounds,
+        SessionQueue_EmptyDigest, SessionQueue_FeeAboveCap, SessionQueue_FeeBelowTip,
+        SessionQueue_NonceUsed, SessionQueue_NotHolder, SessionQueue_NotOperator,
+        SessionQueue_NotReserved, SessionQueue_NotServed, SessionQueue_PullTakesOne,
+        SessionQueue_QueueFull, SessionQueue_RedundancyOutOfBounds, SessionQueue_SeedUnknown,
+        SessionQueue_SessionNotActive, SessionQueue_TokensOutOfBounds, SessionQueue_WrongState,
+        SessionQueueCalls, Task, TaskRequest, TaskSubmitted, submitAndCommitCall,
+        submitAndPrecommitCall,
+    },
 };
 use assay_types::{Dispatch, Lane, NodeId, Nonce, Signed, TaskRequest as SignedRequest};
 
@@ -56,15 +60,15 @@ impl Run<'_> {
             C::submitAndCommit(call) => self.submit_and_commit(call),
             C::submitAndPrecommit(call) => self.submit_and_precommit(call),
             C::claim(call) => self.claim(call),
-            C::cancel(call) => self.cancel(&call.brought),
+            C::cancel(call) => self.cancel(&call.task),
             C::decline(call) => self.decline(call),
             C::precommit(call) => self.precommit(call),
             C::commit(call) => self.commit(call),
-            C::advance(call) => self.advance(&call.brought),
-            C::settle(call) => self.settle(&call.0),
-            C::deliver(call) => self.deliver(&call._0, &call._1),
+            C::advance(call) => self.advance(&call.task),
+            C::settle(call) => self.settle(&call.tasks),
+            C::deliver(call) => self.deliver(&call.task, &call.answer),
             C::reportEquivocation(call) => {
-                self.report_equivocation(call._0, &call._1, &call._2)
+                self.report_equivocation(call.taskId, &call.one, &call.other)
             }
             _ => Ok(()),
         }
@@ -213,7 +217,7 @@ impl Run<'_> {
         );
         let terms = self.state.tunables.session_terms(session.terms_version)?;
         let attempts_left = request.attempts - 1;
-        let final_by_s = request.deadline + u64::from(attempts_left) * int(terms.attemptTime);
+        let final_by_s = request.deadline + followers_time_s(request, terms);
         let mut task = Task {
             sessionId: id,
             lane: request.lane,
@@ -289,8 +293,7 @@ impl Run<'_> {
         let ends = [lane_end_s, end_s].into_iter().filter(|end_s| *end_s != 0);
         let mut latest_s = self.at.time_s + int(terms.maxDeadline);
         if let Some(end_s) = ends.min() {
-            let attempts = u64::from(request.attempts) - 1;
-            let tail_s = attempts * int(terms.attemptTime) + int(terms.revealTime);
+            let tail_s = followers_time_s(request, terms) + int(terms.revealTime);
             latest_s = latest_s.min(end_s.saturating_sub(tail_s));
         }
         require!(
@@ -351,6 +354,13 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// What further attempts have after the deadline, seconds: their own time, and one attempt's more for the blocks that
+/// pass before somebody notices a silence.
+fn followers_time_s(request: &TaskRequest, terms: &SessionTerms) -> u64 {
+    let attempts = if request.attempts == 1 { 0 } else { u64::from(request.attempts) };
+    attempts * int(terms.attemptTime)
 }
 
 pub(super) fn task_node(reservation: &Reservation, index: usize) -> Result<u32, Failure> {

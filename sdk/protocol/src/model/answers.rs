@@ -93,7 +93,7 @@ impl Run<'_> {
     }
 
     pub(super) fn precommit(&mut self, call: &precommitCall) -> Result<(), Failure> {
-        let id = self.brought(&call.brought)?;
+        let id = self.brought(&call.task)?;
         self.expect(id, TaskState::Assigned)?;
         self.check_in_time(id)?;
         self.precommit_all(id, &call.precommits)
@@ -141,8 +141,8 @@ impl Run<'_> {
     }
 
     pub(super) fn commit(&mut self, call: &commitCall) -> Result<(), Failure> {
-        let id = self.brought(&call.brought)?;
-        let single = call.brought.parts.len() == 1;
+        let id = self.brought(&call.task)?;
+        let single = call.task.parts.len() == 1;
         self.expect(id, if single { TaskState::Assigned } else { TaskState::Precommitted })?;
         self.check_in_time(id)?;
         for answer in &call.answers {

@@ -98,9 +98,8 @@ impl Run<'_> {
         );
         let round = waiting.round;
         let seed = self.value_of(round).ok_or(Session_RoundNotReady { sessionId: id, round })?;
-        let named = self.state.named_staying(id)?;
         let model = self.check_next(id, &waiting)?;
-        let hits = self.state.find(id, seed, &named)?;
+        let hits = self.state.find(id, seed)?;
         let drawn: Vec<u32> = hits.iter().map(|hit| hit.node).collect();
         for node in &drawn {
             self.emit(NodeReserved { nodeId: *node, sessionId: id, model })?;
@@ -114,6 +113,7 @@ impl Run<'_> {
             let ticket = self.enter_draw(model)?;
             return self.tell_drawing(id, ticket, waiting.until_s);
         }
+        let named = self.state.named_staying(id)?;
         self.replace(id, named, drawn)?;
         self.pay_tip(id)
     }

@@ -5,10 +5,10 @@ use assay_bindings::{
     NodePool::NodePool_WrongState,
     SessionPayment::Slashed,
     SessionQueue::{
-        Answer, AnswerDelivered, Part, Precommit, SessionQueue_AlreadyPunished, SessionQueue_NoCallback,
-        SessionQueue_NotEquivocal, SessionQueue_NotOnTask, SessionQueue_TooMany,
-        SessionQueue_UnknownTask, SessionQueue_WrongOpening, SessionQueue_WrongState, Task,
-        TaskSettled,
+        Answer, AnswerDelivered, Part, Precommit, SessionQueue_AlreadyPunished,
+        SessionQueue_NoCallback, SessionQueue_NotEquivocal, SessionQueue_NotOnTask,
+        SessionQueue_TooMany, SessionQueue_UnknownTask, SessionQueue_WrongOpening,
+        SessionQueue_WrongState, Task, TaskSettled,
     },
 };
 

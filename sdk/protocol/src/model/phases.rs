@@ -39,12 +39,12 @@ impl Run<'_> {
         let gone = call.gone.len() as u64;
         let limit = u256(MAX_TASKS);
         require!(gone <= MAX_TASKS, SessionQueue_TooMany { tasks: u256(gone), limit });
-        let id = self.brought(&call.brought)?;
+        let id = self.brought(&call.task)?;
         self.expect(id, TaskState::Queued)?;
         self.check_in_time(id)?;
         let (index, reservation) = self.check_claimer(id, call)?;
         let passed = self.check_head(id, call)?;
-        let mut task = call.brought.clone();
+        let mut task = call.task.clone();
         let session = self.state.session(task.sessionId)?;
         let terms = self.state.tunables.session_terms(session.terms_version)?;
         // Who follows another has a whole attempt.
@@ -62,7 +62,7 @@ impl Run<'_> {
 
     /// Index of the node in the task's reservation.
     fn check_claimer(&self, id: B256, call: &claimCall) -> Result<(usize, Reservation), Failure> {
-        let (task, node) = (&call.brought, call.nodeId);
+        let (task, node) = (&call.task, call.nodeId);
         let caller = self.at.caller;
         let operator = self.state.nodes.get(&node).map(|node| node.operator);
         require!(operator == Some(caller), SessionQueue_NotOperator { nodeId: node, caller });
@@ -81,7 +81,7 @@ impl Run<'_> {
 
     /// Tasks that are gone leave the queue one after the other; the claimed one must be the next.
     fn check_head(&self, id: B256, call: &claimCall) -> Result<u64, Failure> {
-        let mut head = self.state.session(call.brought.sessionId)?.dequeued + 1;
+        let mut head = self.state.session(call.task.sessionId)?.dequeued + 1;
         let next = |task: B256, ticket: u64, head: u64| {
             require!(ticket == head, SessionQueue_NotHead { taskId: task, ticket, head });
             Ok::<u64, Failure>(head + 1)
@@ -89,10 +89,10 @@ impl Run<'_> {
         for gone in &call.gone {
             let gone_id = self.brought(gone)?;
             self.expect(gone_id, TaskState::Refunded)?;
-            let same = gone.sessionId == call.brought.sessionId;
+            let same = gone.sessionId == call.task.sessionId;
             head = next(gone_id, if same { gone.ticket } else { 0 }, head)?;
         }
-        Ok(next(id, call.brought.ticket, head)? - 1)
+        Ok(next(id, call.task.ticket, head)? - 1)
     }
 
     /// The reservation of a task, while it is served.
@@ -152,7 +152,7 @@ impl Run<'_> {
     }
 
     pub(super) fn decline(&mut self, call: &declineCall) -> Result<(), Failure> {
-        let id = self.brought(&call.brought)?;
+        let id = self.brought(&call.task)?;
         self.expect(id, TaskState::Assigned)?;
         self.check_in_time(id)?;
         let node = call.nodeId;
@@ -161,7 +161,7 @@ impl Run<'_> {
         let signed = Decline { taskId: id, nodeId: node };
         let hash = signed.signing_hash(deployment.chain_id, deployment.queue);
         self.check_operator(node, hash, &call.signature)?;
-        let mut task = call.brought.clone();
+        let mut task = call.task.clone();
         self.leave(id, &mut task, index, PartEvent::Declined)?;
         let before_s = self.record_of(id)?.until_s;
         let (state, mut until_s) = self.go_on(id, &mut task, vec![index])?;

@@ -187,7 +187,7 @@ impl State {
     }
 
     /// What the draw that a session waits for finds with its seed.
-    pub(crate) fn find(&self, id: u64, seed: B256, taken: &[u32]) -> Result<Vec<Hit>, Gap> {
+    pub(crate) fn find(&self, id: u64, seed: B256) -> Result<Vec<Hit>, Gap> {
         let session = self.session(id)?;
         let waiting = known(session.waiting.as_ref(), "the draw of session", id)?;
         let draw = Draw {
@@ -199,8 +199,9 @@ impl State {
             min: session.min_nodes,
             max: session.max_nodes,
         };
+        let named = self.named(id)?;
         let owners: Vec<Address> =
-            taken.iter().filter_map(|id| self.nodes.get(id)).map(|node| node.owner).collect();
+            named.iter().filter_map(|id| self.nodes.get(id)).map(|node| node.owner).collect();
         let candidate = |id: u32| {
             let node = self.nodes.get(&id).filter(|node| node.state != NodeState::Jailed)?;
             let record = self.record(id, Series::Drawn);
@@ -330,7 +331,7 @@ impl State {
             let session = self.session(event.sessionId)?;
             let waiting = known(session.waiting.as_ref(), "the draw of", event.sessionId)?;
             let seed = *known(self.rounds.get(&waiting.round), "round", waiting.round)?;
-            let found = self.find(event.sessionId, seed, &self.named_staying(event.sessionId)?)?;
+            let found = self.find(event.sessionId, seed)?;
             if let Some(pool) = self.pools.get_mut(&(event.model, false)) {
                 pool.finding = Some(found);
             }

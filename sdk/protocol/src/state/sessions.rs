@@ -147,17 +147,24 @@ impl State {
         known(self.sessions.get_mut(&id), "session", id)
     }
 
+    /// Nodes that a session named, of its current reservation, whatever they do now. Draws leave out their owners.
+    pub(crate) fn named(&self, id: u64) -> Result<Vec<u32>, Gap> {
+        let session = self.session(id)?;
+        let nodes = session.current.nodes.iter().copied();
+        if session.reservations == 0 {
+            return Ok(nodes.collect());
+        }
+        Ok(nodes.take(usize::from(session.current.dedicated)).collect())
+    }
+
     /// Named nodes of a session that serve its next reservation: those that still take part. A session that waits for
     /// its first nodes keeps all.
     pub(crate) fn named_staying(&self, id: u64) -> Result<Vec<u32>, Gap> {
-        let session = self.session(id)?;
-        if session.reservations == 0 {
-            return Ok(session.current.nodes.clone());
-        }
-        let named = session.current.nodes.iter().take(usize::from(session.current.dedicated));
-        let stays =
-            |id: &&u32| self.nodes.get(*id).is_some_and(|node| node.state == NodeState::Dedicated);
-        Ok(named.filter(stays).copied().collect())
+        let (named, waits) = (self.named(id)?, self.session(id)?.reservations == 0);
+        let stays = |id: &u32| {
+            waits || self.nodes.get(id).is_some_and(|node| node.state == NodeState::Dedicated)
+        };
+        Ok(named.into_iter().filter(stays).collect())
     }
 
     pub(super) fn session_opened(&mut self, time_s: u64, event: &SessionOpened) {

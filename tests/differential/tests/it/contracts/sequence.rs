@@ -207,6 +207,11 @@ fn agree(world: &mut World, caller: Address, call: &Call, time_s: u64) -> Effect
     let line = format!("{time_s} (block {block}) {caller}: {call:?} -> {outcome}");
     world.log.borrow_mut().push(line);
     let happened = world.carry_out(caller, call, time_s);
+    if let (Ok(happened), Ok(foreseen)) = (&happened, &foreseen) {
+        for (happened, foreseen) in happened.iter().zip(foreseen) {
+            assert_eq!(happened, foreseen, "left the contracts, right the model");
+        }
+    }
     assert_eq!(happened, foreseen, "left the contracts, right the model");
     if let Ok(events) = &happened {
         for event in events {

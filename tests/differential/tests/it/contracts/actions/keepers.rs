@@ -61,7 +61,7 @@ pub fn advance(g: &mut Gen<'_>) -> Option<Step> {
         TaskState::Refunded => record.task.ticket != 0,
         _ => early,
     })?;
-    Some((g.anybody(), Call::from(advanceCall { brought: record.task })))
+    Some((g.anybody(), Call::from(advanceCall { task: record.task })))
 }
 
 pub fn settle(g: &mut Gen<'_>) -> Option<Step> {
@@ -78,7 +78,7 @@ pub fn settle(g: &mut Gen<'_>) -> Option<Step> {
         3 => tasks.extend(g.task(|_| true).map(|(_, record)| record.task)),
         _ => {}
     }
-    Some((g.anybody(), Call::from(settleCall(tasks))))
+    Some((g.anybody(), Call::from(settleCall { tasks })))
 }
 
 pub fn deliver(g: &mut Gen<'_>) -> Option<Step> {
@@ -103,7 +103,7 @@ pub fn deliver(g: &mut Gen<'_>) -> Option<Step> {
     if g.slip() {
         answer.nodeId += 1;
     }
-    Some((g.anybody(), Call::from(deliverCall { _0: task, _1: answer })))
+    Some((g.anybody(), Call::from(deliverCall { task, answer })))
 }
 
 pub fn report_equivocation(g: &mut Gen<'_>) -> Option<Step> {
@@ -126,5 +126,5 @@ pub fn report_equivocation(g: &mut Gen<'_>) -> Option<Step> {
         other = one.clone();
     }
     let id = if g.slip() { g.word() } else { id };
-    Some((g.anybody(), Call::from(reportEquivocationCall { _0: id, _1: one, _2: other })))
+    Some((g.anybody(), Call::from(reportEquivocationCall { taskId: id, one, other })))
 }

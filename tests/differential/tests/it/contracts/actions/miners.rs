@@ -126,7 +126,7 @@ pub fn claim(g: &mut Gen<'_>) -> Option<Step> {
     let node = g.one(&nodes.unwrap_or_default())?;
     let operator = g.operator(node);
     let task = g.perhaps_stale(record.task);
-    Some((g.caller(&[operator]), Call::from(claimCall { brought: task, nodeId: node, gone })))
+    Some((g.caller(&[operator]), Call::from(claimCall { task, nodeId: node, gone })))
 }
 
 pub fn precommit(g: &mut Gen<'_>) -> Option<Step> {
@@ -154,7 +154,7 @@ pub fn precommit(g: &mut Gen<'_>) -> Option<Step> {
         only.signature = Bytes::new();
     }
     let task = g.perhaps_stale(record.task);
-    Some((caller, Call::from(precommitCall { brought: task, precommits })))
+    Some((caller, Call::from(precommitCall { task, precommits })))
 }
 
 pub fn commit(g: &mut Gen<'_>) -> Option<Step> {
@@ -177,7 +177,7 @@ pub fn commit(g: &mut Gen<'_>) -> Option<Step> {
         (g.anybody(), answers)
     };
     let task = g.perhaps_stale(record.task);
-    Some((caller, Call::from(commitCall { brought: task, answers })))
+    Some((caller, Call::from(commitCall { task, answers })))
 }
 
 pub fn decline(g: &mut Gen<'_>) -> Option<Step> {
@@ -195,5 +195,5 @@ pub fn decline(g: &mut Gen<'_>) -> Option<Step> {
         (g.anybody(), g.people().sign(by, hash))
     };
     let task = g.perhaps_stale(record.task);
-    Some((caller, Call::from(declineCall { brought: task, nodeId: node, signature })))
+    Some((caller, Call::from(declineCall { task, nodeId: node, signature })))
 }

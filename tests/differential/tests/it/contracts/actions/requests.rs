@@ -162,5 +162,5 @@ pub fn submit_and_precommit(g: &mut Gen<'_>) -> Option<Step> {
 pub fn cancel(g: &mut Gen<'_>) -> Option<Step> {
     let (_, record) = g.task(|record| record.state == TaskState::Queued)?;
     let lane = g.state().sessions[&record.task.sessionId].lanes[record.task.lane as usize].clone();
-    Some((g.caller(&[lane.holder]), Call::from(cancelCall { brought: record.task })))
+    Some((g.caller(&[lane.holder]), Call::from(cancelCall { task: record.task })))
 }
