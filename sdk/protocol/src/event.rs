@@ -1,7 +1,7 @@
 //! The events that the contracts tell their state by.
 
 use alloy::{
-    primitives::{Address, LogData},
+    primitives::{Address, B256, LogData},
     sol_types::{self, SolEvent},
 };
 use assay_bindings::{
@@ -70,9 +70,12 @@ macro_rules! protocol_events {
                 }
             }
 
-            /// Contract and name of every event.
-            pub const ALL: &'static [(&'static str, &'static str)] =
-                &[$($((stringify!($contract), stringify!($event)),)*)*];
+            /// Contract, name and topic of every event.
+            pub const ALL: &'static [(&'static str, &'static str, B256)] = &[$($((
+                stringify!($contract),
+                stringify!($event),
+                $contract::$event::SIGNATURE_HASH,
+            ),)*)*];
         }
 
         $($(impl From<$contract::$event> for ProtocolEvent {
@@ -106,4 +109,38 @@ protocol_events! {
         Withdrawn, Burnt,
     }
     RandomBeacon at beacon { RoundRevealed }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use assay_bindings::abis;
+
+    use super::*;
+
+    /// An event that somebody adds to a contract must not be lost silently.
+    #[test]
+    fn every_event_of_the_abi_has_a_variant() {
+        let known: BTreeSet<(String, B256)> = ProtocolEvent::ALL
+            .iter()
+            .map(|(_, name, topic)| ((*name).to_owned(), *topic))
+            .collect();
+        // Tokens' own, those of what deploys the others, and one of OpenZeppelin's that is never emitted.
+        let others = ["Transfer", "Approval", "EIP712DomainChanged", "Created"];
+        let declared = abis().into_iter().flat_map(|(_, abi)| abi.events.into_values().flatten());
+        let declared: BTreeSet<(String, B256)> = declared
+            .filter(|event| !others.contains(&event.name.as_str()))
+            .map(|event| (event.name.clone(), event.selector()))
+            .collect();
+        assert_eq!(known, declared);
+    }
+
+    /// Stored events are told apart by their topic alone.
+    #[test]
+    fn topics_are_unique() {
+        let topics: BTreeSet<B256> =
+            ProtocolEvent::ALL.iter().map(|(_, _, topic)| *topic).collect();
+        assert_eq!(topics.len(), ProtocolEvent::ALL.len());
+    }
 }

@@ -70,3 +70,44 @@ impl Split {
         Shares { miner, router, royalty, tip, burnt: rest - tip }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn prices_grow_with_the_square_of_the_utilisation() {
+        let prices = [0, 2500, 5000, 10_000].map(|bps| price_down(1000, bps));
+        assert_eq!(prices, [1000, 1250, 2000, 5000]);
+        assert_eq!(price_down(7, 100), 7);
+        let largest = (1 << 80) / 5;
+        assert!(price_down(largest, 10_000) <= (1 << 80));
+    }
+
+    #[test]
+    fn fees_are_rounded_up() {
+        assert_eq!(fee_up(1, 0, 1, 0), 1);
+        assert_eq!(fee_up(1_000_000, 1_000_000, 2, 3), 5);
+        assert_eq!(fee_up(1_000_001, 0, 2, 3), 3);
+        let largest = fee_up(u32::MAX, u32::MAX, (1 << 80) - 1, (1 << 80) - 1);
+        assert!(largest < 1 << 96);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_the_fee_to_the_last_unit(
+            fee in 0_u128..1 << 96,
+            miner_bps in 5000_u16..=9700,
+            router_bps in 0_u16..=300,
+            max_tip in 0_u128..1 << 60,
+            direct: bool,
+        ) {
+            let split = Split { miner_bps, router_bps, royalty_bps: 0, max_tip, direct };
+            let Shares { miner, router, royalty, tip, burnt } = split.shares_down(fee);
+            prop_assert_eq!(miner + router + royalty + tip + burnt, fee);
+            prop_assert!(tip <= max_tip && (router == 0 || !direct));
+        }
+    }
+}

@@ -127,3 +127,75 @@ pub fn check(terms: &Terms, frame: &Frame) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::aliases::{U24, U96};
+    use assay_bindings::Parameters::AssetTerms;
+
+    use super::*;
+
+    fn terms() -> Terms {
+        let seconds = |seconds: u64| U24::from(seconds);
+        Terms {
+            session: SessionTerms {
+                minerBps: 9000,
+                routerBps: 500,
+                maxDeadline: seconds(60),
+                attemptTime: seconds(10),
+                revealTime: seconds(8),
+                settleDelay: seconds(3),
+                maxAttempts: 3,
+                noticePeriod: seconds(99),
+                reservationTimeout: seconds(40),
+                reservePeriod: seconds(90),
+                maxTasks: 6,
+            },
+            node: NodeTerms {
+                activationDelay: 2,
+                unbondingPeriod: 101,
+                collateralPerSlot: 1,
+                slashBps: 5000,
+                reporterBps: 1000,
+            },
+            assets: vec![AssetTerms { tip: U96::from(1), minDeposit: U96::from(1) }],
+        }
+    }
+
+    fn frame() -> Frame {
+        let frame = Frame {
+            assets: 1,
+            max_royalty_bps: 300,
+            draw_window_s: 120,
+            longest_life_s: 0,
+            shortest_unbonding_s: 0,
+        };
+        frame.after([terms()].iter())
+    }
+
+    /// What a set that differs in one member is refused with.
+    fn refused(change: impl FnOnce(&mut Terms)) -> String {
+        let mut terms = terms();
+        change(&mut terms);
+        let name = check(&terms, &frame()).unwrap_err().0;
+        String::from_utf8(name[4..36].to_vec()).unwrap().trim_end_matches('\0').to_owned()
+    }
+
+    #[test]
+    fn a_set_may_follow_itself() {
+        assert_eq!(check(&terms(), &frame()), Ok(()));
+        assert_eq!((answer_time_s(&terms().session), task_life_s(&terms().session)), (98, 101));
+    }
+
+    #[test]
+    fn a_set_that_contradicts_itself_or_those_before_is_refused() {
+        assert_eq!(refused(|terms| terms.session.minerBps = 9701), "minerBps");
+        assert_eq!(refused(|terms| terms.session.routerBps = 701), "routerBps");
+        assert_eq!(refused(|terms| terms.session.noticePeriod = U24::from(98)), "noticePeriod");
+        assert_eq!(refused(|terms| terms.session.settleDelay = U24::from(4)), "taskLife");
+        assert_eq!(refused(|terms| terms.node.unbondingPeriod = 100), "unbondingPeriod");
+        assert_eq!(refused(|terms| terms.assets[0].tip = U96::from(2)), "tip");
+        let short = |terms: &mut Terms| terms.session.reservationTimeout = U24::from(121);
+        assert_eq!(refused(short), "reservationTimeout");
+    }
+}

@@ -124,8 +124,7 @@ impl Pool {
 
     /// Share of the places in use, hundredths of a percent.
     pub fn utilisation_bps(&self) -> u64 {
-        let taken = u64::from(self.taken());
-        if taken == 0 { 0 } else { 10_000 * u64::from(self.used()) / taken }
+        (10_000 * u64::from(self.used())).checked_div(u64::from(self.taken())).unwrap_or(0)
     }
 
     /// All places.

@@ -76,7 +76,7 @@ fn enough(total: &Tally, sequences: u64) {
         let (_, succeeded) = total.kinds.get(kind.name).copied().unwrap_or_default();
         assert!(succeeded * 100 >= SUCCESSES * sequences, "{}: {succeeded} succeeded", kind.name);
     }
-    for (contract, event) in ProtocolEvent::ALL {
+    for (contract, event, _) in ProtocolEvent::ALL {
         assert!(total.events.contains_key(event), "{contract}.{event} was never emitted");
     }
     assert_eq!(total.kinds[actions::INTRUSION.name].1, 0, "an intruder was let in");

@@ -69,6 +69,7 @@ impl Tally {
         }
     }
 
+    #[allow(clippy::print_stdout, reason = "shown with --nocapture, for whoever tunes the weights")]
     pub fn report(&self, sequences: u64, took: Duration) {
         let calls: u64 = self.kinds.values().map(|counts| counts.0).sum();
         let rate = calls as f64 / took.as_secs_f64();
@@ -103,7 +104,9 @@ impl Base {
         Self { state: world.state.clone(), world, snapshot }
     }
 
-    /// The sequence of a seed, from the beginning. Panics where contracts and model differ, and tells the calls.
+    /// The sequence of a seed, from the beginning. Panics where contracts and model differ, and tells the calls up to
+    /// there.
+    #[allow(clippy::print_stderr, reason = "what led to a failure belongs beside it")]
     pub fn run(&mut self, seed: u64, steps: u64) -> Tally {
         self.world.chain.revert(self.snapshot).unwrap();
         self.snapshot = self.world.chain.snapshot().unwrap();
