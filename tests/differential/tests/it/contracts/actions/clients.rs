@@ -13,7 +13,7 @@ use assay_bindings::{
 };
 use assay_protocol::{
     Call,
-    state::{DEAD, NodeState, SessionState},
+    state::{DEAD, NodeState, Session, SessionState},
 };
 use rand::seq::IndexedRandom;
 
@@ -93,11 +93,17 @@ pub fn open_with_permit(g: &mut Gen<'_>) -> Option<Step> {
     Some((client, Call::from(openWithPermitCall { terms, permit })))
 }
 
-/// A lane of a session, or sometimes one that does not exist.
+/// A lane of a session, or sometimes one that does not exist or was taken back.
 fn some_lane(g: &mut Gen<'_>, session: u64) -> u32 {
     let lanes = g.state().sessions.get(&session).map_or(1, |session| session.lanes.len());
     let beyond = u64::from(g.slip());
-    g.below(lanes as u64 + beyond) as u32
+    let again = g.wild && g.chance(30);
+    let any = g.below(lanes as u64 + beyond) as u32;
+    let reclaimed = |session: &Session| {
+        session.lanes.iter().position(|lane| lane.reclaim_at_s != 0).map(|lane| lane as u32)
+    };
+    let lane = g.state().sessions.get(&session).and_then(reclaimed);
+    lane.filter(|_| again).unwrap_or(any)
 }
 
 pub fn top_up(g: &mut Gen<'_>) -> Option<Step> {

@@ -111,7 +111,8 @@ pub fn report_equivocation(g: &mut Gen<'_>) -> Option<Step> {
     let nodes: Vec<u32> = record.task.parts.iter().map(|part| part.nodeId).collect();
     let mut node = g.one(&nodes)?;
     let punished: Vec<_> = g.state().accounts.punished.iter().copied().collect();
-    if g.slip()
+    if g.wild
+        && g.chance(50)
         && let Some(before) = g.one(&punished)
     {
         (id, node) = before;

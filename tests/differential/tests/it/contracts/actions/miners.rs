@@ -123,7 +123,13 @@ pub fn claim(g: &mut Gen<'_>) -> Option<Step> {
     }
     let time_s = g.time_s;
     let nodes = session.serves(record.task.reservation, time_s).map(|found| found.nodes.clone());
-    let node = g.one(&nodes.unwrap_or_default())?;
+    let mut nodes = nodes.unwrap_or_default();
+    if g.wild {
+        // Who has claimed the most.
+        nodes.sort_by_key(|node| g.state().claims.get(node).copied().unwrap_or(0));
+        nodes.drain(..nodes.len().saturating_sub(1));
+    }
+    let node = g.one(&nodes)?;
     let operator = g.operator(node);
     let task = g.perhaps_stale(record.task);
     Some((g.caller(&[operator]), Call::from(claimCall { task, nodeId: node, gone })))

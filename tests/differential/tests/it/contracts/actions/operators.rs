@@ -51,7 +51,10 @@ fn owner(g: &Gen<'_>, node: u32) -> Vec<Address> {
 }
 
 pub fn set_operator(g: &mut Gen<'_>) -> Option<Step> {
-    let id = g.node(|_, node| node.state != NodeState::Exited)?;
+    let again = g.wild && g.chance(50);
+    let id = g.node(|_, node| {
+        node.state != NodeState::Exited && (!again || node.operator_since_s != 0)
+    })?;
     let operators = g.people().operators.clone();
     let operator = g.one(&operators)?;
     let owner = owner(g, id);
