@@ -28,6 +28,7 @@ contract BeaconFuzzTest is BeaconBase {
         return abi.encodeWithSelector(IDrandBeacon.DrandBeacon_WrongSignature.selector, round, x, y);
     }
 
+    /// [D7]
     function testFuzz_every_signed_round_is_revealed_once(uint64 number) public {
         uint64 round = published(number);
         bytes memory signature = signed(round);
@@ -122,7 +123,7 @@ contract BeaconFuzzTest is BeaconBase {
         if (next > 1) assertTrue(other.readyAt(next - 1) <= known, "the first");
     }
 
-    /// What `nextRound` names cannot be revealed in the same second, and what was revealed is never named.
+    /// [D2] What `nextRound` names cannot be revealed in the same second, and what was revealed is never named.
     function testFuzz_next_round_is_not_revealed(uint64 time, uint64 later) public {
         vm.warp(bound(time, 1, type(uint40).max));
         uint64 next = beacon.nextRound();

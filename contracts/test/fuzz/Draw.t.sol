@@ -81,6 +81,7 @@ contract DrawTest is PoolBase {
 
     // ---------------------------------------------------------------- one action each
 
+    /// [D1]
     function testFuzz_joining_moves_no_waiting_draw(bytes32 seed, uint8 joins, bool later) public {
         (Draw memory first, Draw memory second) = enterBoth(seed);
         bytes memory before = peek(first, second);
@@ -92,6 +93,7 @@ contract DrawTest is PoolBase {
         assertUnmoved(before, first, second);
     }
 
+    /// [D1]
     function testFuzz_draining_moves_no_waiting_draw(bytes32 seed, bool later) public {
         (Draw memory first, Draw memory second) = enterBoth(seed);
         bytes memory before = peek(first, second);
@@ -172,6 +174,7 @@ contract DrawTest is PoolBase {
         assertUnmoved(before, first, second);
     }
 
+    /// [D1]
     function testFuzz_levels_that_change_move_no_waiting_draw(bytes32 seed, uint40 later, uint8 times) public {
         // Some have a level already.
         for (uint256 i = 1; i <= NODES; i += 2) {
@@ -196,6 +199,7 @@ contract DrawTest is PoolBase {
         stats.count(id(i), Series.Drawn, outcome, times);
     }
 
+    /// [D2]
     function testFuzz_activating_out_of_order_is_refused(bytes32 seed) public {
         (Draw memory first, Draw memory second) = enterBoth(seed);
         bytes memory before = peek(first, second);
@@ -224,7 +228,7 @@ contract DrawTest is PoolBase {
 
     // ---------------------------------------------------------------- everything together
 
-    /// Any sequence of what anybody can do within the window, before the first draw and between the two.
+    /// [D1] Any sequence of what anybody can do within the window, before the first draw and between the two.
     function testFuzz_nothing_moves_a_waiting_draw(bytes32 seed, bytes32 actions) public {
         (Draw memory first, Draw memory second) = enterBoth(seed);
         bytes memory before = peek(first, second);
@@ -305,7 +309,7 @@ contract DrawShareTest is PoolBase {
         }
     }
 
-    /// 8/9 of 1600 are 1422, with a standard deviation of 13.
+    /// [D6] 8/9 of 1600 are 1422, with a standard deviation of 13.
     function test_the_largest_weight_is_eight_times_the_smallest() public {
         newNode(1, 8);
         newNode(2, 1);
@@ -315,7 +319,7 @@ contract DrawShareTest is PoolBase {
         assertTrue(hits > 1422 - 52 && hits < 1422 + 52, "share of the largest node");
     }
 
-    /// 2/3 of 1600 are 1067, with a standard deviation of 19.
+    /// [D6] 2/3 of 1600 are 1067, with a standard deviation of 19.
     function test_level_ten_is_drawn_twice_as_often_as_level_zero() public {
         newNode(1, 4);
         newNode(2, 4);
@@ -327,7 +331,7 @@ contract DrawShareTest is PoolBase {
         assertTrue(hits > 1067 - 76 && hits < 1067 + 76, "share of the proven node");
     }
 
-    /// Work of dedicated sessions raises nothing.
+    /// [P4] Work of dedicated sessions raises nothing.
     function test_the_dedicated_level_does_not_weigh() public {
         newNode(1, 4);
         newNode(2, 4);
@@ -338,8 +342,8 @@ contract DrawShareTest is PoolBase {
         assertTrue(hits > 800 - 80 && hits < 800 + 80, "an even share");
     }
 
-    /// The same seeds and tickets make the same tries in every pool: what differs is where they look. Among ten places
-    /// one try in ten looks where another looked before, at a warm place; among a hundred one in a hundred.
+    /// [G1] The same seeds and tickets make the same tries in every pool: what differs is where they look. Among ten
+    /// places one try in ten looks where another looked before, at a warm place; among a hundred one in a hundred.
     function test_the_cost_of_a_draw_does_not_depend_on_the_size_of_the_pool() public {
         uint256 ten = meanGasOf(10, 1);
         uint256 hundred = meanGasOf(100, 1);

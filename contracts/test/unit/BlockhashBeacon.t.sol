@@ -84,6 +84,7 @@ contract BlockhashBeaconTest is BeaconBase {
         beacon.reveal(round, "");
     }
 
+    /// [D7]
     function test_reveal_works_for_256_blocks_and_never_again() public {
         uint64 round = beacon.nextRound();
         vm.roll(round + 256);

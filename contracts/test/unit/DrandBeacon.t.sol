@@ -94,6 +94,7 @@ contract DrandBeaconTest is BeaconBase {
         assertTrue(beacon.valueOf(ROUND) != 0, "revealed");
     }
 
+    /// [D7]
     function test_reveal_twice_reverts() public {
         beacon.reveal(ROUND, vector.signature);
         bytes memory already = abi.encodeWithSelector(IRandomBeacon.RandomBeacon_AlreadyRevealed.selector, ROUND);

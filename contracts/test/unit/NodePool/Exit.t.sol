@@ -114,6 +114,7 @@ contract NodePoolExitTest is PoolBase {
         refused(abi.encodeWithSelector(INodePool.NodePool_UnknownNode.selector, id(1)));
     }
 
+    /// [T3]
     function test_refuses_every_other_state() public {
         bytes4 wrong = INodePool.NodePool_WrongState.selector;
         newNode(1, 1);

@@ -40,6 +40,7 @@ contract NodePoolJailTest is PoolBase {
         assertState(id(1), NodeState.Jailed);
     }
 
+    /// [T3]
     function test_every_state_with_stake_can_be_jailed() public {
         newDedicated(1, 1);
         jail(1);

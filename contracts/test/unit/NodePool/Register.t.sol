@@ -65,6 +65,7 @@ contract NodePoolRegisterTest is PoolBase {
         assertEq(capacities[1], other, "other capacity");
     }
 
+    /// [D5]
     function test_a_dedicated_node_is_in_no_draw() public {
         newDedicated(1, 3);
         assertState(id(1), NodeState.Dedicated);

@@ -6,6 +6,7 @@ import {NodeId, SessionId} from "../../../src/types/Ids.sol";
 import {PoolBase} from "./PoolBase.sol";
 
 contract NodePoolReleaseTest is PoolBase {
+    /// [D4]
     function testFuzz_frees_the_place_for_draws_after_this_second(bytes32 seed) public {
         newNodes(1, 1);
         NodeId nodeId = drawOne(5);

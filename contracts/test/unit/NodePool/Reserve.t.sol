@@ -38,6 +38,7 @@ contract NodePoolReserveTest is PoolBase {
         assertEq(reserve(wanted).length, 1, "found");
     }
 
+    /// [D3]
     function testFuzz_two_nodes_of_one_owner_are_never_together(bytes32 seed, uint8 count) public {
         count = uint8(bound(count, 2, 8));
         // Nodes 1 to 4 and 5 to 8 belong to two owners.
@@ -98,6 +99,7 @@ contract NodePoolReserveTest is PoolBase {
         assertEq(draw(3, seed, 1).length, 0, "none");
     }
 
+    /// [D4]
     function testFuzz_places_count_after_the_activation_delay(bytes32 seed, uint40 early) public {
         newNode(1, 8);
         skipTime(bound(early, 0, ACTIVATION_DELAY - 1));

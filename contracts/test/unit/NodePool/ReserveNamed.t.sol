@@ -6,6 +6,7 @@ import {NodeId, SessionId} from "../../../src/types/Ids.sol";
 import {PoolBase} from "./PoolBase.sol";
 
 contract NodePoolReserveNamedTest is PoolBase {
+    /// [D5]
     function testFuzz_reserves_every_place_once(uint8 capacity) public {
         capacity = uint8(bound(capacity, 1, 8));
         NodeId nodeId = newDedicated(1, capacity);
@@ -61,6 +62,7 @@ contract NodePoolReserveNamedTest is PoolBase {
         pool.reserveNamed(SessionId.wrap(1), INDEX, client, only(nodeId));
     }
 
+    /// [D5]
     function test_refuses_nodes_of_draws_and_unknown_ones() public {
         newNodes(1, 1);
         vm.expectRevert(abi.encodeWithSelector(INodePool.NodePool_NotDedicated.selector, id(1), address(0)));

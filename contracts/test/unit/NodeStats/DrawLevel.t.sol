@@ -45,7 +45,7 @@ contract NodeStatsDrawLevelTest is StatsBase {
         }
     }
 
-    /// The draw's level is the same at its entry and for as long as it may wait.
+    /// [D1] The draw's level is the same at its entry and for as long as it may wait.
     function testFuzz_does_not_move_while_a_draw_waits(uint16 had, uint40 offset, uint40 wait, bool good) public {
         count(Outcome.Settled, had);
         skipTime(bound(offset, 0, 3 * EPOCH));
@@ -67,6 +67,7 @@ contract NodeStatsDrawLevelTest is StatsBase {
         assertEq(drawLevel(), 10, "the next");
     }
 
+    /// [P4]
     function testFuzz_dedicated_work_never_weighs(uint32 times) public {
         stats.count(NODE, Series.Dedicated, Outcome.Settled, times);
         skipTime(EPOCH);

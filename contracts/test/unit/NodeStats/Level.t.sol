@@ -5,7 +5,7 @@ import {Outcome} from "../../../src/interfaces/INodeStats.sol";
 import {StatsBase} from "./StatsBase.sol";
 
 contract NodeStatsLevelTest is StatsBase {
-    /// 1, 3, 7, ... 1023 successes in a row, however they are grouped.
+    /// [P4] 1, 3, 7, ... 1023 successes in a row, however they are grouped.
     function testFuzz_rises_after_two_to_the_level_successes(uint16 successes, uint16 group) public {
         successes = uint16(bound(successes, 0, 1200));
         for (uint256 left = successes; left > 0;) {
@@ -27,6 +27,7 @@ contract NodeStatsLevelTest is StatsBase {
         assertEq(level(), 10, "for ever");
     }
 
+    /// [P4]
     function testFuzz_a_fault_costs_two_and_the_streak(uint16 successes, bool silent) public {
         count(Outcome.Settled, uint16(bound(successes, 0, 2000)));
         uint8 before = level();
@@ -41,6 +42,7 @@ contract NodeStatsLevelTest is StatsBase {
         assertEq(level(), faults >= 5 ? 0 : 10 - 2 * uint256(faults), "level");
     }
 
+    /// [P4]
     function testFuzz_decays_by_one_a_period(uint40 later) public {
         count(Outcome.Settled, 1023);
         later = uint40(bound(later, 0, 20 * PERIOD));

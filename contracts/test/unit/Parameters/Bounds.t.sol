@@ -80,6 +80,7 @@ contract ParametersBoundsTest is PoolBase {
         parameters.propose(wanted);
     }
 
+    /// [X1]
     function testFuzz_every_member_of_a_session_has_bounds(uint256 which, uint256 inside, uint256 outside) public {
         Member[] memory members = sessionMembers();
         which = bound(which, 0, members.length - 1);
@@ -91,6 +92,7 @@ contract ParametersBoundsTest is PoolBase {
         if (member.max < member.wide) refused(withSession(which, bound(outside, member.max + 1, member.wide)));
     }
 
+    /// [X1]
     function testFuzz_every_member_of_a_node_has_bounds(uint256 which, uint256 inside, uint256 outside) public {
         Member[] memory members = nodeMembers();
         which = bound(which, 0, members.length - 1);

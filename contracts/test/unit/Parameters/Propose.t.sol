@@ -11,6 +11,7 @@ contract ParametersProposeTest is PoolBase {
         parameters.propose(wanted);
     }
 
+    /// [X2]
     function testFuzz_holds_after_the_delay_and_not_a_second_earlier(uint40 later) public {
         Terms memory next = terms();
         next.session.maxTasks = 7;

@@ -161,6 +161,7 @@ contract SessionOpenTest is Base {
         );
     }
 
+    /// [G2]
     function test_open_refuses_nine_lanes() public {
         OpenTerms memory wanted = terms(1, 1);
         wanted.lanes = new LaneTerms[](9);

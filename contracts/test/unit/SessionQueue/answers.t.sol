@@ -22,6 +22,7 @@ contract AnswersTest is QueueBase {
         queue.commit(task, only(given));
     }
 
+    /// [T6]
     function test_commit_at_the_deadline_and_one_second_after() public {
         Task memory task = submit(wanted(0));
         Answer memory given = answer(task.parts[0].nodeId, 90, 150);
@@ -44,6 +45,7 @@ contract AnswersTest is QueueBase {
         commitRefused(old, given, stale(old));
     }
 
+    /// [T5]
     function testFuzz_a_changed_task_is_stale(uint8 which) public {
         Task memory task = submit(wanted(0));
         which = uint8(bound(which, 0, 5));
@@ -63,6 +65,7 @@ contract AnswersTest is QueueBase {
         commitRefused(task, answer(task.parts[0].nodeId, 90, 150), why);
     }
 
+    /// [B1, B6]
     function test_a_copied_commitment_by_another_node() public {
         Task memory task = submit(wanted(0));
         NodeId other = outsider(task);
@@ -135,6 +138,7 @@ contract AnswersTest is QueueBase {
         assertEq(untilOf(task), block.timestamp + REVEAL_TIME, "until");
     }
 
+    /// [B1]
     function test_precommit_replayed_for_another_task_or_node() public {
         Task memory one = submit(redundant(0, 3, 1));
         Task memory two = submit(redundant(1, 3, 1));
@@ -145,6 +149,7 @@ contract AnswersTest is QueueBase {
         queue.precommit(one, only(Precommit(one.parts[1].nodeId, given.commitment, given.signature)));
     }
 
+    /// [B6]
     function test_precommit_refusals() public {
         Task memory single = submit(wanted(0));
         Precommit memory alone = signed(single, answer(single.parts[0].nodeId, 90, 150));
@@ -179,6 +184,7 @@ contract AnswersTest is QueueBase {
         );
     }
 
+    /// [B4]
     function test_openings_must_match() public {
         Task memory task = precommitAll(submit(redundant(0, 3, 1)));
         Answer memory other = answer(task.parts[0].nodeId, 90, 149);
@@ -189,6 +195,7 @@ contract AnswersTest is QueueBase {
         queue.commit(task, only(other));
     }
 
+    /// [B4]
     function test_no_opening_before_all_have_precommitted() public {
         Task memory task = submit(redundant(0, 3, 1));
         commitRefused(task, answer(task.parts[0].nodeId, 90, 150), wrongState(task, TaskState.Assigned));

@@ -85,7 +85,8 @@ contract CallbacksTest is QueueBase {
         assertEq(consumer.calls(), 0, "never told");
     }
 
-    /// A consumer that reverts, burns its gas or returns a bomb spends no more than it named, and is told no more.
+    /// [M10] A consumer that reverts, burns its gas or returns a bomb spends no more than it named, and is told no
+    /// more.
     function testFuzz_a_bad_consumer_stops_nothing(uint8 manner) public {
         (Task memory task, Answer memory given) = settled(0);
         consumer.behave(Consumer.Manner(bound(manner, 1, 3)));
@@ -97,6 +98,7 @@ contract CallbacksTest is QueueBase {
         queue.deliver(task, given);
     }
 
+    /// [M10]
     function test_a_consumer_that_re_enters() public {
         (Task memory task, Answer memory given) = settled(0);
         consumer.remember(abi.encodeCall(ISessionQueue.deliver, (task, given)));
@@ -135,6 +137,7 @@ contract CallbacksTest is QueueBase {
         assertState(lastTask(), TaskState.Assigned);
     }
 
+    /// [M10]
     function test_an_owner_that_is_a_contract_refuses() public {
         TaskRequest memory given = request(id, OWNER_LANE, 0, ANY_NODE);
         bytes memory why =

@@ -12,6 +12,7 @@ contract DeadlinesTest is QueueBase {
         vm.warp(untilOf(task) + 1);
     }
 
+    /// [L1, L6, T6]
     function test_advance_at_the_deadline_and_one_second_after() public {
         Task memory task = submit(wanted(0));
         vm.warp(untilOf(task));
@@ -41,12 +42,14 @@ contract DeadlinesTest is QueueBase {
         assertEq(untilOf(task), block.timestamp + ATTEMPT_TIME, "until");
     }
 
+    /// [L2]
     function test_no_take_over_after_the_final_time() public {
         Task memory task = submit(redundant(0, 1, 2));
         vm.warp(task.finalBy - ATTEMPT_TIME + 1);
         assertState(advance(task), TaskState.Refunded);
     }
 
+    /// [L7, P3]
     function test_declined_tasks_earn_no_tip() public {
         Task memory task = submit(wanted(0));
         NodeId nodeId = task.parts[0].nodeId;

@@ -13,6 +13,7 @@ contract EndsTest is QueueBase {
         return commit(task, answer(task.parts[0].nodeId, 90, 150));
     }
 
+    /// [L7, T6]
     function test_settle_at_the_exact_second() public {
         Task memory task = committed(0);
         uint40 until = untilOf(task);
@@ -24,6 +25,7 @@ contract EndsTest is QueueBase {
         assertEq(tipsOf(keeper), TIP, "one tip");
     }
 
+    /// [M5]
     function test_settle_twice_in_one_call() public {
         Task memory task = committed(0);
         skipTime(SETTLE_DELAY);
@@ -44,12 +46,14 @@ contract EndsTest is QueueBase {
         assertEq(queue.settle(both), 1, "one");
     }
 
+    /// [G2]
     function test_settle_takes_64() public {
         vm.expectRevert(abi.encodeWithSelector(ISessionQueue.SessionQueue_TooMany.selector, 65, 64));
         queue.settle(new Task[](65));
         assertEq(queue.settle(new Task[](64)), 0, "unknown tasks");
     }
 
+    /// [M4]
     function testFuzz_shares(uint32 prompt, uint32 output) public {
         Task memory task = submit(wanted(0));
         NodeId nodeId = task.parts[0].nodeId;
@@ -71,6 +75,7 @@ contract EndsTest is QueueBase {
         return (signed(task, answer(nodeId, 90, 150)), signed(task, answer(nodeId, 90, 151)));
     }
 
+    /// [P1, P2]
     function test_equivocation_costs_stake_once() public {
         Task memory task = submit(wanted(0));
         NodeId nodeId = task.parts[0].nodeId;
@@ -87,6 +92,7 @@ contract EndsTest is QueueBase {
         queue.reportEquivocation(taskId, other, one);
     }
 
+    /// [P1]
     function test_what_is_no_equivocation() public {
         Task memory task = submit(wanted(0));
         NodeId nodeId = task.parts[0].nodeId;

@@ -7,6 +7,7 @@ import {QueueBase} from "./QueueBase.sol";
 
 /// Whole lives of tasks.
 contract LifeTest is QueueBase {
+    /// [T1]
     function test_one_miner() public {
         Task memory task = submit(wanted(0));
         assertState(task, TaskState.Assigned);
@@ -34,6 +35,7 @@ contract LifeTest is QueueBase {
         assertEq(before - free(ROUTER_LANE), task.held, "held");
     }
 
+    /// [T1]
     function test_three_miners() public {
         Task memory task = submit(redundant(0, 3, 1));
         task = precommitAll(task);
@@ -48,6 +50,7 @@ contract LifeTest is QueueBase {
         assertEq(free(ROUTER_LANE), ALLOTMENT - 3 * uint256(task.parts[0].fee), "free");
     }
 
+    /// [T1]
     function test_pulled() public {
         Task memory task = submit(pulled(0, 2));
         assertState(task, TaskState.Queued);

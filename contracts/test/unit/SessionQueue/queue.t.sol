@@ -39,7 +39,7 @@ contract QueueTest is QueueBase {
         assertEq(uint8(stateOf(task)), uint8(state), "state");
     }
 
-    /// Otherwise the text would be free.
+    /// [B7] Otherwise the text would be free.
     function test_cancel_after_the_stream_has_begun() public {
         Task memory task = claim(submit(pulled(0, 1)), ONE);
         vm.expectRevert(wrongState(task, TaskState.Assigned));
@@ -87,6 +87,7 @@ contract QueueTest is QueueBase {
         claimRefused(task, ONE, new Task[](0), why);
     }
 
+    /// [G2]
     function test_two_open_claims_a_node() public {
         claim(submit(pulled(0, 1)), ONE);
         claim(submit(pulled(1, 1)), ONE);
@@ -97,6 +98,7 @@ contract QueueTest is QueueBase {
         claim(third, TWO);
     }
 
+    /// [T1]
     function test_a_silent_claim_goes_to_the_tail() public {
         Task memory task = claim(submit(pulled(0, 2)), ONE);
         vm.warp(untilOf(task));

@@ -61,6 +61,7 @@ contract SubmitTest is QueueBase {
         refused(given, abi.encodeWithSelector(ISessionQueue.SessionQueue_SeedUnknown.selector, fresh, round));
     }
 
+    /// [B2]
     function test_only_the_holder() public {
         TaskRequest memory given = wanted(0);
         address[2] memory others = [client, keeper];
@@ -82,6 +83,7 @@ contract SubmitTest is QueueBase {
         refused(given, abi.encodeWithSelector(ISessionQueue.SessionQueue_NotHolder.selector, none, given.lane, router));
     }
 
+    /// [B3]
     function test_a_nonce_twice() public {
         submit(wanted(3));
         refused(
@@ -156,7 +158,7 @@ contract SubmitTest is QueueBase {
         submit(given);
     }
 
-    /// The owner's lane is shut at once; a router's takes what can end within the notice, its openings included.
+    /// [B2] The owner's lane is shut at once; a router's takes what can end within the notice, its openings included.
     function test_while_the_session_drains() public {
         vm.prank(client);
         session.close(id);
@@ -199,6 +201,7 @@ contract SubmitTest is QueueBase {
         refused(given, abi.encodeWithSelector(why, 1, given.nodeId));
     }
 
+    /// [G2]
     function test_a_full_queue() public {
         for (uint64 nonce; nonce < 64; ++nonce) {
             submit(pulled(nonce, 1));
@@ -242,6 +245,7 @@ contract SubmitTest is QueueBase {
         queue.submitSigned(given, signature);
     }
 
+    /// [B2]
     function test_replay_in_another_session_lane_or_nonce() public {
         TaskRequest memory given = wanted(0);
         bytes memory signature = sign(ROUTER_KEY, given);
@@ -254,6 +258,7 @@ contract SubmitTest is QueueBase {
         carriedRefused(given, signature, router);
     }
 
+    /// [B2]
     function test_replay_on_another_chain() public {
         TaskRequest memory given = wanted(0);
         bytes memory signature = sign(ROUTER_KEY, given);
@@ -264,6 +269,7 @@ contract SubmitTest is QueueBase {
         queue.submitSigned(given, signature);
     }
 
+    /// [B2]
     function test_replay_at_another_contract() public {
         TaskRequest memory given = wanted(0);
         bytes memory signature = sign(ROUTER_KEY, given);
@@ -275,6 +281,7 @@ contract SubmitTest is QueueBase {
         ISessionQueue(other).submitSigned(given, signature);
     }
 
+    /// [B5]
     function test_malleable_and_malformed_signatures() public {
         TaskRequest memory given = wanted(0);
         bytes memory signature = sign(ROUTER_KEY, given);
@@ -288,6 +295,7 @@ contract SubmitTest is QueueBase {
         carriedRefused(given, sign(CLIENT_KEY, given), router);
     }
 
+    /// [B2]
     function testFuzz_every_member_is_signed(uint8 which, uint256 seed) public {
         TaskRequest memory given = wanted(0);
         bytes memory signature = sign(ROUTER_KEY, given);

@@ -100,6 +100,7 @@ contract SlotPoolTest {
         }
     }
 
+    /// [D4]
     function testFuzz_a_place_is_open_to_draws_of_its_time_alone(uint40 from, uint40 until, uint40 free, uint40 asOf)
         public
         pure

@@ -16,7 +16,20 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("assay-engine-mistral", &["assay-assay"]),
 ];
 
-/// The four agents never depend on one another.
+/// Crates of `sdk/`, and those of them that each may name.
+const SDK: &[(&str, &[&str])] = &[
+    ("assay-types", &[]),
+    ("assay-proof", &["assay-types"]),
+    ("assay-bindings", &["assay-types"]),
+    ("assay-protocol", &["assay-types", "assay-bindings"]),
+    ("assay-chain", &["assay-types", "assay-bindings"]),
+    ("assay-store", &["assay-types"]),
+    ("assay-engine", &["assay-types", "assay-proof"]),
+    ("assay-evm", &[]),
+    ("assay-devnet", &["assay-evm"]),
+];
+
+/// These agents never depend on one another.
 const AGENTS: &[&str] = &["assay-oracle", "assay-router", "assay-miner"];
 
 struct Crate {
@@ -77,6 +90,22 @@ fn the_sdk_never_depends_on_agents_and_agents_never_on_one_another() {
             let agent_uses_agent =
                 AGENTS.contains(&name.as_str()) && AGENTS.contains(&dependency.as_str());
             assert!(!agent_uses_agent, "{name} may not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn libraries_depend_on_one_another_in_one_direction() {
+    let all = crates();
+    for (name, krate) in all.iter().filter(|(_, krate)| krate.folder.starts_with("sdk/")) {
+        let Some((_, allowed)) = SDK.iter().find(|(library, _)| library == name) else {
+            panic!("say in SDK what {name} may depend on");
+        };
+        for dependency in krate.dependencies.iter().filter(|name| all.contains_key(*name)) {
+            assert!(
+                allowed.contains(&dependency.as_str()),
+                "{name} may not depend on {dependency}"
+            );
         }
     }
 }
