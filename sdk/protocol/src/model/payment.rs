@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How far ahead of the largest nonce of its lane a request may be.
-pub(super) const NONCE_WINDOW: u64 = 256;
+const NONCE_WINDOW: u64 = 256;
 /// Money of one lane at most.
 const MAX_FUNDS: u128 = (1 << 96) - 1;
 
@@ -141,7 +141,7 @@ impl Run<'_> {
         sum: u128,
     ) -> Result<(), Failure> {
         let funds = known(self.state.session(session)?.lane(lane), "lane", lane)?;
-        let limit = funds.next_nonce + (NONCE_WINDOW - 1);
+        let limit = funds.next_nonce.saturating_add(NONCE_WINDOW - 1);
         require!(
             nonce <= limit,
             SessionPayment_NonceTooFarAhead { sessionId: session, lane, nonce, limit }

@@ -59,10 +59,9 @@ impl Run<'_> {
     }
 
     fn owned_session(&self, id: u64) -> Result<&Session, Failure> {
-        let caller = self.at.caller;
-        let foreign = self.state.sessions.get(&id).is_some_and(|session| session.owner != caller);
-        require!(!foreign, Session_NotOwner { sessionId: id, caller });
-        self.unclosed(id)
+        let (session, caller) = (self.unclosed(id)?, self.at.caller);
+        require!(session.owner == caller, Session_NotOwner { sessionId: id, caller });
+        Ok(session)
     }
 
     pub(super) fn in_state(&self, id: u64, wanted: SessionState) -> Result<(), Failure> {
