@@ -179,6 +179,10 @@ contract CallbacksTest is QueueBase {
         vm.expectRevert(abi.encodeWithSelector(AnswerBook.AnswerBook_NotQueue.selector, keeper));
         vm.prank(keeper);
         book.onAnswer(id, taskId, answer_.nodeId, 0, 0);
+        TaskId unasked = TaskId.wrap("unasked");
+        vm.expectRevert(abi.encodeWithSelector(AnswerBook.AnswerBook_NotAsked.selector, unasked));
+        vm.prank(address(queue));
+        book.onAnswer(id, unasked, answer_.nodeId, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(AnswerBook.AnswerBook_NotOwner.selector, keeper));
         vm.prank(keeper);
         book.ask(given);

@@ -4,3 +4,5 @@
 mod abi;
 mod crates;
 mod files;
+mod properties;
+mod refusals;
