@@ -510,22 +510,26 @@ contract Session is ISession {
         returns (Admission memory admission)
     {
         SessionWords storage words = _sessions[sessionId];
-        Serving memory serving = words.servingOf();
-        LaneInfo memory info = _lanes[sessionId][lane];
+        LaneInfo storage info = _lanes[sessionId][lane];
         admission.state = words.stateOf();
-        admission.asset = serving.asset;
         admission.holder = Lane.unwrap(lane) == 0 ? words.deed.owner : info.holder;
         admission.endsAt = info.reclaimAt;
-        if (serving.state > SessionState.Active) {
+        if (admission.state > SessionState.Active) {
             uint40 endsAt = words.past.endsAt;
-            if (info.reclaimAt == 0 || endsAt < info.reclaimAt) admission.endsAt = endsAt;
+            if (admission.endsAt == 0 || endsAt < admission.endsAt) admission.endsAt = endsAt;
         }
+        Serving storage serving = words.serving;
         (admission.priceIn, admission.priceOut) = (serving.priceIn, serving.priceOut);
         (admission.seedRound, admission.nodes, admission.dedicated) = words.serves(seedRound);
-        TaskTerms memory terms = _taskTermsOf(serving.termsVersion, serving.asset);
+        admission.asset = serving.asset;
+        TaskTerms storage terms = _taskTerms[serving.termsVersion][serving.asset];
         (admission.maxDeadline, admission.attemptTime) = (terms.maxDeadline, terms.attemptTime);
-        (admission.revealTime, admission.maxAttempts) = (terms.revealTime, terms.maxAttempts);
-        admission.tip = terms.tip;
+        (admission.revealTime, admission.settleDelay) = (terms.revealTime, terms.settleDelay);
+        (admission.maxAttempts, admission.tip) = (terms.maxAttempts, terms.tip);
+        // Every task asks: the words of the struct are its encoding, which need not be written a second time.
+        assembly ("memory-safe") {
+            return(admission, 480)
+        }
     }
 
     /// @inheritdoc ISession

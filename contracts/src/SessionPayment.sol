@@ -5,7 +5,7 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-import {Evidence, ISessionPayment, LaneFunds, Payout, Rule} from "./interfaces/ISessionPayment.sol";
+import {Credit, Debit, Evidence, ISessionPayment, LaneFunds, Rule} from "./interfaces/ISessionPayment.sol";
 import {AssetId, Lane, NodeId, SessionId, TaskId} from "./types/Ids.sol";
 
 /// Accounts of sessions, nodes and addresses, and the tokens that back them.
@@ -16,13 +16,6 @@ contract SessionPayment is ISessionPayment {
         address pool;
         address queue;
         address session;
-    }
-
-    /// Money of one account that is not written yet.
-    struct Credit {
-        address account;
-        AssetId asset;
-        uint256 amount;
     }
 
     AssetId internal constant COR = AssetId.wrap(0);
@@ -173,31 +166,26 @@ contract SessionPayment is ISessionPayment {
     }
 
     /// @inheritdoc ISessionPayment
-    function pay(Payout[] calldata payouts, address keeper) external only(queue) {
-        Credit memory miner;
-        Credit memory router;
-        Credit memory publisher;
-        Credit memory tips;
-        Credit memory burnt;
-        for (uint256 i; i < payouts.length; ++i) {
-            Payout calldata payout = payouts[i];
-            uint256 fee = uint256(payout.minerShare) + payout.routerShare + payout.royalty + payout.tip + payout.burnt;
-            _release(payout.sessionId, payout.lane, payout.taskId, payout.held, fee);
-            _gather(miner, payout.miner, payout.asset, payout.minerShare);
-            _gather(router, payout.router, payout.asset, payout.routerShare);
-            _gather(publisher, payout.publisher, payout.asset, payout.royalty);
-            _gather(tips, keeper, payout.asset, payout.tip);
-            if (AssetId.unwrap(burnt.asset) != AssetId.unwrap(payout.asset)) {
-                _burn(burnt.asset, burnt.amount);
-                (burnt.asset, burnt.amount) = (payout.asset, 0);
-            }
-            burnt.amount += payout.burnt;
+    function pay(Debit[] calldata debits, Credit[] calldata credits) external only(queue) {
+        uint256[MAX_ASSETS] memory debited;
+        uint256[MAX_ASSETS] memory credited;
+        for (uint256 i; i < debits.length; ++i) {
+            Debit calldata debit = debits[i];
+            debited[AssetId.unwrap(debit.asset)] += debit.spent;
+            _release(debit.sessionId, debit.lane, debit.taskId, debit.held, debit.spent);
         }
-        _credit(miner);
-        _credit(router);
-        _credit(publisher);
-        _credit(tips);
-        _burn(burnt.asset, burnt.amount);
+        for (uint256 i; i < credits.length; ++i) {
+            (address account, AssetId asset) = (credits[i].account, credits[i].asset);
+            uint256 amount = credits[i].amount;
+            credited[AssetId.unwrap(asset)] += amount;
+            if (account == address(0)) _burn(asset, amount);
+            else _credit(account, asset, amount);
+        }
+        for (uint8 i; i < MAX_ASSETS; ++i) {
+            if (debited[i] != credited[i]) {
+                revert SessionPayment_Unbalanced(AssetId.wrap(i), debited[i], credited[i]);
+            }
+        }
     }
 
     /// @inheritdoc ISessionPayment
@@ -211,7 +199,7 @@ contract SessionPayment is ISessionPayment {
         uint96 tip
     ) external only(queue) {
         _release(sessionId, lane, taskId, held, tip);
-        _credit(Credit(keeper, asset, tip));
+        _credit(keeper, asset, tip);
     }
 
     /// @inheritdoc ISessionPayment
@@ -243,7 +231,7 @@ contract SessionPayment is ISessionPayment {
         emit Slashed(
             nodeId, evidence.taskId, evidence.rule, evidence.measured, evidence.bound, amount, reporter, reward
         );
-        _credit(Credit(reporter, COR, reward));
+        _credit(reporter, COR, reward);
         _burn(COR, amount - reward);
     }
 
@@ -311,20 +299,11 @@ contract SessionPayment is ISessionPayment {
         (funds.free, funds.held) = (funds.free + held - uint96(spent), lanesHeld - held);
     }
 
-    /// Adds to `credit`, and writes what it had if it was another account's.
-    function _gather(Credit memory credit, address account, AssetId asset, uint96 amount) internal {
-        if (credit.account != account || AssetId.unwrap(credit.asset) != AssetId.unwrap(asset)) {
-            _credit(credit);
-            (credit.account, credit.asset, credit.amount) = (account, asset, 0);
-        }
-        credit.amount += amount;
-    }
-
-    function _credit(Credit memory credit) internal {
-        if (credit.amount == 0) return;
-        if (credit.account == address(0)) revert SessionPayment_ZeroAddress();
-        balanceOf[credit.account][credit.asset] += credit.amount;
-        emit Credited(credit.account, credit.asset, credit.amount);
+    function _credit(address account, AssetId asset, uint256 amount) internal {
+        if (amount == 0) return;
+        if (account == address(0)) revert SessionPayment_ZeroAddress();
+        balanceOf[account][asset] += amount;
+        emit Credited(account, asset, amount);
     }
 
     /// COR is destroyed. What cannot be becomes the dead address's balance here: a token that is paused, or that

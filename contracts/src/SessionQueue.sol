@@ -24,6 +24,7 @@ import {Commitments} from "./libraries/Commitments.sol";
 import {Fees} from "./libraries/Fees.sol";
 import {Move, Phases} from "./libraries/Phases.sol";
 import {Signatures} from "./libraries/Signatures.sol";
+import {TaskMemory} from "./libraries/TaskMemory.sol";
 import {TaskWords} from "./libraries/TaskWords.sol";
 import {Tickets} from "./libraries/Tickets.sol";
 import {QueueWiring, SessionQueueBase} from "./SessionQueueBase.sol";
@@ -37,6 +38,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     using Assignment for Assignment.Ring;
     using Phases for Move;
     using Phases for Task;
+    using TaskMemory for Task;
     using TaskWords for Task;
     using TaskWords for uint256;
     using Tickets for Tickets.Line;
@@ -96,7 +98,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         Admission memory admission = _consented(request, signature);
         Move memory move = _admit(request, admission, block.timestamp);
         _expect(move, TaskState.Assigned);
-        Progress memory progress = _progressOf(move);
+        Progress memory progress = _progressOf(admission);
         uint96 fee = _feeOf(answer, progress);
         move.task.held = fee + Admissions.tipOfCallback(request, admission);
         _tellSubmitted(move, request);
@@ -116,6 +118,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _expect(move, TaskState.Assigned);
         _tellSubmitted(move, request);
         _precommit(move, precommits);
+        if (move.proceed(_progressOf(admission))) _tellMoved(move);
         _store(move);
         _hold(move);
         return move.taskId;
@@ -129,8 +132,28 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         return move.taskId;
     }
 
-    function _admissionOf(TaskRequest memory request) internal view returns (Admission memory) {
-        return ISession(_session).admissionOf(request.sessionId, request.lane, request.seedRound);
+    function _admissionOf(TaskRequest memory request) internal view returns (Admission memory admission) {
+        address session_ = _session;
+        bytes memory data = abi.encodeCall(ISession.admissionOf, (request.sessionId, request.lane, request.seedRound));
+        // Straight to where it belongs: the encoding of the struct is its words, and the protocol's own contract is
+        // not checked word by word.
+        assembly ("memory-safe") {
+            if iszero(staticcall(gas(), session_, add(data, 32), mload(data), admission, 480)) {
+                returndatacopy(0, 0, returndatasize())
+                revert(0, returndatasize())
+            }
+        }
+    }
+
+    function _progressOf(Admission memory admission) internal pure returns (Progress memory) {
+        return Progress({
+            priceIn: admission.priceIn,
+            priceOut: admission.priceOut,
+            attemptTime: admission.attemptTime,
+            revealTime: admission.revealTime,
+            settleDelay: admission.settleDelay,
+            tip: admission.tip
+        });
     }
 
     /// The admission of a request that its lane's holder signed.
@@ -157,7 +180,8 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
             revert SessionQueue_NonceUsed(request.sessionId, request.lane, request.nonce);
         }
         move.until = uint40(request.deadline);
-        Task memory task = move.task;
+        Task memory task = TaskMemory.create(request.dispatch == Dispatch.Pull ? 0 : request.redundancy);
+        move.task = task;
         (task.sessionId, task.lane, task.nonce) = (request.sessionId, request.lane, request.nonce);
         task.reservation = admission.seedRound;
         (task.maxPrompt, task.maxOutput) = (request.maxPrompt, request.maxOutput);
@@ -178,7 +202,6 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     /// Names the nodes of a new task. The seed is not asked if the request leaves nothing to it.
     function _assign(Task memory task, TaskRequest memory request, Admission memory admission) internal view {
         Assignment.Ring memory ring = Assignment.ringOf(admission.nodes, admission.dedicated);
-        task.parts = new Part[](request.redundancy);
         uint256 given;
         if (NodeId.unwrap(request.nodeId) != 0) {
             uint256 index = ring.indexOf(request.nodeId);
@@ -203,8 +226,8 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     function _tellSubmitted(Move memory move, TaskRequest memory request) internal {
         Task memory task = move.task;
         NodeId first = task.parts.length == 0 ? NodeId.wrap(0) : task.parts[0].nodeId;
-        bytes memory head = abi.encode(request.requestDigest, request.deadline, move.until);
-        _log(TaskSubmitted.selector, move, first, task.encode(head));
+        uint256[2] memory times = [uint256(request.deadline), move.until];
+        task.tellSubmitted(move.taskId, first, request.requestDigest, times);
     }
 
     // ---------------------------------------------------------------- the queue of a session
@@ -234,7 +257,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         uint24 attemptTime = _progressOf(move).attemptTime;
         if (current.tried != 0) move.until = uint40(block.timestamp) + attemptTime;
         move.state = TaskState.Assigned;
-        current.parts = new Part[](1);
+        move.task = current = current.withParts(1);
         current.give(0, ring, index);
         current.seedRound = IRandomBeacon(_beacon).nextRound();
         _store(move);
@@ -270,6 +293,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _expect(move, TaskState.Assigned);
         _checkInTime(move);
         _precommit(move, precommits);
+        if (move.proceed(_progressOf(move))) _tellMoved(move);
         _store(move);
     }
 
@@ -319,7 +343,6 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
             (part.state, part.commitment) = (PartState.Precommitted, given.commitment);
             emit TaskPrecommitted(move.taskId, given.nodeId, given.commitment);
         }
-        if (move.proceed(_progressOf(move))) _tellMoved(move);
     }
 
     /// One answer, or the opening of one; ends the phase if it is the last.
@@ -343,7 +366,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         // Not above what is held: no more tokens, at the same prices.
         part.fee = _feeOf(answer, progress);
         uint40 settleAt = move.proceed(progress) ? move.until : 0;
-        _log(TaskCommitted.selector, move, answer.nodeId, answer.encode(part.fee, settleAt));
+        answer.tellCommitted(move.taskId, move.task.sessionId, part.fee, settleAt);
     }
 
     function _feeOf(Answer memory answer, Progress memory progress) internal pure returns (uint96) {
@@ -496,8 +519,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
 
     /// @inheritdoc ISessionQueue
     function digestOf(Task calldata task) external pure returns (bytes32) {
-        Task memory copy = task;
-        return copy.digest();
+        return TaskMemory.read(task).digest();
     }
 
     /// @inheritdoc ISessionQueue

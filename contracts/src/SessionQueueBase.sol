@@ -10,6 +10,7 @@ import {ISessionQueue, Task, TaskState} from "./interfaces/ISessionQueue.sol";
 import {Assignment} from "./libraries/Assignment.sol";
 import {Commitments} from "./libraries/Commitments.sol";
 import {Move} from "./libraries/Phases.sol";
+import {TaskMemory} from "./libraries/TaskMemory.sol";
 import {TaskWords} from "./libraries/TaskWords.sol";
 import {Tickets} from "./libraries/Tickets.sol";
 import {AssetId, Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
@@ -28,6 +29,7 @@ struct QueueWiring {
 /// What `SessionQueue` and `SessionQueueEnd` share: the contracts that they call, what is stored, and how a task is
 /// read and written.
 abstract contract SessionQueueBase {
+    using TaskMemory for Task;
     using TaskWords for Task;
     using TaskWords for uint256;
 
@@ -70,23 +72,15 @@ abstract contract SessionQueueBase {
         INodeStats(_stats).count(nodeId, dedicated ? Series.Dedicated : Series.Drawn, outcome, times);
     }
 
-    /// The stored task and whether it is the one that was brought.
-    function _find(Task calldata brought) internal view returns (Move memory move, bool fresh) {
-        move.task = brought;
-        move.taskId = Commitments.taskId(address(this), brought.sessionId, brought.lane, brought.nonce);
-        uint256 word = _tasks[move.taskId];
-        (move.state, move.until) = (word.stateOf(), word.untilOf());
-        fresh = word.digestOf() == move.task.digest();
-    }
-
+    /// The stored task, which must be the one that was brought.
     function _load(Task calldata brought) internal view returns (Move memory move) {
-        bool fresh;
-        (move, fresh) = _find(brought);
-        if (move.state == TaskState.None) revert ISessionQueue.SessionQueue_UnknownTask(move.taskId);
-        if (!fresh) {
-            bytes32 stored = _tasks[move.taskId].digestOf();
-            revert ISessionQueue.SessionQueue_StaleTask(move.taskId, stored, move.task.digest());
-        }
+        move.task = TaskMemory.read(brought);
+        move.taskId = Commitments.taskIdOf(address(this), move.task);
+        uint256 word = _tasks[move.taskId];
+        if (word == 0) revert ISessionQueue.SessionQueue_UnknownTask(move.taskId);
+        (move.state, move.until) = (word.stateOf(), word.untilOf());
+        (bytes32 stored, bytes32 digest) = (word.digestOf(), move.task.digest());
+        if (digest != stored) revert ISessionQueue.SessionQueue_StaleTask(move.taskId, stored, digest);
     }
 
     /// EIP-712 digest.
@@ -100,20 +94,7 @@ abstract contract SessionQueueBase {
     }
 
     function _tellMoved(Move memory move) internal {
-        bytes memory data = move.task.encode(abi.encode(move.until));
-        (bytes32 topic, TaskId taskId, uint256 state) =
-            (ISessionQueue.TaskMoved.selector, move.taskId, uint256(move.state));
-        assembly ("memory-safe") {
-            log3(add(data, 32), mload(data), topic, taskId, state)
-        }
-    }
-
-    /// An event of a task, its session and a node.
-    function _log(bytes32 topic, Move memory move, NodeId nodeId, bytes memory data) internal {
-        (TaskId taskId, SessionId sessionId) = (move.taskId, move.task.sessionId);
-        assembly ("memory-safe") {
-            log4(add(data, 32), mload(data), topic, taskId, sessionId, nodeId)
-        }
+        move.task.tellMoved(move.taskId, move.state, move.until);
     }
 
     function _expect(Move memory move, TaskState state) internal pure {

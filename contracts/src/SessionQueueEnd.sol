@@ -15,6 +15,7 @@ import {Fees} from "./libraries/Fees.sol";
 import {Move, Phases} from "./libraries/Phases.sol";
 import {Settlement} from "./libraries/Settlement.sol";
 import {Signatures} from "./libraries/Signatures.sol";
+import {TaskMemory} from "./libraries/TaskMemory.sol";
 import {TaskWords} from "./libraries/TaskWords.sol";
 import {QueueWiring, SessionQueueBase} from "./SessionQueueBase.sol";
 import {NodeId, TaskId} from "./types/Ids.sol";
@@ -25,6 +26,8 @@ contract SessionQueueEnd is SessionQueueBase {
     using Answers for Answer;
     using Phases for Move;
     using Settlement for Settlement.Books;
+    using TaskMemory for Task;
+    using TaskWords for Task;
     using TaskWords for uint256;
 
     /// What is needed around a callback: an account that was not touched before, and the event.
@@ -35,43 +38,46 @@ contract SessionQueueEnd is SessionQueueBase {
     /// See `ISessionQueue`.
     function settle(Task[] calldata tasks) external returns (uint256 settled) {
         if (tasks.length > MAX_TASKS) revert ISessionQueue.SessionQueue_TooMany(tasks.length, MAX_TASKS);
-        uint256 answers;
+        Settlement.Books memory books = Settlement.open(tasks.length, msg.sender);
+        // One after the other lies in the same memory.
+        Task memory task = TaskMemory.create(Settlement.MAX_NODES);
         for (uint256 i; i < tasks.length; ++i) {
-            answers += tasks[i].parts.length;
-        }
-        Settlement.Books memory books = Settlement.open(answers);
-        for (uint256 i; i < tasks.length; ++i) {
-            (Move memory move, bool fresh) = _find(tasks[i]);
-            if (!fresh || move.state != TaskState.Committed || block.timestamp < move.until) continue;
-            move.enter(TaskState.Settled, 0);
-            _store(move);
-            _settle(books, move);
+            Task calldata brought = tasks[i];
+            // No stored task has more.
+            if (brought.parts.length > Settlement.MAX_NODES) continue;
+            task.load(brought);
+            TaskId taskId = Commitments.taskIdOf(address(this), task);
+            uint256 word = _tasks[taskId];
+            if (word.stateOf() != TaskState.Committed || block.timestamp < word.untilOf()) continue;
+            bytes32 digest = task.digest();
+            if (digest != word.digestOf()) continue;
+            _tasks[taskId] = TaskWords.pack(TaskState.Settled, uint40(block.timestamp), digest);
+            _settle(books, task, taskId);
             ++settled;
         }
         if (settled == 0) return 0;
         _count(books);
-        ISessionPayment(_payment).pay(books.close(), msg.sender);
+        books.close();
+        ISessionPayment(_payment).pay(books.debits, books.credits);
     }
 
-    /// Pays each answer its fee; what the task holds beyond them is freed with the first. The tip of a callback stays.
-    function _settle(Settlement.Books memory books, Move memory move) internal {
-        Task memory task = move.task;
-        if (!books.knows(task)) {
-            (books.sessionId, books.lane, books.payees) = (task.sessionId, task.lane, _payeesOf(task));
+    /// Pays each answer its fee; what the task holds beyond them is freed. The tip of a callback stays.
+    function _settle(Settlement.Books memory books, Task memory task, TaskId taskId) internal {
+        if (books.turn(task)) {
+            books.payees = _payeesOf(task);
             (books.publisher, books.royaltyBps) = IModelRegistry(_models).royaltyOf(books.payees.model);
+            books.begin();
         }
-        uint96 rest = task.held - Settlement.feesOf(task);
-        if (task.callbackGas != 0) rest -= books.payees.tip;
+        books.debit.taskId = taskId;
+        books.debit.held += task.callbackGas == 0 ? task.held : task.held - books.payees.tip;
         for (uint256 i; i < task.parts.length; ++i) {
             Part memory part = task.parts[i];
-            if (part.state != PartState.Committed) continue;
-            _tally(books, part);
-            books.divide(task, move.taskId, part, part.fee + rest);
-            rest = 0;
+            if (part.state == PartState.Committed) books.divide(taskId, part, _tally(books, part));
         }
     }
 
-    function _tally(Settlement.Books memory books, Part memory part) internal {
+    /// Counts an answer; tells who is paid for it.
+    function _tally(Settlement.Books memory books, Part memory part) internal returns (address payout) {
         uint256 i = books.indexOf(part);
         if (i == Settlement.MAX_NODES) {
             _count(books);
@@ -84,6 +90,7 @@ contract SessionQueueEnd is SessionQueueBase {
             tally.payout = INodePool(_pool).payoutOf(part.nodeId);
         }
         ++tally.times;
+        return tally.payout;
     }
 
     /// Writes the tallies, and begins anew.

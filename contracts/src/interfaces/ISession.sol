@@ -90,6 +90,7 @@ struct Admission {
     uint24 maxDeadline;
     uint24 attemptTime;
     uint24 revealTime;
+    uint24 settleDelay;
     uint8 maxAttempts;
     uint96 tip;
 }

@@ -3,23 +3,25 @@ pragma solidity ^0.8.28;
 
 import {AssetId, Lane, NodeId, SessionId, TaskId} from "../types/Ids.sol";
 
-/// Who is paid for one answer of a settled task. Shares, royalty, tip and `burnt` are its fee; the rest of `held` is
-/// free again. Amounts in minor units of `asset`.
-struct Payout {
-    AssetId asset;
+/// Neighbouring tasks of one lane that are settled. Amounts in minor units of `asset`.
+struct Debit {
     SessionId sessionId;
     Lane lane;
+    AssetId asset;
+    /// The last of the tasks.
     TaskId taskId;
     /// What leaves the lane's held money.
     uint96 held;
-    address miner;
-    uint96 minerShare;
-    address router;
-    uint96 routerShare;
-    address publisher;
-    uint96 royalty;
-    uint96 tip;
-    uint96 burnt;
+    /// Their fees; the rest of `held` is free again.
+    uint96 spent;
+}
+
+/// Where money of debits goes.
+struct Credit {
+    /// Zero: it is burnt.
+    address account;
+    AssetId asset;
+    uint256 amount;
 }
 
 /// Money of one lane of a session. One word.
@@ -84,6 +86,8 @@ interface ISessionPayment {
     error SessionPayment_NonceTooFarAhead(SessionId sessionId, Lane lane, uint64 nonce, uint64 limit);
     error SessionPayment_TransferMismatch(uint256 expected, uint256 received);
     error SessionPayment_PayoutMismatch(TaskId taskId, uint256 parts, uint256 held);
+    /// Debits and credits of one settlement differ.
+    error SessionPayment_Unbalanced(AssetId asset, uint256 debited, uint256 credited);
     error SessionPayment_AmountTooLarge(uint256 amount, uint256 max);
     error SessionPayment_ZeroAmount();
     error SessionPayment_ZeroAddress();
@@ -111,12 +115,19 @@ interface ISessionPayment {
     /// of the largest nonce used.
     function hold(SessionId sessionId, Lane lane, uint64 nonce, uint96 amount) external;
 
-    /// Only `SessionQueue`: pays fees out of what is held, the tips to `keeper`, and burns what is to be burnt.
-    function pay(Payout[] calldata payouts, address keeper) external;
+    /// Only `SessionQueue`: pays fees out of what is held. Credits must come to what the debits spend, in each asset.
+    function pay(Debit[] calldata debits, Credit[] calldata credits) external;
 
     /// Only `SessionQueue`: frees what a task holds, less the tip of `keeper`.
-    function refund(SessionId sessionId, Lane lane, AssetId asset, TaskId taskId, uint96 held, address keeper, uint96 tip)
-        external;
+    function refund(
+        SessionId sessionId,
+        Lane lane,
+        AssetId asset,
+        TaskId taskId,
+        uint96 held,
+        address keeper,
+        uint96 tip
+    ) external;
 
     /// Only `NodePool`.
     function stake(NodeId nodeId, address from, uint256 amount) external;

@@ -248,11 +248,9 @@ interface ISessionQueue {
         returns (TaskId taskId);
 
     /// A signed request and the precommitments of all or some of its nodes in one transaction.
-    function submitAndPrecommit(
-        TaskRequest calldata request,
-        bytes calldata signature,
-        Precommit[] calldata precommits
-    ) external returns (TaskId taskId);
+    function submitAndPrecommit(TaskRequest calldata request, bytes calldata signature, Precommit[] calldata precommits)
+        external
+        returns (TaskId taskId);
 
     /// Any node of the reservation takes the head of the session's queue. `gone` are the tasks at the head that were
     /// cancelled or ran out of time, in their order.

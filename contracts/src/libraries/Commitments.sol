@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Answer, TaskRequest} from "../interfaces/ISessionQueue.sol";
+import {Answer, Task, TaskRequest} from "../interfaces/ISessionQueue.sol";
 import {Lane, NodeId, SessionId, TaskId} from "../types/Ids.sol";
 
 /// Hashes that the protocol is built on: keccak256 of `abi.encode` in the written order. The same vectors test them
@@ -23,28 +23,29 @@ library Commitments {
         return TaskId.wrap(keccak256(abi.encode(queue, sessionId, lane, nonce)));
     }
 
+    /// The same of a task, whose first members are these.
+    function taskIdOf(address queue, Task memory task) internal pure returns (TaskId id) {
+        assembly ("memory-safe") {
+            let data := mload(0x40)
+            mstore(data, queue)
+            mcopy(add(data, 32), task, 96)
+            id := keccak256(data, 128)
+        }
+    }
+
     /// H1: what was answered, by whom, for which task.
     function tokenSeal(uint256 chainId, address queue, TaskId task, Answer memory answer)
         internal
         pure
-        returns (bytes32)
+        returns (bytes32 result)
     {
-        return keccak256(
-            abi.encode(
-                DOMAIN_TOKENS,
-                chainId,
-                queue,
-                task,
-                answer.nodeId,
-                answer.outputDigest,
-                answer.promptHash,
-                answer.promptTokens,
-                answer.outputTokens,
-                answer.numericClass,
-                answer.endReason,
-                answer.salt
-            )
-        );
+        bytes memory sealed_ = abi.encode(DOMAIN_TOKENS, chainId, queue, task);
+        // The members of an answer from its node to its salt are one word each, in the written order: copied instead of
+        // encoded. What lies behind the four words is free memory, which is left as free as it was.
+        assembly ("memory-safe") {
+            mcopy(add(sealed_, 160), answer, 256)
+            result := keccak256(add(sealed_, 32), 384)
+        }
     }
 
     /// The precommitment over H1 and H2.
@@ -58,9 +59,15 @@ library Commitments {
     }
 
     /// EIP-712 struct hash.
-    function requestHash(TaskRequest memory request) internal pure returns (bytes32) {
-        // Members of a static struct are one word each: their encoding is the struct's.
-        return keccak256(abi.encode(REQUEST_TYPEHASH, request));
+    function requestHash(TaskRequest memory request) internal pure returns (bytes32 result) {
+        bytes32 typeHash = REQUEST_TYPEHASH;
+        // Members of a static struct are one word each: their encoding is the struct's, which memory has as it is.
+        assembly ("memory-safe") {
+            let data := mload(0x40)
+            mstore(data, typeHash)
+            mcopy(add(data, 32), request, 448)
+            result := keccak256(data, 480)
+        }
     }
 
     /// EIP-712 struct hash.

@@ -30,8 +30,10 @@ library Fees {
         pure
         returns (uint256)
     {
-        uint256 millionfold = uint256(promptTokens) * priceIn + uint256(outputTokens) * priceOut;
-        return (millionfold + PRICED_TOKENS - 1) / PRICED_TOKENS;
+        unchecked {
+            uint256 millionfold = uint256(promptTokens) * priceIn + uint256(outputTokens) * priceOut;
+            return (millionfold + PRICED_TOKENS - 1) / PRICED_TOKENS;
+        }
     }
 
     /// `minerBps + routerBps + royaltyBps` must not exceed `BPS`. Of what they leave, up to `maxTip` goes to whoever
@@ -50,6 +52,9 @@ library Fees {
     }
 
     function _shareDown(uint96 fee, uint16 bps) private pure returns (uint96) {
-        return uint96(uint256(fee) * bps / BPS);
+        // 2^96 * 2^16 at most.
+        unchecked {
+            return uint96(uint256(fee) * bps / BPS);
+        }
     }
 }

@@ -36,20 +36,26 @@ library Phases {
         revert ISessionQueue.SessionQueue_NotOnTask(move.taskId, nodeId);
     }
 
-    function count(Task memory task, PartState state) internal pure returns (uint256 n) {
-        for (uint256 i; i < task.parts.length; ++i) {
-            if (task.parts[i].state == state) ++n;
+    /// The states that its parts are in, one bit each.
+    function _statesOf(Task memory task) private pure returns (uint256 states) {
+        Part[] memory parts = task.parts;
+        for (uint256 i; i < parts.length; ++i) {
+            states |= 1 << uint256(parts[i].state);
         }
+    }
+
+    function _has(uint256 states, PartState state) private pure returns (bool) {
+        return states >> uint256(state) & 1 != 0;
     }
 
     /// Ends the phase if none of its parts is due any more.
     function proceed(Move memory move, Progress memory progress) internal view returns (bool ended) {
-        Task memory task = move.task;
-        if (count(task, PartState.Waiting) != 0) return false;
-        if (count(task, PartState.Precommitted) != 0) {
+        uint256 states = _statesOf(move.task);
+        if (_has(states, PartState.Waiting)) return false;
+        if (_has(states, PartState.Precommitted)) {
             if (move.state == TaskState.Precommitted) return false;
             enter(move, TaskState.Precommitted, progress.revealTime);
-        } else if (count(task, PartState.Committed) != 0) {
+        } else if (_has(states, PartState.Committed)) {
             enter(move, TaskState.Committed, progress.settleDelay);
         } else {
             enter(move, TaskState.Refunded, 0);

@@ -2,12 +2,13 @@
 pragma solidity ^0.8.28;
 
 import {Payees} from "../interfaces/ISession.sol";
-import {Payout} from "../interfaces/ISessionPayment.sol";
+import {Credit, Debit} from "../interfaces/ISessionPayment.sol";
 import {ISessionQueue, Part, PartState, Task} from "../interfaces/ISessionQueue.sol";
-import {Lane, NodeId, SessionId, TaskId} from "../types/Ids.sol";
+import {AssetId, Lane, NodeId, SessionId, TaskId} from "../types/Ids.sol";
 import {Fees, Shares} from "./Fees.sol";
 
-/// What one settlement pays, and what its tasks share, so that it is read once.
+/// What one settlement pays, and what its tasks share, so that it is read once. Money of one account and of one lane is
+/// gathered over neighbouring answers.
 library Settlement {
     /// Answers of one node in one series.
     struct Tally {
@@ -19,8 +20,8 @@ library Settlement {
     }
 
     struct Books {
-        Payout[] payouts;
-        uint256 count;
+        /// Who settles.
+        address keeper;
         /// Of the lane of the task before.
         SessionId sessionId;
         Lane lane;
@@ -29,19 +30,58 @@ library Settlement {
         uint16 royaltyBps;
         Tally[] tallies;
         uint256 nodes;
+        /// With room for all that there can be; `debit` is the last of them.
+        Debit[] debits;
+        Debit debit;
+        Credit[] credits;
+        /// Whether the lane has not been credited yet.
+        bool turned;
+        /// Not among `credits` yet.
+        Credit miner;
+        Credit router;
+        Credit royalty;
+        Credit tip;
+        Credit burnt;
     }
 
-    /// Nodes that are counted together: as many as a reservation has.
+    /// Nodes that are counted together, and parts of a task at most: as many as a reservation has nodes.
     uint256 internal constant MAX_NODES = 8;
+    /// Kinds of credits beside those of the miners, which every task may begin anew.
+    uint256 internal constant KINDS = 4;
 
-    function open(uint256 answers) internal pure returns (Books memory books) {
-        (books.payouts, books.tallies) = (new Payout[](answers), new Tally[](MAX_NODES));
+    function open(uint256 tasks, address keeper) internal pure returns (Books memory books) {
+        (books.keeper, books.tallies) = (keeper, new Tally[](MAX_NODES));
+        (Debit[] memory debits, Credit[] memory credits) = (books.debits, books.credits);
+        uint256 most = tasks * (MAX_NODES + KINDS) + KINDS + 1;
+        // Lists that grow: what is not in use yet is not written.
+        assembly ("memory-safe") {
+            debits := mload(0x40)
+            credits := add(debits, mul(add(tasks, 1), 32))
+            mstore(debits, 0)
+            mstore(credits, 0)
+            mstore(0x40, add(credits, mul(add(most, 1), 32)))
+        }
+        (books.debits, books.credits) = (debits, credits);
     }
 
-    /// Whether `payees` are those of the task.
-    function knows(Books memory books, Task memory task) internal pure returns (bool) {
-        return SessionId.unwrap(books.sessionId) == SessionId.unwrap(task.sessionId)
-            && Lane.unwrap(books.lane) == Lane.unwrap(task.lane);
+    /// Begins the tasks of another lane, if the task is not of the one before; `fresh` if its payees are to be read.
+    function turn(Books memory books, Task memory task) internal pure returns (bool fresh) {
+        fresh = SessionId.unwrap(books.sessionId) != SessionId.unwrap(task.sessionId)
+            || Lane.unwrap(books.lane) != Lane.unwrap(task.lane);
+        if (fresh) (books.sessionId, books.lane, books.turned) = (task.sessionId, task.lane, true);
+    }
+
+    /// After `payees` are read.
+    function begin(Books memory books) internal pure {
+        Debit memory debit;
+        (debit.sessionId, debit.lane, debit.asset) = (books.sessionId, books.lane, books.payees.asset);
+        Debit[] memory debits = books.debits;
+        books.debit = debit;
+        assembly ("memory-safe") {
+            let count := add(mload(debits), 1)
+            mstore(debits, count)
+            mstore(add(debits, mul(count, 32)), debit)
+        }
     }
 
     /// Place of the tally of a part's node; `books.nodes` if there is none.
@@ -54,46 +94,77 @@ library Settlement {
         }
     }
 
-    /// Divides the fee of one answer; `held` is what leaves the lane's held money with it.
-    function divide(Books memory books, Task memory task, TaskId taskId, Part memory part, uint96 held) internal {
+    /// Divides the fee of one answer, which `payout` is paid for.
+    function divide(Books memory books, TaskId taskId, Part memory part, address payout) internal {
         Payees memory payees = books.payees;
         Shares memory shares = Fees.splitDown(part.fee, payees.minerBps, payees.routerBps, books.royaltyBps, payees.tip);
         // The owner's own lane has no router to pay.
-        if (Lane.unwrap(task.lane) == 0) (shares.miner, shares.router) = (shares.miner + shares.router, 0);
-        Payout memory payout = books.payouts[books.count++];
-        payout.asset = payees.asset;
-        (payout.sessionId, payout.lane, payout.taskId) = (task.sessionId, task.lane, taskId);
-        payout.held = held;
-        (payout.miner, payout.minerShare) = (books.tallies[indexOf(books, part)].payout, shares.miner);
-        (payout.router, payout.routerShare) = (payees.holder, shares.router);
-        (payout.publisher, payout.royalty) = (books.publisher, shares.royalty);
-        (payout.tip, payout.burnt) = (shares.tip, shares.burnt);
-        emit ISessionQueue.TaskSettled(
-            taskId,
-            task.sessionId,
-            part.nodeId,
-            part.fee,
-            shares.miner,
-            shares.router,
-            shares.royalty,
-            shares.tip,
-            shares.burnt
-        );
+        if (Lane.unwrap(books.lane) == 0) (shares.miner, shares.router) = (shares.miner + shares.router, 0);
+        _follow(books, payout);
+        unchecked {
+            // Sums of a few hundred amounts below 2^96.
+            books.debit.spent += part.fee;
+            books.miner.amount += shares.miner;
+            books.router.amount += shares.router;
+            books.royalty.amount += shares.royalty;
+            books.tip.amount += shares.tip;
+            books.burnt.amount += shares.burnt;
+        }
+        _tellSettled(books, taskId, part, shares);
     }
 
-    /// The payouts that were written.
-    function close(Books memory books) internal pure returns (Payout[] memory payouts) {
-        payouts = books.payouts;
-        uint256 count = books.count;
+    /// Who is credited from now on. What another account had is entered.
+    function _follow(Books memory books, address payout) private pure {
+        AssetId asset = books.payees.asset;
+        Credit[] memory credits = books.credits;
+        books.miner = _next(credits, books.miner, payout, asset);
+        if (!books.turned) return;
+        books.turned = false;
+        books.router = _next(credits, books.router, books.payees.holder, asset);
+        books.royalty = _next(credits, books.royalty, books.publisher, asset);
+        books.tip = _next(credits, books.tip, books.keeper, asset);
+        books.burnt = _next(credits, books.burnt, address(0), asset);
+    }
+
+    /// The members of `Shares` are the event's data behind the fee, in this order: copied instead of encoded.
+    function _tellSettled(Books memory books, TaskId taskId, Part memory part, Shares memory shares) private {
+        (bytes32 topic, uint256 sessionId) = (ISessionQueue.TaskSettled.selector, SessionId.unwrap(books.sessionId));
+        (uint256 nodeId, uint256 fee) = (NodeId.unwrap(part.nodeId), part.fee);
         assembly ("memory-safe") {
-            mstore(payouts, count)
+            let data := mload(0x40)
+            mstore(data, fee)
+            mcopy(add(data, 32), shares, 160)
+            log4(data, 192, topic, taskId, sessionId, nodeId)
         }
     }
 
-    /// Sum of the fees of a task's answers.
-    function feesOf(Task memory task) internal pure returns (uint96 sum) {
-        for (uint256 i; i < task.parts.length; ++i) {
-            if (task.parts[i].state == PartState.Committed) sum += task.parts[i].fee;
+    /// Nothing is divided any more.
+    function close(Books memory books) internal pure {
+        Credit[] memory credits = books.credits;
+        _enter(credits, books.miner);
+        _enter(credits, books.router);
+        _enter(credits, books.royalty);
+        _enter(credits, books.tip);
+        _enter(credits, books.burnt);
+    }
+
+    /// `credit`, or, if that is another account's, a new one.
+    function _next(Credit[] memory credits, Credit memory credit, address account, AssetId asset)
+        private
+        pure
+        returns (Credit memory)
+    {
+        if (credit.account == account && AssetId.unwrap(credit.asset) == AssetId.unwrap(asset)) return credit;
+        _enter(credits, credit);
+        return Credit(account, asset, 0);
+    }
+
+    function _enter(Credit[] memory credits, Credit memory credit) private pure {
+        if (credit.amount == 0) return;
+        assembly ("memory-safe") {
+            let count := add(mload(credits), 1)
+            mstore(credits, count)
+            mstore(add(credits, mul(count, 32)), credit)
         }
     }
 }

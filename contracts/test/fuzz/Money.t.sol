@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {LaneFunds, Payout} from "../../src/interfaces/ISessionPayment.sol";
+import {Credit, Debit, LaneFunds} from "../../src/interfaces/ISessionPayment.sol";
 import {OpenTerms} from "../../src/interfaces/ISession.sol";
 import {Fees, Shares} from "../../src/libraries/Fees.sol";
 import {AssetId, Lane, SessionId, TaskId} from "../../src/types/Ids.sol";
@@ -75,23 +75,22 @@ contract MoneyTest is Base {
         input.royaltyBps = uint16(bound(input.royaltyBps, 0, 10_000 - input.minerBps - input.routerBps));
     }
 
-    function payout(Input memory input, SessionId id, Lane lane, AssetId asset) internal view returns (Payout memory) {
-        Shares memory shares = Fees.splitDown(input.fee, input.minerBps, input.routerBps, input.royaltyBps, input.tip);
-        return Payout({
-            asset: asset,
-            sessionId: id,
-            lane: lane,
-            taskId: TaskId.wrap("task"),
-            held: input.held,
-            miner: miner,
-            minerShare: shares.miner,
-            router: router,
-            routerShare: shares.router,
-            publisher: publisher,
-            royalty: shares.royalty,
-            tip: shares.tip,
-            burnt: shares.burnt
-        });
+    function sharesOf(Input memory input) internal pure returns (Shares memory) {
+        return Fees.splitDown(input.fee, input.minerBps, input.routerBps, input.royaltyBps, input.tip);
+    }
+
+    function pay(Input memory input, SessionId id, Lane lane, AssetId asset) internal {
+        Shares memory shares = sharesOf(input);
+        Debit[] memory debits = new Debit[](1);
+        debits[0] = Debit(id, lane, asset, TaskId.wrap("task"), input.held, input.fee);
+        Credit[] memory credits = new Credit[](5);
+        credits[0] = Credit(miner, asset, shares.miner);
+        credits[1] = Credit(router, asset, shares.router);
+        credits[2] = Credit(publisher, asset, shares.royalty);
+        credits[3] = Credit(keeper, asset, shares.tip);
+        credits[4] = Credit(address(0), asset, shares.burnt);
+        vm.prank(address(queue));
+        payment.pay(debits, credits);
     }
 
     /// [M1] [M2] [M4]
@@ -101,21 +100,19 @@ contract MoneyTest is Base {
         uint256 supply = token.totalSupply();
         vm.prank(address(queue));
         payment.hold(id, lane, 0, input.held);
-        Payout[] memory payouts = new Payout[](1);
-        payouts[0] = payout(input, id, lane, asset);
-        vm.prank(address(queue));
-        payment.pay(payouts, keeper);
+        pay(input, id, lane, asset);
 
+        Shares memory shares = sharesOf(input);
         LaneFunds memory funds = payment.fundsOf(id, lane);
         assertEq(funds.held, 0, "nothing held");
         assertEq(funds.free, before.free - input.fee, "the client paid exactly the fee");
         assertEq(funds.nextNonce, 1, "nonce used");
-        assertEq(payment.balanceOf(miner, asset), payouts[0].minerShare, "miner");
-        assertEq(payment.balanceOf(router, asset), payouts[0].routerShare, "router");
-        assertEq(payment.balanceOf(publisher, asset), payouts[0].royalty, "publisher");
-        assertEq(payment.balanceOf(keeper, asset), payouts[0].tip, "keeper");
-        if (input.inUsd) assertEq(payment.balanceOf(address(0xdEaD), asset), payouts[0].burnt, "the dead address");
-        else assertEq(supply - token.totalSupply(), payouts[0].burnt, "destroyed");
+        assertEq(payment.balanceOf(miner, asset), shares.miner, "miner");
+        assertEq(payment.balanceOf(router, asset), shares.router, "router");
+        assertEq(payment.balanceOf(publisher, asset), shares.royalty, "publisher");
+        assertEq(payment.balanceOf(keeper, asset), shares.tip, "keeper");
+        if (input.inUsd) assertEq(payment.balanceOf(address(0xdEaD), asset), shares.burnt, "the dead address");
+        else assertEq(supply - token.totalSupply(), shares.burnt, "destroyed");
         backed();
     }
 
@@ -140,10 +137,7 @@ contract MoneyTest is Base {
         (SessionId id, Lane lane, AssetId asset) = opened(input);
         vm.prank(address(queue));
         payment.hold(id, lane, 0, input.held);
-        Payout[] memory payouts = new Payout[](1);
-        payouts[0] = payout(input, id, lane, asset);
-        vm.prank(address(queue));
-        payment.pay(payouts, keeper);
+        pay(input, id, lane, asset);
         skipTime(TIMEOUT + 1);
         session.expire(id);
         address[5] memory all = [miner, router, publisher, keeper, client];

@@ -110,6 +110,39 @@ contract GasTest is Base {
         vm.snapshotValue("gas", "three miners, all of it", gas);
     }
 
+    /// The precommitments are signed: whoever carries the request carries them with it, and the openings later.
+    function test_gas_three_miners_carried() public {
+        Task[] memory tasks = new Task[](10);
+        uint256 gas;
+        for (uint64 i; i < 10; ++i) {
+            TaskRequest memory wanted = request(id, ROUTER_LANE, 2 + i, ANY_NODE);
+            wanted.redundancy = 3;
+            bytes memory signature = sign(ROUTER_KEY, wanted);
+            // Which nodes answer follows from the seed: the router knows it before.
+            uint256 before = vm.snapshotState();
+            vm.prank(router);
+            queue.submit(wanted);
+            Precommit[] memory carried = precommits(lastTask());
+            vm.revertToState(before);
+            vm.prank(router);
+            queue.submitAndPrecommit(wanted, signature, carried);
+            gas = vm.snapshotGasLastCall("gas", "three miners, request carried with the precommitments");
+            Task memory task = lastTask();
+            queue.commit(task, openings(task));
+            gas += vm.snapshotGasLastCall("gas", "three miners, commit");
+            tasks[i] = lastTask();
+        }
+        gas += settle(tasks, "settle ten tasks of three miners") / 10;
+        vm.snapshotValue("gas", "three miners, carried, all of it", gas);
+    }
+
+    function openings(Task memory task) internal pure returns (Answer[] memory answers) {
+        answers = new Answer[](3);
+        for (uint256 i; i < 3; ++i) {
+            answers[i] = answer(task.parts[i].nodeId, 90, 150);
+        }
+    }
+
     function test_gas_advance() public {
         TaskRequest memory wanted = request(id, ROUTER_LANE, 2, firstNode(id));
         vm.prank(router);
@@ -144,12 +177,8 @@ contract GasTest is Base {
         weigh("three miners, precommit", abi.encodeCall(queue.precommit, (task, precommits(task))));
         queue.precommit(task, precommits(task));
         task = lastTask();
-        Answer[] memory answers = new Answer[](3);
-        for (uint256 i; i < 3; ++i) {
-            answers[i] = answer(task.parts[i].nodeId, 90, 150);
-        }
-        weigh("three miners, commit", abi.encodeCall(queue.commit, (task, answers)));
-        queue.commit(task, answers);
+        weigh("three miners, commit", abi.encodeCall(queue.commit, (task, openings(task))));
+        queue.commit(task, openings(task));
         weigh("three miners, settle", abi.encodeCall(queue.settle, (only(lastTask()))));
     }
 
@@ -175,11 +204,7 @@ contract GasTest is Base {
         task = lastTask();
         queue.precommit(task, precommits(task));
         task = lastTask();
-        Answer[] memory answers = new Answer[](3);
-        for (uint256 i; i < 3; ++i) {
-            answers[i] = answer(task.parts[i].nodeId, 90, 150);
-        }
-        queue.commit(task, answers);
+        queue.commit(task, openings(task));
         return lastTask();
     }
 
