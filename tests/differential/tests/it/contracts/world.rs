@@ -20,7 +20,7 @@ use assay_protocol::{
     At, Call, Failure, Network, Outside, ProtocolEvent, Refusal, State, level::LevelClock, predict,
 };
 
-use super::people::People;
+use super::people::{AGREEABLE_GAS, People};
 
 pub const START_S: u64 = 1_800_000_000;
 /// Of COR and of the second asset; it is never burnt, so the same code serves for it.
@@ -55,8 +55,9 @@ impl Outside for Around<'_> {
         account == self.people.agreeable
     }
 
-    fn takes_answer(&self, consumer: Address, _: u32) -> bool {
-        consumer != self.people.contrary
+    fn takes_answer(&self, consumer: Address, gas: u32) -> bool {
+        let enough = consumer != self.people.agreeable || gas >= AGREEABLE_GAS;
+        enough && consumer != self.people.contrary
     }
 
     fn value_of(&self, round: u64) -> B256 {

@@ -152,7 +152,7 @@ fn of_payment(g: &mut Gen<'_>, caller: Address) -> Call {
         1 => topUpCall { sessionId: session, lane, asset, from: caller, amount }.into(),
         2 => moveCall { sessionId: session, from: lane, to: 1, amount }.into(),
         3 => holdCall { sessionId: session, lane, nonce: 0, amount }.into(),
-        4 => payCall { payouts: Vec::new(), keeper: caller }.into(),
+        4 => payCall { debits: Vec::new(), credits: Vec::new() }.into(),
         5 => refundCall {
             sessionId: session,
             lane,

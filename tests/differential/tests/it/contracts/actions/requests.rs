@@ -69,7 +69,8 @@ fn request(g: &mut Gen<'_>, shape: Shape) -> Option<TaskRequest> {
         false => (g.among(1, 2000) as u32, g.among(20, 2000) as u32),
     };
     let has_callback = g.slip() || (lane == 0 && g.chance(40));
-    let callback_gas = if g.slip() { 500_001 } else { g.among(1, 30_000) as u32 };
+    let most = if g.chance(50) { 20 } else { 30_000 };
+    let callback_gas = if g.slip() { 500_001 } else { g.among(1, most) as u32 };
     Some(TaskRequest {
         sessionId: id,
         lane: if g.slip() { 77 } else { lane },
