@@ -1,13 +1,29 @@
 //! The protocol as pure functions: no IO, no clock, no float.
 //!
-//! [`TaskRecord`] is what an agent keeps of a task to be able to move it; `money`, `order`, `draw` and `level` compute
-//! what the contracts compute, from the same inputs and with the same rounding.
+//! - [`State`] is the storage of all contracts, folded from their events.
+//! - [`predict`] tells what a call of a contract does to a state: the events that it emits, or the error that it is
+//!   refused with. It is written from the specification, so that the two check one another.
+//! - [`money`], [`draw`], [`level`], [`order`] and [`terms`] compute what the contracts compute, from the same inputs
+//!   and with the same rounding; [`TaskRecord`] is what an agent keeps of a task to be able to move it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod draw;
+mod event;
+pub mod level;
+mod model;
 pub mod money;
+mod num;
 pub mod order;
+mod refusal;
+pub mod state;
 mod task;
+pub mod terms;
 
+pub use event::ProtocolEvent;
+pub use model::{At, Call, Outside, predict};
+pub use refusal::{Failure, Refusal};
+pub use state::{Gap, Network, State};
 pub use task::{
-    PartState, QueueScope, TaskRecord, TaskState, UnknownPart, commitment_of, digest, opened,
+    PartEvent, PartState, QueueScope, TaskRecord, TaskState, UnknownPart, commitment_of, digest,
+    opened,
 };

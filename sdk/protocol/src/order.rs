@@ -27,3 +27,34 @@ pub fn order(
     let cycle = (0..nodes.len()).map(|i| (start + i) % nodes.len());
     first.into_iter().chain(cycle.filter(|i| Some(*i) != first)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(count: u32) -> Vec<NodeId> {
+        (11..11 + count).map(NodeId).collect()
+    }
+
+    #[test]
+    fn everybody_is_asked_once_around_from_where_the_seed_points() {
+        let mut starts = [0; 5];
+        for nonce in 0..200 {
+            let turn = order(&nodes(5), None, B256::ZERO, Lane(1), Nonce(nonce));
+            let around: Vec<usize> = (0..5).map(|i| (turn[0] + i) % 5).collect();
+            assert_eq!(turn, around);
+            starts[turn[0]] += 1;
+        }
+        assert!(starts.iter().all(|times| *times > 15), "{starts:?}");
+    }
+
+    #[test]
+    fn a_named_node_is_the_first_and_the_others_keep_their_order() {
+        let around = order(&nodes(4), None, B256::ZERO, Lane(0), Nonce(3));
+        let turn = order(&nodes(4), Some(NodeId(13)), B256::ZERO, Lane(0), Nonce(3));
+        assert_eq!(turn[0], 2);
+        let others: Vec<usize> = around.into_iter().filter(|index| *index != 2).collect();
+        assert_eq!(turn[1..], others);
+        assert_eq!(order(&[], None, B256::ZERO, Lane(0), Nonce(0)), Vec::<usize>::new());
+    }
+}

@@ -63,6 +63,37 @@ pub enum PartState {
     Failed = 3,
 }
 
+/// Why a node is no longer, or not yet, on a task: `PartEvent` of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PartEvent {
+    /// Took the task from the queue.
+    Claimed = 0,
+    /// Follows one that was silent or declined.
+    TookOver = 1,
+    /// Handed the task back.
+    Declined = 2,
+    /// Did not answer, or precommit, in time.
+    Silent = 3,
+    /// Did not open its precommitment in time.
+    Unrevealed = 4,
+}
+
+impl TryFrom<u8> for PartEvent {
+    type Error = u8;
+
+    fn try_from(code: u8) -> Result<Self, u8> {
+        Ok(match code {
+            0 => Self::Claimed,
+            1 => Self::TookOver,
+            2 => Self::Declined,
+            3 => Self::Silent,
+            4 => Self::Unrevealed,
+            other => return Err(other),
+        })
+    }
+}
+
 /// A task with its state, folded from its events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskRecord {
@@ -95,12 +126,12 @@ impl QueueScope {
     }
 }
 
-/// What the queue stores of a task beside its state and time: `keccak256(abi.encode(task))` without its last 48 bits,
-/// which are zero.
+/// What the queue stores of a task beside its state and time: `keccak256(abi.encode(task))` with its last 48 bits
+/// cleared.
 pub fn digest(task: &Task) -> B256 {
-    const DIGEST_SHIFT: usize = 48;
+    const CLEARED_BITS: usize = 48;
     let hash = U256::from_be_bytes(keccak256(task.abi_encode()).0);
-    B256::from(hash >> DIGEST_SHIFT << DIGEST_SHIFT)
+    B256::from(hash >> CLEARED_BITS << CLEARED_BITS)
 }
 
 fn until(value: impl TryInto<u64>) -> u64 {

@@ -22,7 +22,7 @@ const SDK: &[(&str, &[&str])] = &[
     ("assay-proof", &["assay-types"]),
     ("assay-bindings", &["assay-types"]),
     ("assay-protocol", &["assay-types", "assay-bindings"]),
-    ("assay-chain", &["assay-types", "assay-bindings"]),
+    ("assay-chain", &["assay-types", "assay-bindings", "assay-protocol"]),
     ("assay-store", &["assay-types"]),
     ("assay-engine", &["assay-types", "assay-proof"]),
     ("assay-evm", &[]),

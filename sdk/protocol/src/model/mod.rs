@@ -1,0 +1,191 @@
+//! What a call of a contract does: the events that it emits, or the error that it is refused with.
+//!
+//! A call looks at the state and tells events; the events alone change the state. So what a call does next sees what
+//! it did before, and nothing can happen that the events do not tell.
+
+mod admission;
+mod answers;
+mod draws;
+mod endings;
+mod models;
+mod nodes;
+mod payment;
+mod phases;
+mod sessions;
+mod tunables;
+
+use alloy::primitives::{Address, B256};
+use assay_bindings::{
+    BlockhashBeacon,
+    ModelRegistry::{self, ModelRegistryCalls},
+    NodePool::{self, NodePoolCalls},
+    NodeStats::{self, NodeStatsCalls},
+    Parameters::{self, ParametersCalls},
+    RandomBeacon,
+    Session::{self, SessionCalls},
+    SessionPayment::{self, SessionPaymentCalls},
+    SessionQueue::{self, SessionQueueCalls},
+};
+
+use crate::{
+    event::ProtocolEvent,
+    num::u256,
+    refusal::{Failure, require},
+    state::State,
+};
+
+/// Blocks whose hash the EVM knows.
+const BLOCKHASH_WINDOW: u64 = 256;
+
+/// What the protocol asks of contracts and beacons outside itself.
+pub trait Outside {
+    /// Whether a contract accepts a signature (EIP-1271).
+    fn accepts(&self, account: Address, hash: B256, signature: &[u8]) -> bool;
+
+    /// Whether a call of a consumer with so much gas succeeds.
+    fn takes_answer(&self, consumer: Address, gas: u32) -> bool;
+
+    /// The value that the beacon's proof of a round gives.
+    fn value_of(&self, round: u64) -> B256;
+}
+
+/// Who calls, when, and in what world.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    /// `msg.sender`.
+    pub caller: Address,
+    /// Unix seconds of the block.
+    pub time_s: u64,
+    /// Number of the block.
+    pub block: u64,
+    /// What else is on the chain.
+    pub outside: &'a dyn Outside,
+}
+
+/// A call of a contract with its arguments.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum Call {
+    Parameters(ParametersCalls),
+    Models(ModelRegistryCalls),
+    Stats(NodeStatsCalls),
+    Nodes(NodePoolCalls),
+    Sessions(SessionCalls),
+    Queue(SessionQueueCalls),
+    Payment(SessionPaymentCalls),
+    /// Of the beacon of development chains.
+    Beacon(RandomBeacon::revealCall),
+}
+
+/// From a call of one function.
+macro_rules! calls {
+    ($($contract:ident in $variant:ident as $calls:ident { $($function:ident $call:ident),* $(,)? })*) => {
+        $($(impl From<$contract::$call> for Call {
+            fn from(call: $contract::$call) -> Self {
+                Self::$variant($calls::$function(call))
+            }
+        })*)*
+    };
+}
+
+calls! {
+    Parameters in Parameters as ParametersCalls {
+        propose proposeCall, withdrawProposal withdrawProposalCall,
+        proposeGovernor proposeGovernorCall, acceptGovernor acceptGovernorCall,
+    }
+    ModelRegistry in Models as ModelRegistryCalls { register registerCall, deprecate deprecateCall }
+    NodeStats in Stats as NodeStatsCalls { count countCall }
+    NodePool in Nodes as NodePoolCalls {
+        register registerCall, setOperator setOperatorCall, setPayout setPayoutCall,
+        drain drainCall, resume resumeCall, exit exitCall, releaseStake releaseStakeCall,
+        enterDraw enterDrawCall, reserve reserveCall, reserveNamed reserveNamedCall,
+        release releaseCall, jail jailCall,
+    }
+    Session in Sessions as SessionCalls {
+        open openCall, openWithPermit openWithPermitCall, topUp topUpCall, addLane addLaneCall,
+        reclaimLane reclaimLaneCall, finishReclaim finishReclaimCall, activate activateCall,
+        rotate rotateCall, expire expireCall, close closeCall, finish finishCall,
+    }
+    SessionQueue in Queue as SessionQueueCalls {
+        submit submitCall, submitSigned submitSignedCall, submitAndCommit submitAndCommitCall,
+        submitAndPrecommit submitAndPrecommitCall, claim claimCall, cancel cancelCall,
+        decline declineCall, precommit precommitCall, commit commitCall, advance advanceCall,
+        settle settleCall, deliver deliverCall, reportEquivocation reportEquivocationCall,
+    }
+    SessionPayment in Payment as SessionPaymentCalls {
+        withdraw withdrawCall, deposit depositCall, topUp topUpCall, r#move moveCall,
+        payTip payTipCall, returnRest returnRestCall, hold holdCall, pay payCall,
+        refund refundCall, stake stakeCall, releaseStake releaseStakeCall, slash slashCall,
+    }
+}
+
+/// The events of a call, in their order; none of one that only reads.
+///
+/// # Errors
+/// What the contracts refuse the call with, or that the state is not whole.
+pub fn predict(state: &State, at: &At<'_>, call: &Call) -> Result<Vec<ProtocolEvent>, Failure> {
+    let mut run = Run { state: state.clone(), at: *at, events: Vec::new() };
+    match call {
+        Call::Parameters(call) => run.parameters(call)?,
+        Call::Models(call) => run.models(call)?,
+        Call::Stats(call) => run.stats(call)?,
+        Call::Nodes(call) => run.nodes(call)?,
+        Call::Sessions(call) => run.sessions(call)?,
+        Call::Queue(call) => run.queue(call)?,
+        Call::Payment(call) => run.payment(call)?,
+        Call::Beacon(call) => run.reveal(call)?,
+    }
+    Ok(run.events)
+}
+
+/// A call on its way.
+struct Run<'a> {
+    state: State,
+    at: At<'a>,
+    events: Vec<ProtocolEvent>,
+}
+
+impl Run<'_> {
+    fn emit(&mut self, event: impl Into<ProtocolEvent>) -> Result<(), Failure> {
+        let event = event.into();
+        self.state.fold(self.at.time_s, &event)?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// The first round that nobody can know in this block.
+    fn next_round(&self) -> u64 {
+        self.at.block + 1
+    }
+
+    fn value_of(&self, round: u64) -> Option<B256> {
+        self.state.rounds.get(&round).copied()
+    }
+
+    /// Whether a round's value can never be had.
+    fn is_missed(&self, round: u64) -> bool {
+        self.value_of(round).is_none() && self.at.block > round + BLOCKHASH_WINDOW
+    }
+
+    fn reveal(&mut self, call: &RandomBeacon::revealCall) -> Result<(), Failure> {
+        let round = call.round;
+        require!(
+            self.value_of(round).is_none(),
+            RandomBeacon::RandomBeacon_AlreadyRevealed { round }
+        );
+        let length = u256(call.proof.len() as u64);
+        require!(call.proof.is_empty(), BlockhashBeacon::BlockhashBeacon_ProofNotEmpty { length });
+        let ready = u256(u128::from(round) + 1);
+        require!(
+            self.at.block > round,
+            BlockhashBeacon::BlockhashBeacon_RoundNotReady { round, readyAtBlock: ready }
+        );
+        let last = u256(u128::from(round) + u128::from(BLOCKHASH_WINDOW));
+        require!(
+            !self.is_missed(round),
+            BlockhashBeacon::BlockhashBeacon_RoundMissed { round, lastBlock: last }
+        );
+        let value = self.at.outside.value_of(round);
+        self.emit(RandomBeacon::RoundRevealed { round, value })
+    }
+}

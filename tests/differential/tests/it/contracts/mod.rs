@@ -1,0 +1,83 @@
+//! The contracts in the EVM and the model of `assay-protocol` get the same random calls.
+//!
+//! After every call they must agree on its outcome, event by event or error by error with all values, and the model's
+//! state, folded from the events, must be what the contracts store.
+
+mod actions;
+mod people;
+mod sequence;
+mod storage;
+mod world;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use assay_protocol::ProtocolEvent;
+use people::People;
+use sequence::{Base, Tally};
+
+/// Sequences of a run, unless the variable of this name says otherwise.
+const SEQUENCES: (&str, u64) = ("ASSAY_DIFFERENTIAL_SEQUENCES", 1000);
+/// Calls of a sequence.
+const STEPS: (&str, u64) = ("ASSAY_DIFFERENTIAL_STEPS", 50);
+/// The first seed; the others follow it.
+const SEED: (&str, u64) = ("ASSAY_DIFFERENTIAL_SEED", 1);
+/// Of a kind of call must succeed so many in a hundred sequences.
+const SUCCESSES: u64 = 2;
+
+fn number((name, default): (&str, u64)) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// `[E1]` Storage is what the events fold to, after every call and for everything at the end of each sequence.
+///
+/// `[E2]` The model predicts every event and every refusal, with all values.
+///
+/// A failure names the seed: `ASSAY_DIFFERENTIAL_SEED=<seed> ASSAY_DIFFERENTIAL_SEQUENCES=1` repeats it alone.
+#[test]
+fn contracts_and_model_agree_on_random_sequences() {
+    let (sequences, first, steps) = (number(SEQUENCES), number(SEED), number(STEPS));
+    let next = AtomicU64::new(first);
+    let begun = Instant::now();
+    let threads = thread::available_parallelism().map_or(2, usize::from) as u64;
+    let people = Arc::new(People::new());
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let work = || {
+            let mut base = Base::new(Arc::clone(&people));
+            let mut tally = Tally::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= first + sequences {
+                    return tally;
+                }
+                tally.add(base.run(seed, steps));
+            }
+        };
+        let handles: Vec<_> = (0..threads.min(sequences)).map(|_| scope.spawn(work)).collect();
+        handles.into_iter().map(|handle| handle.join().expect("a sequence failed")).collect()
+    });
+    let mut total = Tally::default();
+    tallies.into_iter().for_each(|tally| total.add(tally));
+    total.report(sequences, begun.elapsed());
+    if sequences >= 100 {
+        enough(&total, sequences);
+    }
+}
+
+/// Every kind of call succeeded, every event was seen, and calls that must fail did.
+fn enough(total: &Tally, sequences: u64) {
+    for kind in actions::KINDS {
+        let (_, succeeded) = total.kinds.get(kind.name).copied().unwrap_or_default();
+        assert!(succeeded * 100 >= SUCCESSES * sequences, "{}: {succeeded} succeeded", kind.name);
+    }
+    for (contract, event, _) in ProtocolEvent::ALL {
+        assert!(total.events.contains_key(event), "{contract}.{event} was never emitted");
+    }
+    assert_eq!(total.kinds[actions::INTRUSION.name].1, 0, "an intruder was let in");
+}

@@ -1,0 +1,345 @@
+//! The contracts in the embedded EVM, and the model's state beside them.
+
+use std::{cell::RefCell, sync::Arc};
+
+use alloy::{
+    consensus::{TxEip1559, TypedTransaction},
+    primitives::{
+        Address, B256, Bytes, Log, TxKind, U256,
+        aliases::{U24, U40, U80, U96},
+    },
+    rpc::types::{TransactionInput, TransactionRequest},
+    sol_types::{SolCall, SolConstructor, SolInterface},
+};
+use assay_bindings::{
+    BlockhashBeacon, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters, Session,
+    SessionPayment, SessionQueue,
+};
+use assay_evm::{CallAt, CallError, Chain, ChainConfig, impersonate};
+use assay_protocol::{
+    At, Call, Failure, Network, Outside, ProtocolEvent, Refusal, State, level::LevelClock, predict,
+};
+
+use super::people::{AGREEABLE_GAS, People};
+
+pub const START_S: u64 = 1_800_000_000;
+/// Of COR and of the second asset; it is never burnt, so the same code serves for it.
+pub const SUPPLY: u128 = 10_u128.pow(28);
+const PURSE: u128 = 10_u128.pow(25);
+const TX_GAS: u64 = 20_000_000;
+const DEPLOYER: Address = Address::repeat_byte(0xde);
+const DELAY_S: u64 = 3600;
+const DRAW_WINDOW_S: u64 = 120;
+const MAX_ROYALTY_BPS: u16 = 300;
+const CLOCK: LevelClock = LevelClock { period_s: 20_000, epoch_s: 600 };
+
+/// What a call did.
+pub type Effect = Result<Vec<ProtocolEvent>, Refusal>;
+
+pub struct World {
+    pub chain: Chain,
+    pub state: State,
+    pub people: Arc<People>,
+    /// Sends of the sequence so far, to be shown when something fails.
+    pub log: RefCell<Vec<String>>,
+}
+
+/// What the protocol asks of the world, answered from the chain and from the contracts' code.
+pub struct Around<'a> {
+    chain: &'a Chain,
+    people: &'a People,
+}
+
+impl Outside for Around<'_> {
+    fn accepts(&self, account: Address, _: B256, _: &[u8]) -> bool {
+        account == self.people.agreeable
+    }
+
+    fn takes_answer(&self, consumer: Address, gas: u32) -> bool {
+        let enough = consumer != self.people.agreeable || gas >= AGREEABLE_GAS;
+        enough && consumer != self.people.contrary
+    }
+
+    fn value_of(&self, round: u64) -> B256 {
+        self.chain.block(round).map_or(B256::ZERO, |block| block.hash)
+    }
+}
+
+impl World {
+    /// The contracts deployed, everybody rich, and nothing done yet.
+    pub fn deploy(people: Arc<People>) -> Self {
+        let wealth = U256::from(10).pow(U256::from(30));
+        let everybody = people.all().into_iter().chain([DEPLOYER]);
+        let mut chain = Chain::new(ChainConfig {
+            genesis_timestamp: START_S,
+            accounts: everybody.map(|account| (account, wealth)).collect(),
+            ..ChainConfig::default()
+        });
+        for (address, code) in people.contracts() {
+            chain.set_code(address, code);
+        }
+        let at = |nonce: u64| DEPLOYER.create(nonce);
+        let deployment = Deployment {
+            chain_id: chain.chain_id(),
+            token: at(0),
+            beacon: at(2),
+            parameters: at(3),
+            models: at(4),
+            payment: at(5),
+            stats: at(6),
+            nodes: at(7),
+            sessions: at(8),
+            queue: at(9),
+        };
+        let network = Network {
+            deployment,
+            proposal_delay_s: DELAY_S,
+            draw_window_s: DRAW_WINDOW_S,
+            max_royalty_bps: MAX_ROYALTY_BPS,
+            assets: 2,
+            clock: CLOCK,
+        };
+        let state = State::new(network);
+        let mut world = Self { chain, state, people, log: RefCell::default() };
+        for code in creations(&world.state.network, &world.people) {
+            let events = world.transact(DEPLOYER, TxKind::Create, code.into(), START_S);
+            for event in events.expect("a creation failed") {
+                world.state.fold(START_S, &event).unwrap();
+            }
+        }
+        world.spread_money();
+        world
+    }
+
+    fn tokens(&self) -> [Address; 2] {
+        [DEPLOYER.create(0), DEPLOYER.create(1)]
+    }
+
+    fn spread_money(&mut self) {
+        let payment = self.state.network.deployment.payment;
+        for token in self.tokens() {
+            for account in self.people.all() {
+                let call = CorToken::transferCall { to: account, value: U256::from(PURSE) };
+                let sent = self.transact(DEPLOYER, token.into(), call.abi_encode().into(), START_S);
+                sent.expect("a transfer failed");
+                let call = CorToken::approveCall { spender: payment, value: U256::MAX };
+                let sent = self.transact(account, token.into(), call.abi_encode().into(), START_S);
+                sent.expect("an approval failed");
+            }
+        }
+    }
+
+    pub fn now_s(&self) -> u64 {
+        self.chain.head().timestamp()
+    }
+
+    /// Mines an empty block.
+    pub fn mine(&mut self, time_s: u64) {
+        let sealed = self.chain.begin_block(time_s).unwrap().seal();
+        self.chain.push(sealed).unwrap();
+    }
+
+    /// One transaction in its own block; the events of our contracts. `None`, and no block, if it reverts.
+    fn transact(
+        &mut self,
+        from: Address,
+        to: TxKind,
+        input: Bytes,
+        time_s: u64,
+    ) -> Option<Vec<ProtocolEvent>> {
+        let tx = TxEip1559 {
+            chain_id: self.chain.chain_id(),
+            nonce: self.chain.nonce(&from),
+            gas_limit: TX_GAS,
+            max_fee_per_gas: 1_000_000_000_000,
+            max_priority_fee_per_gas: 0,
+            to,
+            value: U256::ZERO,
+            access_list: Default::default(),
+            input,
+        };
+        let mut block = self.chain.begin_block(time_s).unwrap();
+        let receipt = block.execute(impersonate(TypedTransaction::Eip1559(tx), from)).unwrap();
+        let deployment = &self.state.network.deployment;
+        let ours = |log: &Log| ProtocolEvent::decode(deployment, log.address, &log.data).unwrap();
+        let events = receipt.is_success().then(|| receipt.logs().iter().filter_map(ours).collect());
+        if events.is_some() {
+            let sealed = block.seal();
+            self.chain.push(sealed).unwrap();
+        }
+        events
+    }
+
+    /// What the model says that a call does in the next block.
+    pub fn foresee(&self, caller: Address, call: &Call, time_s: u64) -> Effect {
+        let around = Around { chain: &self.chain, people: &self.people };
+        let block = self.chain.head().number() + 1;
+        let at = At { caller, time_s, block, outside: &around };
+        match predict(&self.state, &at, call) {
+            Ok(events) => Ok(events),
+            Err(Failure::Refused(refusal)) => Err(refusal),
+            Err(Failure::Gap(gap)) => panic!("the model is not whole: {gap}"),
+        }
+    }
+
+    /// What the contracts do with a call in the next block; a refused one makes no block.
+    pub fn carry_out(&mut self, caller: Address, call: &Call, time_s: u64) -> Effect {
+        let (to, input) = self.encode(call);
+        if let Some(events) = self.transact(caller, to.into(), input.clone(), time_s) {
+            return Ok(events);
+        }
+        let request = TransactionRequest {
+            from: Some(caller),
+            to: Some(to.into()),
+            gas: Some(TX_GAS),
+            input: TransactionInput::new(input),
+            ..TransactionRequest::default()
+        };
+        match self.chain.call(&request, CallAt::Pending(time_s), None) {
+            Err(CallError::Revert(data)) => Err(Refusal(data)),
+            other => panic!("a transaction reverted, and as a call gives {other:?}"),
+        }
+    }
+
+    /// The answer of a view.
+    pub fn read<C: SolCall>(&self, contract: Address, call: &C) -> C::Return {
+        let request = TransactionRequest {
+            to: Some(contract.into()),
+            input: TransactionInput::new(call.abi_encode().into()),
+            ..TransactionRequest::default()
+        };
+        let data = self.chain.call(&request, CallAt::Head, None).unwrap_or_else(|error| {
+            panic!("{}: {error}", C::SIGNATURE);
+        });
+        C::abi_decode_returns(&data).unwrap()
+    }
+
+    fn encode(&self, call: &Call) -> (Address, Bytes) {
+        let to = &self.state.network.deployment;
+        let (to, input) = match call {
+            Call::Parameters(call) => (to.parameters, call.abi_encode()),
+            Call::Models(call) => (to.models, call.abi_encode()),
+            Call::Stats(call) => (to.stats, call.abi_encode()),
+            Call::Nodes(call) => (to.nodes, call.abi_encode()),
+            Call::Sessions(call) => (to.sessions, call.abi_encode()),
+            Call::Queue(call) => (to.queue, call.abi_encode()),
+            Call::Payment(call) => (to.payment, call.abi_encode()),
+            Call::Beacon(call) => (to.beacon, call.abi_encode()),
+        };
+        (to, input.into())
+    }
+}
+
+/// Creation code of every contract, in the order of its address.
+fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
+    let to = &network.deployment;
+    let token = || {
+        let call = CorToken::constructorCall { holder: DEPLOYER, supply: U256::from(SUPPLY) };
+        [CorToken::BYTECODE.to_vec(), call.abi_encode()].concat()
+    };
+    let parameters = Parameters::constructorCall {
+        config: Parameters::Config {
+            governor: people.governors[0],
+            delay: U40::from(network.proposal_delay_s),
+            drawWindow: U40::from(network.draw_window_s),
+            maxRoyaltyBps: network.max_royalty_bps,
+        },
+        first: first_terms(),
+    };
+    let models = ModelRegistry::constructorCall {
+        wiring: ModelRegistry::Wiring { parameters: to.parameters },
+    };
+    let payment = SessionPayment::constructorCall {
+        wiring: SessionPayment::Wiring { pool: to.nodes, queue: to.queue, session: to.sessions },
+        assets: vec![DEPLOYER.create(0), DEPLOYER.create(1)],
+    };
+    let stats = NodeStats::constructorCall {
+        wiring: NodeStats::Wiring { queue: to.queue },
+        config: NodeStats::Config {
+            epochLength: U40::from(CLOCK.epoch_s),
+            levelPeriod: U40::from(CLOCK.period_s),
+        },
+    };
+    let nodes = NodePool::constructorCall {
+        wiring: NodePool::Wiring {
+            session: to.sessions,
+            queue: to.queue,
+            models: to.models,
+            payment: to.payment,
+            stats: to.stats,
+            parameters: to.parameters,
+        },
+    };
+    let sessions = Session::constructorCall {
+        wiring: Session::Wiring {
+            beacon: to.beacon,
+            models: to.models,
+            parameters: to.parameters,
+            payment: to.payment,
+            pool: to.nodes,
+        },
+    };
+    let queue = SessionQueue::constructorCall {
+        wiring: SessionQueue::Wiring {
+            beacon: to.beacon,
+            models: to.models,
+            parameters: to.parameters,
+            payment: to.payment,
+            pool: to.nodes,
+            session: to.sessions,
+            stats: to.stats,
+        },
+    };
+    vec![
+        token(),
+        token(),
+        BlockhashBeacon::BYTECODE.to_vec(),
+        [Parameters::BYTECODE.to_vec(), parameters.abi_encode()].concat(),
+        [ModelRegistry::BYTECODE.to_vec(), models.abi_encode()].concat(),
+        [SessionPayment::BYTECODE.to_vec(), payment.abi_encode()].concat(),
+        [NodeStats::BYTECODE.to_vec(), stats.abi_encode()].concat(),
+        [NodePool::BYTECODE.to_vec(), nodes.abi_encode()].concat(),
+        [Session::BYTECODE.to_vec(), sessions.abi_encode()].concat(),
+        [SessionQueue::BYTECODE.to_vec(), queue.abi_encode()].concat(),
+    ]
+}
+
+/// Short times, so that a sequence of some dozen steps sees all of them pass.
+pub fn first_terms() -> Parameters::Terms {
+    let seconds = |seconds: u64| U24::from(seconds);
+    Parameters::Terms {
+        session: Parameters::SessionTerms {
+            minerBps: 9000,
+            routerBps: 500,
+            maxDeadline: seconds(60),
+            attemptTime: seconds(10),
+            revealTime: seconds(8),
+            settleDelay: seconds(3),
+            maxAttempts: 3,
+            noticePeriod: seconds(130),
+            reservationTimeout: seconds(110),
+            reservePeriod: seconds(90),
+            maxTasks: 6,
+        },
+        node: Parameters::NodeTerms {
+            activationDelay: 2,
+            unbondingPeriod: 300,
+            collateralPerSlot: 10_u128.pow(20),
+            slashBps: 5000,
+            reporterBps: 1000,
+        },
+        assets: vec![
+            Parameters::AssetTerms {
+                tip: U96::from(10_u64.pow(14)),
+                minDeposit: U96::from(10_u64.pow(18)),
+            },
+            Parameters::AssetTerms { tip: U96::from(100), minDeposit: U96::from(1_000_000) },
+        ],
+    }
+}
+
+/// Floors of models: of COR and of the second asset.
+pub fn floors() -> [(U80, U80); 2] {
+    let price = |units: u128| U80::from(units);
+    [(price(10_u128.pow(19)), price(3 * 10_u128.pow(19))), (price(10_000_000), price(30_000_000))]
+}
