@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod chaos;
 mod commands;
 mod crash;
 mod doctor;
@@ -11,6 +12,7 @@ mod link;
 mod nodes;
 mod openai;
 mod resume;
+mod stranger;
 
 use std::time::{Duration, Instant};
 
