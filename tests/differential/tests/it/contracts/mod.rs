@@ -4,6 +4,7 @@
 //! state, folded from the events, must be what the contracts store.
 
 mod actions;
+mod bounds;
 mod people;
 mod sequence;
 mod storage;
