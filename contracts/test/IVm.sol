@@ -8,12 +8,22 @@ struct Log {
     address emitter;
 }
 
+/// Gas of a call, as `lastCallGas` tells it.
+struct CallGas {
+    uint64 gasLimit;
+    uint64 gasTotalUsed;
+    uint64 gasMemoryUsed;
+    int64 gasRefunded;
+    uint64 gasRemaining;
+}
+
 /// The cheat codes of forge that these tests use.
 interface IVm {
     function addr(uint256 key) external pure returns (address);
     function assume(bool condition) external pure;
     function chainId(uint256 id) external;
     function computeCreateAddress(address deployer, uint256 nonce) external pure returns (address);
+    function envOr(string calldata name, uint256 otherwise) external view returns (uint256);
     function etch(address target, bytes calldata code) external;
     function expectEmit() external;
     function expectRevert(bytes calldata revertData) external;
@@ -21,6 +31,7 @@ interface IVm {
     function expectPartialRevert(bytes4 selector) external;
     function getNonce(address account) external view returns (uint64);
     function getRecordedLogs() external returns (Log[] memory logs);
+    function lastCallGas() external view returns (CallGas memory);
     function load(address target, bytes32 slot) external view returns (bytes32);
     function mockCall(address callee, bytes calldata data, bytes calldata returned) external;
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);

@@ -26,6 +26,7 @@ abstract contract Miners is Routers {
     uint256 internal keys;
     /// Unix seconds.
     mapping(NodeId => uint256) internal drainedAt;
+    mapping(TaskId => mapping(NodeId => bool)) internal punished;
 
     function setUpMiners() internal {
         for (uint256 i; i < 8; ++i) {
@@ -198,6 +199,8 @@ abstract contract Miners is Routers {
         NodeId nodeId = nodes[uint64(random) % nodes.length];
         if (nodeStates[nodeId] == NodeState.Exited || nodeStates[nodeId] == NodeState.Jailed) giveUp();
         TaskId taskId = open[uint64(random >> 64) % open.length];
+        if (punished[taskId][nodeId]) giveUp();
+        punished[taskId][nodeId] = true;
         bytes memory data = abi.encodeCall(
             queue.reportEquivocation, (taskId, pledge(taskId, nodeId, "one"), pledge(taskId, nodeId, "other"))
         );
