@@ -351,6 +351,16 @@ contract NodePool is INodePool {
     }
 
     /// @inheritdoc INodePool
+    function operatorOf(NodeId nodeId) external view returns (address) {
+        return _nodes[nodeId].operator;
+    }
+
+    /// @inheritdoc INodePool
+    function classOf(NodeId nodeId) external view returns (NumericClass) {
+        return _nodes[nodeId].numericClass;
+    }
+
+    /// @inheritdoc INodePool
     function answersFor(NodeId nodeId, address key) external view returns (bool) {
         if (key == address(0)) return false;
         StoredNode storage node = _nodes[nodeId];

@@ -141,7 +141,7 @@ contract Session is ISession {
         if (terms.lanes.length > MAX_LANES) revert Session_TooManyLanes(terms.lanes.length, MAX_LANES);
         AssetTerms memory asset = IParameters(parameters).assetTermsOf(version, terms.asset);
         if (terms.deposit < asset.minDeposit) revert Session_DepositTooSmall(terms.deposit, asset.minDeposit);
-        taskTerms = _taskTermsOf(version, terms.asset);
+        taskTerms = _taskTerms[version][terms.asset];
         // No set has a deadline of zero.
         if (taskTerms.maxDeadline == 0) taskTerms = _fetchTerms(version, terms.asset, asset.tip);
     }
@@ -519,9 +519,8 @@ contract Session is ISession {
             if (admission.endsAt == 0 || endsAt < admission.endsAt) admission.endsAt = endsAt;
         }
         Serving storage serving = words.serving;
-        (admission.priceIn, admission.priceOut) = (serving.priceIn, serving.priceOut);
+        (admission.asset, admission.priceIn, admission.priceOut) = (serving.asset, serving.priceIn, serving.priceOut);
         (admission.seedRound, admission.nodes, admission.dedicated) = words.serves(seedRound);
-        admission.asset = serving.asset;
         TaskTerms storage terms = _taskTerms[serving.termsVersion][serving.asset];
         (admission.maxDeadline, admission.attemptTime) = (terms.maxDeadline, terms.attemptTime);
         (admission.revealTime, admission.settleDelay) = (terms.revealTime, terms.settleDelay);
@@ -539,11 +538,14 @@ contract Session is ISession {
 
     /// @inheritdoc ISession
     function progressOf(SessionId sessionId) external view returns (Progress memory progress) {
-        Serving memory serving = _sessions[sessionId].servingOf();
-        TaskTerms memory terms = _taskTermsOf(serving.termsVersion, serving.asset);
+        Serving storage serving = _sessions[sessionId].serving;
         (progress.priceIn, progress.priceOut) = (serving.priceIn, serving.priceOut);
+        TaskTerms storage terms = _taskTerms[serving.termsVersion][serving.asset];
         (progress.attemptTime, progress.revealTime) = (terms.attemptTime, terms.revealTime);
         (progress.settleDelay, progress.tip) = (terms.settleDelay, terms.tip);
+        assembly ("memory-safe") {
+            return(progress, 192)
+        }
     }
 
     /// @inheritdoc ISession
@@ -564,11 +566,7 @@ contract Session is ISession {
     }
 
     function _termsOf(Order memory order) internal view returns (TaskTerms memory) {
-        return _taskTermsOf(order.termsVersion, order.asset);
-    }
-
-    function _taskTermsOf(uint16 version, AssetId asset) internal view returns (TaskTerms memory) {
-        return _taskTerms[version][asset];
+        return _taskTerms[order.termsVersion][order.asset];
     }
 
     function _sessionTerms(uint16 version) internal view returns (SessionTerms memory) {

@@ -153,16 +153,16 @@ contract SessionPayment is ISessionPayment {
 
     /// @inheritdoc ISessionPayment
     function hold(SessionId sessionId, Lane lane, uint64 nonce, uint96 amount) external only(queue) {
-        LaneFunds memory funds = _funds[sessionId][lane];
-        if (nonce >= funds.nextNonce) {
-            if (nonce - funds.nextNonce >= nonceWindow) {
-                revert SessionPayment_NonceTooFarAhead(sessionId, lane, nonce, funds.nextNonce + nonceWindow - 1);
+        LaneFunds storage funds = _funds[sessionId][lane];
+        (uint96 free, uint96 held, uint64 nextNonce) = (funds.free, funds.held, funds.nextNonce);
+        if (nonce >= nextNonce) {
+            if (nonce - nextNonce >= nonceWindow) {
+                revert SessionPayment_NonceTooFarAhead(sessionId, lane, nonce, nextNonce + nonceWindow - 1);
             }
-            funds.nextNonce = nonce + 1;
+            nextNonce = nonce + 1;
         }
-        if (amount > funds.free) revert SessionPayment_InsufficientDeposit(sessionId, lane, amount, funds.free);
-        (funds.free, funds.held) = (funds.free - amount, funds.held + amount);
-        _funds[sessionId][lane] = funds;
+        if (amount > free) revert SessionPayment_InsufficientDeposit(sessionId, lane, amount, free);
+        _write(funds, free - amount, held + amount, nextNonce);
     }
 
     /// @inheritdoc ISessionPayment
@@ -175,11 +175,15 @@ contract SessionPayment is ISessionPayment {
             _release(debit.sessionId, debit.lane, debit.taskId, debit.held, debit.spent);
         }
         for (uint256 i; i < credits.length; ++i) {
-            (address account, AssetId asset) = (credits[i].account, credits[i].asset);
-            uint256 amount = credits[i].amount;
+            Credit calldata credit = credits[i];
+            (address account, AssetId asset, uint256 amount) = (credit.account, credit.asset, credit.amount);
             credited[AssetId.unwrap(asset)] += amount;
-            if (account == address(0)) _burn(asset, amount);
-            else _credit(account, asset, amount);
+            if (account == address(0)) {
+                _burn(asset, amount);
+            } else {
+                balanceOf[account][asset] += amount;
+                emit Credited(account, asset, amount);
+            }
         }
         for (uint8 i; i < MAX_ASSETS; ++i) {
             if (debited[i] != credited[i]) {
@@ -293,10 +297,17 @@ contract SessionPayment is ISessionPayment {
     function _release(SessionId sessionId, Lane lane, TaskId taskId, uint96 held, uint256 spent) internal {
         if (spent > held) revert SessionPayment_PayoutMismatch(taskId, spent, held);
         LaneFunds storage funds = _funds[sessionId][lane];
-        uint96 lanesHeld = funds.held;
+        (uint96 free, uint96 lanesHeld, uint64 nextNonce) = (funds.free, funds.held, funds.nextNonce);
         if (held > lanesHeld) revert SessionPayment_PayoutMismatch(taskId, held, lanesHeld);
         // Bounded by `held`.
-        (funds.free, funds.held) = (funds.free + held - uint96(spent), lanesHeld - held);
+        _write(funds, free + held - uint96(spent), lanesHeld - held, nextNonce);
+    }
+
+    /// One word, written once: the compiler would write each member.
+    function _write(LaneFunds storage funds, uint256 free, uint256 held, uint256 nextNonce) internal {
+        assembly ("memory-safe") {
+            sstore(funds.slot, or(free, or(shl(96, held), shl(192, nextNonce))))
+        }
     }
 
     function _credit(address account, AssetId asset, uint256 amount) internal {

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
+import {INodePool} from "./interfaces/INodePool.sol";
 import {Outcome} from "./interfaces/INodeStats.sol";
 import {Admission, ISession, Payees, Progress} from "./interfaces/ISession.sol";
 import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
@@ -63,8 +64,9 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _end = address(new SessionQueueEnd(_shared(wiring)));
     }
 
-    function _shared(Wiring memory wiring) internal pure returns (QueueWiring memory) {
+    function _shared(Wiring memory wiring) internal view returns (QueueWiring memory) {
         return QueueWiring({
+            queue: address(this),
             beacon: wiring.beacon,
             models: wiring.models,
             parameters: wiring.parameters,
@@ -90,27 +92,28 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     }
 
     /// @inheritdoc ISessionQueue
-    function submitAndCommit(TaskRequest memory request, bytes memory signature, Answer memory answer)
-        public
+    function submitAndCommit(TaskRequest memory request, bytes memory signature, Answer calldata answer)
+        external
         returns (TaskId)
     {
         if (request.redundancy != 1) revert SessionQueue_RedundancyOutOfBounds(request.redundancy, 1);
+        Answer memory given = Answers.read(answer);
         Admission memory admission = _consented(request, signature);
         Move memory move = _admit(request, admission, block.timestamp);
         _expect(move, TaskState.Assigned);
         Progress memory progress = _progressOf(admission);
-        uint96 fee = _feeOf(answer, progress);
+        uint96 fee = _feeOf(given, progress);
         move.task.held = fee + Admissions.tipOfCallback(request, admission);
         _tellSubmitted(move, request);
-        _answer(move, answer, progress);
+        _answer(move, given, progress);
         _store(move);
         _hold(move);
         return move.taskId;
     }
 
     /// @inheritdoc ISessionQueue
-    function submitAndPrecommit(TaskRequest memory request, bytes memory signature, Precommit[] memory precommits)
-        public
+    function submitAndPrecommit(TaskRequest memory request, bytes memory signature, Precommit[] calldata precommits)
+        external
         returns (TaskId)
     {
         Admission memory admission = _consented(request, signature);
@@ -133,16 +136,11 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     }
 
     function _admissionOf(TaskRequest memory request) internal view returns (Admission memory admission) {
-        address session_ = _session;
-        bytes memory data = abi.encodeCall(ISession.admissionOf, (request.sessionId, request.lane, request.seedRound));
-        // Straight to where it belongs: the encoding of the struct is its words, and the protocol's own contract is
-        // not checked word by word.
+        uint256 into;
         assembly ("memory-safe") {
-            if iszero(staticcall(gas(), session_, add(data, 32), mload(data), admission, 480)) {
-                returndatacopy(0, 0, returndatasize())
-                revert(0, returndatasize())
-            }
+            into := admission
         }
+        _ask(abi.encodeCall(ISession.admissionOf, (request.sessionId, request.lane, request.seedRound)), into, 480);
     }
 
     function _progressOf(Admission memory admission) internal pure returns (Progress memory) {
@@ -175,14 +173,13 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         returns (Move memory move)
     {
         Admissions.check(request, admission, earliest);
-        move.taskId = Commitments.taskId(address(this), request.sessionId, request.lane, request.nonce);
+        Task memory task = TaskMemory.create(request.dispatch == Dispatch.Pull ? 0 : request.redundancy);
+        (task.sessionId, task.lane, task.nonce) = (request.sessionId, request.lane, request.nonce);
+        (move.taskId, move.task) = (Commitments.taskIdOf(address(this), task), task);
         if (_tasks[move.taskId] != 0) {
             revert SessionQueue_NonceUsed(request.sessionId, request.lane, request.nonce);
         }
         move.until = uint40(request.deadline);
-        Task memory task = TaskMemory.create(request.dispatch == Dispatch.Pull ? 0 : request.redundancy);
-        move.task = task;
-        (task.sessionId, task.lane, task.nonce) = (request.sessionId, request.lane, request.nonce);
         task.reservation = admission.seedRound;
         (task.maxPrompt, task.maxOutput) = (request.maxPrompt, request.maxOutput);
         task.held = Admissions.heldFor(request, admission);
@@ -239,8 +236,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _expect(move, TaskState.Queued);
         _checkInTime(move);
         Task memory current = move.task;
-        (address operator,) = _committerOf(nodeId);
-        _checkSigner(nodeId, operator, msg.sender);
+        _checkSigner(nodeId, _operatorOf(nodeId), msg.sender);
         if (_claims[nodeId] >= MAX_CLAIMS) revert SessionQueue_TooManyClaims(nodeId, MAX_CLAIMS);
         Assignment.Ring memory ring = _ringOf(current);
         uint256 index = ring.indexOf(nodeId);
@@ -288,7 +284,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     // ---------------------------------------------------------------- answers
 
     /// @inheritdoc ISessionQueue
-    function precommit(Task calldata task, Precommit[] memory precommits) external {
+    function precommit(Task calldata task, Precommit[] calldata precommits) external {
         Move memory move = _load(task);
         _expect(move, TaskState.Assigned);
         _checkInTime(move);
@@ -305,7 +301,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _checkInTime(move);
         Progress memory progress = _progressOf(move);
         for (uint256 i; i < answers.length; ++i) {
-            _answer(move, answers[i], progress);
+            _answer(move, Answers.read(answers[i]), progress);
         }
         _store(move);
         if (!single && move.state == TaskState.Committed) _tellMoved(move);
@@ -317,8 +313,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _expect(move, TaskState.Assigned);
         _checkInTime(move);
         Part memory part = move.partOf(nodeId, PartState.Waiting);
-        (address operator,) = _committerOf(nodeId);
-        _checkOperator(nodeId, operator, Commitments.declineHash(move.taskId, nodeId), signature);
+        _checkOperator(nodeId, _operatorOf(nodeId), Commitments.declineHash(move.taskId, nodeId), signature);
         Progress memory progress = _progressOf(move);
         uint40 until = move.until;
         _leave(move, move.indexOf(nodeId), PartEvent.Declined);
@@ -330,18 +325,17 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _finishMove(move, 0);
     }
 
-    function _precommit(Move memory move, Precommit[] memory precommits) internal {
+    function _precommit(Move memory move, Precommit[] calldata precommits) internal {
         uint256 parts = move.task.parts.length;
         if (parts == 1) revert SessionQueue_RedundancyOutOfBounds(1, 1);
         for (uint256 i; i < precommits.length; ++i) {
-            Precommit memory given = precommits[i];
-            if (given.commitment == 0) revert SessionQueue_EmptyDigest();
-            Part memory part = move.partOf(given.nodeId, PartState.Waiting);
-            (address operator,) = _committerOf(given.nodeId);
-            bytes32 hash = Commitments.precommitHash(move.taskId, given.nodeId, given.commitment);
-            _checkOperator(given.nodeId, operator, hash, given.signature);
-            (part.state, part.commitment) = (PartState.Precommitted, given.commitment);
-            emit TaskPrecommitted(move.taskId, given.nodeId, given.commitment);
+            (NodeId nodeId, bytes32 commitment) = (precommits[i].nodeId, precommits[i].commitment);
+            if (commitment == 0) revert SessionQueue_EmptyDigest();
+            Part memory part = move.partOf(nodeId, PartState.Waiting);
+            bytes32 hash = Commitments.precommitHash(move.taskId, nodeId, commitment);
+            _checkOperator(nodeId, _operatorOf(nodeId), hash, precommits[i].signature);
+            (part.state, part.commitment) = (PartState.Precommitted, commitment);
+            emit TaskPrecommitted(move.taskId, nodeId, commitment);
         }
     }
 
@@ -349,14 +343,17 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     function _answer(Move memory move, Answer memory answer, Progress memory progress) internal {
         bool opening = move.state == TaskState.Precommitted;
         Part memory part = move.partOf(answer.nodeId, opening ? PartState.Precommitted : PartState.Waiting);
-        (address operator, NumericClass declared) = _committerOf(answer.nodeId);
-        answer.check(move.task, declared);
-        bytes32 commitment = answer.commitmentOf(move.taskId);
+        bytes32 commitment;
         if (opening) {
+            answer.check(move.task, _classOf(answer.nodeId));
+            commitment = answer.commitmentOf(move.taskId);
             if (commitment != part.commitment) {
                 revert SessionQueue_WrongOpening(move.taskId, answer.nodeId, commitment);
             }
         } else {
+            (address operator, NumericClass declared) = INodePool(_pool).committerOf(answer.nodeId);
+            answer.check(move.task, declared);
+            commitment = answer.commitmentOf(move.taskId);
             bytes32 hash = Commitments.precommitHash(move.taskId, answer.nodeId, commitment);
             _checkOperator(answer.nodeId, operator, hash, answer.signature);
             part.commitment = commitment;
@@ -535,7 +532,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
 
     /// @inheritdoc ISessionQueue
     function DOMAIN_SEPARATOR() external view returns (bytes32) {
-        return Commitments.domainSeparator(block.chainid, address(this));
+        return _separator();
     }
 
     /// @inheritdoc ISessionQueue

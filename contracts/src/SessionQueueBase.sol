@@ -17,6 +17,8 @@ import {AssetId, Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Id
 
 /// The contracts that a queue calls.
 struct QueueWiring {
+    /// Where the code of both halves runs.
+    address queue;
     address beacon;
     address models;
     address parameters;
@@ -43,6 +45,9 @@ abstract contract SessionQueueBase {
     address internal immutable _pool;
     address internal immutable _session;
     address internal immutable _stats;
+    uint256 internal immutable _chainId = block.chainid;
+    address internal immutable _queue;
+    bytes32 internal immutable _domain;
 
     mapping(NodeId => uint8) internal _claims;
     mapping(TaskId => uint256 word) internal _tasks;
@@ -57,6 +62,7 @@ abstract contract SessionQueueBase {
             revert ISessionQueue.SessionQueue_ZeroAddress();
         }
         if (wiring.stats == address(0)) revert ISessionQueue.SessionQueue_ZeroAddress();
+        (_queue, _domain) = (wiring.queue, Commitments.domainSeparator(block.chainid, wiring.queue));
         (_beacon, _models, _parameters) = (wiring.beacon, wiring.models, wiring.parameters);
         (_payment, _pool, _session, _stats) = (wiring.payment, wiring.pool, wiring.session, wiring.stats);
     }
@@ -85,8 +91,13 @@ abstract contract SessionQueueBase {
 
     /// EIP-712 digest.
     function _typed(bytes32 structHash) internal view returns (bytes32) {
-        bytes32 separator = Commitments.domainSeparator(block.chainid, address(this));
-        return keccak256(abi.encodePacked(hex"1901", separator, structHash));
+        return Commitments.typed(_separator(), structHash);
+    }
+
+    /// Hashed anew only on a chain that split off, and where the code runs at another address.
+    function _separator() internal view returns (bytes32) {
+        if (block.chainid == _chainId && address(this) == _queue) return _domain;
+        return Commitments.domainSeparator(block.chainid, address(this));
     }
 
     function _store(Move memory move) internal {
@@ -115,16 +126,51 @@ abstract contract SessionQueueBase {
         return Assignment.ringOf(nodes, dedicated);
     }
 
-    function _progressOf(Move memory move) internal view returns (Progress memory) {
-        return ISession(_session).progressOf(move.task.sessionId);
+    function _progressOf(Move memory move) internal view returns (Progress memory progress) {
+        uint256 into;
+        assembly ("memory-safe") {
+            into := progress
+        }
+        _ask(abi.encodeCall(ISession.progressOf, (move.task.sessionId)), into, 192);
     }
 
-    function _committerOf(NodeId nodeId) internal view returns (address operator, NumericClass numericClass) {
-        return INodePool(_pool).committerOf(nodeId);
+    /// Has `Session` write its answer straight to the struct at `into`: the encoding of a struct of values is its words,
+    /// and the protocol's own contract is not checked word by word. Every task asks.
+    function _ask(bytes memory data, uint256 into, uint256 length) internal view {
+        address session_ = _session;
+        assembly ("memory-safe") {
+            if iszero(staticcall(gas(), session_, add(data, 32), mload(data), into, length)) {
+                returndatacopy(0, 0, returndatasize())
+                revert(0, returndatasize())
+            }
+        }
+    }
+
+    function _operatorOf(NodeId nodeId) internal view returns (address) {
+        return address(uint160(_wordOf(_pool, INodePool.operatorOf.selector, NodeId.unwrap(nodeId))));
+    }
+
+    function _classOf(NodeId nodeId) internal view returns (NumericClass) {
+        return NumericClass.wrap(bytes32(_wordOf(_pool, INodePool.classOf.selector, NodeId.unwrap(nodeId))));
     }
 
     function _seedOf(uint64 round) internal view returns (bytes32) {
-        return IRandomBeacon(_beacon).valueOf(round);
+        return bytes32(_wordOf(_beacon, IRandomBeacon.valueOf.selector, round));
+    }
+
+    /// What a view of one of the protocol's own contracts tells of one word, in scratch memory: a redundant task asks
+    /// for every node.
+    function _wordOf(address target, bytes4 selector, uint256 argument) private view returns (uint256 word) {
+        assembly ("memory-safe") {
+            mstore(0, selector)
+            mstore(4, argument)
+            if iszero(staticcall(gas(), target, 0, 36, 0, 32)) {
+                returndatacopy(0, 0, returndatasize())
+                revert(0, returndatasize())
+            }
+            if lt(returndatasize(), 32) { revert(0, 0) }
+            word := mload(0)
+        }
     }
 
     function _checkHolder(SessionId sessionId, Lane lane, address holder) internal view {

@@ -175,6 +175,11 @@ interface INodePool {
     /// Who commits for a node and in which class; zeros if there is no such node.
     function committerOf(NodeId nodeId) external view returns (address operator, NumericClass numericClass);
 
+    /// The two alone: each is one word of storage.
+    function operatorOf(NodeId nodeId) external view returns (address);
+
+    function classOf(NodeId nodeId) external view returns (NumericClass);
+
     /// Whether a signature by `key` counts as the node's: its operator, or the one before within `keyGrace()`.
     function answersFor(NodeId nodeId, address key) external view returns (bool);
 

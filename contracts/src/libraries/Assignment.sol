@@ -31,11 +31,15 @@ library Assignment {
 
     /// Index of the next node without a bit in `tried`; `ring.length` if there is none.
     function next(Ring memory ring, uint256 tried) internal pure returns (uint256 index) {
-        for (uint256 i; i < ring.length; ++i) {
-            index = (ring.start + i) % ring.length;
-            if (tried >> index & 1 == 0) return index;
+        (uint256 length, uint256 left) = (ring.length, ring.length);
+        index = ring.start;
+        unchecked {
+            for (; left != 0; --left) {
+                if (tried >> index & 1 == 0) return index;
+                if (++index == length) index = 0;
+            }
         }
-        return ring.length;
+        return length;
     }
 
     /// Index of a node; `ring.length` if it is not there.

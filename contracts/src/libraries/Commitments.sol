@@ -58,6 +58,17 @@ library Commitments {
         return keccak256(abi.encode(DOMAIN_TYPEHASH, DOMAIN_NAME, DOMAIN_VERSION, chainId, queue));
     }
 
+    /// EIP-712 digest: keccak256(0x1901, separator, hash).
+    function typed(bytes32 separator, bytes32 structHash) internal pure returns (bytes32 digest) {
+        assembly ("memory-safe") {
+            let data := mload(0x40)
+            mstore(data, hex"1901")
+            mstore(add(data, 2), separator)
+            mstore(add(data, 34), structHash)
+            digest := keccak256(data, 66)
+        }
+    }
+
     /// EIP-712 struct hash.
     function requestHash(TaskRequest memory request) internal pure returns (bytes32 result) {
         bytes32 typeHash = REQUEST_TYPEHASH;

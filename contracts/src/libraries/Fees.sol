@@ -46,9 +46,12 @@ library Fees {
         shares.miner = _shareDown(fee, minerBps);
         shares.router = _shareDown(fee, routerBps);
         shares.royalty = _shareDown(fee, royaltyBps);
-        uint96 rest = fee - shares.miner - shares.router - shares.royalty;
-        shares.tip = rest < maxTip ? rest : maxTip;
-        shares.burnt = rest - shares.tip;
+        // Rounded down, the three are not more than the fee.
+        unchecked {
+            uint96 rest = fee - shares.miner - shares.router - shares.royalty;
+            shares.tip = rest < maxTip ? rest : maxTip;
+            shares.burnt = rest - shares.tip;
+        }
     }
 
     function _shareDown(uint96 fee, uint16 bps) private pure returns (uint96) {

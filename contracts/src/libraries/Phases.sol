@@ -30,8 +30,11 @@ library Phases {
     /// A node never has two parts: it is asked once.
     function indexOf(Move memory move, NodeId nodeId) internal pure returns (uint256) {
         Part[] memory parts = move.task.parts;
-        for (uint256 i; i < parts.length; ++i) {
-            if (NodeId.unwrap(parts[i].nodeId) == NodeId.unwrap(nodeId)) return i;
+        uint256 length = parts.length;
+        unchecked {
+            for (uint256 i; i < length; ++i) {
+                if (NodeId.unwrap(parts[i].nodeId) == NodeId.unwrap(nodeId)) return i;
+            }
         }
         revert ISessionQueue.SessionQueue_NotOnTask(move.taskId, nodeId);
     }
@@ -39,8 +42,13 @@ library Phases {
     /// The states that its parts are in, one bit each.
     function _statesOf(Task memory task) private pure returns (uint256 states) {
         Part[] memory parts = task.parts;
-        for (uint256 i; i < parts.length; ++i) {
-            states |= 1 << uint256(parts[i].state);
+        // Asked after every answer: without a check of each index and state.
+        assembly ("memory-safe") {
+            let end := add(parts, mul(mload(parts), 32))
+            for {} lt(parts, end) {} {
+                parts := add(parts, 32)
+                states := or(states, shl(mload(add(mload(parts), 32)), 1))
+            }
         }
     }
 

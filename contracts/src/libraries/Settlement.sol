@@ -86,11 +86,11 @@ library Settlement {
 
     /// Place of the tally of a part's node; `books.nodes` if there is none.
     function indexOf(Books memory books, Part memory part) internal pure returns (uint256 i) {
-        for (; i < books.nodes; ++i) {
-            Tally memory tally = books.tallies[i];
-            if (NodeId.unwrap(tally.nodeId) == NodeId.unwrap(part.nodeId) && tally.dedicated == part.dedicated) {
-                return i;
-            }
+        (Tally[] memory tallies, uint256 nodes) = (books.tallies, books.nodes);
+        (uint256 nodeId, bool dedicated) = (NodeId.unwrap(part.nodeId), part.dedicated);
+        for (; i < nodes; ++i) {
+            Tally memory tally = tallies[i];
+            if (NodeId.unwrap(tally.nodeId) == nodeId && tally.dedicated == dedicated) return i;
         }
     }
 

@@ -9,7 +9,11 @@ import {Base} from "../Base.sol";
 /// Gas of whole transactions: run with `--isolate`; written to contracts/snapshots. All accounts are in use already,
 /// as in a network that has served tasks before.
 contract GasTest is Base {
+    // What a transaction, or all that a task takes, may cost.
     uint256 internal constant OPEN_TARGET = 200_000;
+    uint256 internal constant CARRIED_TARGET = 150_000;
+    uint256 internal constant TWO_TRANSACTIONS_TARGET = 200_000;
+    uint256 internal constant THREE_MINERS_TARGET = 320_000;
 
     SessionId internal id;
 
@@ -73,6 +77,7 @@ contract GasTest is Base {
         }
         gas += settle(tasks, "settle ten carried tasks of one miner") / 10;
         vm.snapshotValue("gas", "one miner, carried, all of it", gas);
+        assertTrue(gas <= CARRIED_TARGET, "target");
     }
 
     function test_gas_two_transactions() public {
@@ -93,6 +98,7 @@ contract GasTest is Base {
         }
         gas += settle(tasks, "settle ten tasks of one miner") / 10;
         vm.snapshotValue("gas", "one miner, two transactions, all of it", gas);
+        assertTrue(gas <= TWO_TRANSACTIONS_TARGET, "target");
     }
 
     function test_gas_three_miners() public {
@@ -134,6 +140,7 @@ contract GasTest is Base {
         }
         gas += settle(tasks, "settle ten tasks of three miners") / 10;
         vm.snapshotValue("gas", "three miners, carried, all of it", gas);
+        assertTrue(gas <= THREE_MINERS_TARGET, "target");
     }
 
     function openings(Task memory task) internal pure returns (Answer[] memory answers) {

@@ -4,6 +4,7 @@
 //! state, folded from the events, must be what the contracts store.
 
 mod actions;
+mod bounds;
 mod people;
 mod sequence;
 mod storage;
@@ -31,6 +32,17 @@ const SEED: (&str, u64) = ("ASSAY_DIFFERENTIAL_SEED", 1);
 /// Of a kind of call must succeed so many in a hundred sequences.
 const SUCCESSES: u64 = 2;
 
+/// Lets the other threads end with the sequences that they are at, if this one fails.
+struct Stop<'a>(&'a AtomicU64);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(u64::MAX / 2, Ordering::Relaxed);
+        }
+    }
+}
+
 fn number((name, default): (&str, u64)) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
@@ -51,6 +63,7 @@ fn contracts_and_model_agree_on_random_sequences() {
         let work = || {
             let mut base = Base::new(Arc::clone(&people));
             let mut tally = Tally::default();
+            let _stop = Stop(&next);
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed >= first + sequences {

@@ -104,6 +104,11 @@ impl Base {
         Self { state: world.state.clone(), world, snapshot }
     }
 
+    /// The world as it is at the beginning.
+    pub fn world(&mut self) -> &mut World {
+        &mut self.world
+    }
+
     /// The sequence of a seed, from the beginning. Panics where contracts and model differ, and tells the calls up to
     /// there.
     #[allow(clippy::print_stderr, reason = "what led to a failure belongs beside it")]
@@ -200,7 +205,7 @@ fn ends(state: &State, now_s: u64) -> Vec<u64> {
 }
 
 /// Contracts and model do the same: what the call did.
-fn agree(world: &mut World, caller: Address, call: &Call, time_s: u64) -> Effect {
+pub fn agree(world: &mut World, caller: Address, call: &Call, time_s: u64) -> Effect {
     let foreseen = world.foresee(caller, call, time_s);
     let outcome = match &foreseen {
         Ok(events) => format!("{} events", events.len()),
