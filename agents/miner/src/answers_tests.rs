@@ -156,3 +156,26 @@ fn what_was_missed_is_not_open_any_more() {
     assert_eq!((answers.open().unwrap(), answers.open_one(task(1)).unwrap()), (vec![], None));
     assert!(answers.is_answered(task(1)).unwrap(), "it still stands");
 }
+
+#[test]
+fn a_database_of_the_first_contracts_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("miner.db");
+    let old = Database::open(&path, &MIGRATIONS[..1]).unwrap();
+    old.transaction(|tx| {
+        tx.execute(
+            "INSERT INTO answers (task_id, deadline_s, answer, output_digest, proof_root, proof_salt)
+             VALUES (randomblob(32), 1, zeroblob(1), randomblob(32), randomblob(32), randomblob(32))",
+            [],
+        )
+    })
+    .unwrap();
+    drop(old);
+    let answers = open(&folder);
+    assert_eq!(answers.open().unwrap(), []);
+    answers.store(&answer(1, 1)).unwrap();
+    drop(answers);
+    // The program of before does not touch what it does not know.
+    let refused = Database::open(&path, &MIGRATIONS[..1]);
+    assert!(matches!(refused, Err(DatabaseError::NewerSchema { .. })), "{refused:?}");
+}

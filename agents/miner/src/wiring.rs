@@ -16,7 +16,7 @@ use crate::{
     MinerConfig, MinerError, MinerStatus,
     answers::{Answers, MIGRATIONS},
     clock::ChainClock,
-    committer::Committer,
+    committer::{self, Committer},
     intake::{Earnings, Intake},
     ledger::{ChainLedger, Ledger, head},
     link::{Identity, LINKS, Link, LinkParts},
@@ -202,38 +202,58 @@ fn boxed<E: Into<BoxError> + Send + 'static>(
     boxed_result(future)
 }
 
+/// What several services have.
+struct Shared {
+    ledger: Arc<dyn Ledger>,
+    answers: Answers,
+    clock: Arc<ChainClock>,
+    stats: Arc<Stats>,
+}
+
+/// What the worker's jobs work with.
+fn tools_of(
+    config: &MinerConfig,
+    parts: &NodeParts,
+    shared: &Shared,
+    committer: mpsc::UnboundedSender<committer::Input>,
+) -> Tools {
+    Tools {
+        node: parts.node,
+        operator: parts.operator.clone(),
+        seeds: Seeds::new(shared.ledger.clone()),
+        ledger: shared.ledger.clone(),
+        engine: parts.engine.clone(),
+        store: parts.store.clone(),
+        answers: shared.answers.clone(),
+        clock: shared.clock.clone(),
+        stats: shared.stats.clone(),
+        committer,
+        stall_timeout: Duration::from_millis(config.stall_timeout_ms),
+    }
+}
+
 /// Chain events → intake → {worker, committer}; links ⇄ worker → committer.
 fn serve(
     config: &MinerConfig,
     parts: NodeParts,
     mut runtime: Runtime,
 ) -> Result<MinerHandle, MinerError> {
-    let answers = Answers::new(parts.database);
-    let stats = Arc::new(Stats::new(parts.node));
-    let (sum, count) = answers.earned()?;
-    let earnings = Earnings { sum, count };
-    stats.set_earned(earnings);
-    let clock = Arc::new(ChainClock::new(parts.block_time_s));
+    let shared = Shared {
+        ledger: parts.ledger.clone(),
+        answers: Answers::new(parts.database.clone()),
+        clock: Arc::new(ChainClock::new(parts.block_time_s)),
+        stats: Arc::new(Stats::new(parts.node)),
+    };
+    let earnings = Earnings::from(shared.answers.earned()?);
+    shared.stats.set_earned(earnings);
     let (worker, worker_inputs) = mpsc::channel(WORKER_BUFFER);
     let (committer, committer_inputs) = mpsc::unbounded_channel();
     let (worker_done, caught_up) = (CancellationToken::new(), CancellationToken::new());
-    let outlets = Outlets::default();
     let queue = QueueScope { chain_id: parts.ledger.chain_id(), queue: parts.ledger.queue() };
     let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
-    let identity = Identity::new(parts.ledger.as_ref(), parts.node, config.capacity);
-    let tools = Tools {
-        node: parts.node,
-        operator: parts.operator.clone(),
-        seeds: Seeds::new(parts.ledger.clone()),
-        ledger: parts.ledger.clone(),
-        engine: parts.engine,
-        store: parts.store,
-        answers: answers.clone(),
-        clock: clock.clone(),
-        stats: stats.clone(),
-        committer: committer.clone(),
-        stall_timeout: Duration::from_millis(config.stall_timeout_ms),
-    };
+    let outlets = Outlets::default();
+    let tools = tools_of(config, &parts, &shared, committer.clone());
+    let Shared { ledger, answers, clock, stats } = shared;
     let intake = Intake {
         scope: Scope { queue, node: parts.node },
         answers: answers.clone(),
@@ -247,8 +267,7 @@ fn serve(
         head: parts.head,
         caught_up: caught_up.clone(),
     };
-    let output = runtime.token(Phase::Output);
-    runtime.spawn(Phase::Output, "intake", boxed(intake.run(output)));
+    runtime.spawn(Phase::Output, "intake", boxed(intake.run(runtime.token(Phase::Output))));
     let worker_service = Worker {
         tools: Arc::new(tools),
         capacity: config.capacity,
@@ -260,7 +279,7 @@ fn serve(
     runtime.spawn(Phase::Work, "worker", boxed(worker_service.run(drain.clone(), work.clone())));
     let committer_service = Committer {
         node: parts.node,
-        ledger: parts.ledger,
+        ledger,
         answers,
         clock,
         stats: stats.clone(),
@@ -271,8 +290,8 @@ fn serve(
     };
     runtime.spawn(Phase::Work, "committer", boxed(committer_service.run(work)));
     let health = Health::new(format!("miner-{}", parts.node));
-    let shared = LinkParts {
-        identity,
+    let links = LinkParts {
+        identity: Identity::new(parts.ledger.as_ref(), parts.node, config.capacity),
         operator: parts.operator,
         stats: stats.clone(),
         health: health.clone(),
@@ -280,7 +299,7 @@ fn serve(
         outlets,
         drain,
     };
-    start_links(&config.router_urls, shared, &mut runtime);
+    start_links(&config.router_urls, links, &mut runtime);
     health.set_ready(true, "");
     Ok(MinerHandle { node: parts.node, stats, health, running: runtime.start() })
 }

@@ -24,6 +24,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long a stop waits for commits; below the runtime's patience with this phase.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Transactions of one task that a contract refuses without anybody having to look: nodes of a redundant task move it
+/// at the same time, and each move makes the others' stale.
+const USUAL_REFUSALS: u32 = 8;
+
 /// The service; its parts come from the wiring.
 pub(crate) struct Committer {
     pub node: NodeId,
@@ -151,9 +155,15 @@ impl Committer {
         };
         calls.spawn(async move {
             let result = ledger.send(key, call).await;
-            if let Err(error) = &result {
-                tracing::warn!(%task, ?way, attempt, reverted = error.reverted, %error, "a transaction did not get through");
-                stats.error(format!("{way:?} of task {task}: {error}"));
+            match &result {
+                Err(error) if error.reverted && attempt < USUAL_REFUSALS => {
+                    tracing::info!(%task, ?way, attempt, %error, "the task was moved meanwhile");
+                }
+                Err(error) => {
+                    tracing::warn!(%task, ?way, attempt, reverted = error.reverted, %error, "a transaction did not get through");
+                    stats.error(format!("{way:?} of task {task}: {error}"));
+                }
+                Ok(()) => {}
             }
             Input::Sent { task, ok: result.is_ok() }
         });

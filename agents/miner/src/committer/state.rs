@@ -261,13 +261,15 @@ impl State {
         let Some(entry) = self.open.get_mut(&task) else { return };
         entry.failures = if ok { 0 } else { entry.failures.saturating_add(1) };
         let pause = match entry.failures {
-            // The event was here before the receipt, or nobody brings events any more.
-            0 if entry.told || self.stopping => 0,
+            // The chain moved it meanwhile, or nobody brings events any more.
+            _ if entry.told => 0,
+            0 if self.stopping => 0,
             0 => EVENT_PATIENCE_S,
             // A refusal usually means that another way is right by now: look at once.
             1 => 0,
             failures => pause_s(failures),
         };
+        entry.told = false;
         entry.step = Step::Idle { from_s: self.now_s.saturating_add(pause) };
     }
 

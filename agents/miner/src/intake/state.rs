@@ -30,6 +30,12 @@ pub(crate) struct Earnings {
     pub count: u64,
 }
 
+impl From<(u128, u64)> for Earnings {
+    fn from((sum, count): (u128, u64)) -> Self {
+        Self { sum, count }
+    }
+}
+
 impl Earnings {
     /// Takes a block in, or back. False if it changed nothing.
     pub(crate) fn add(&mut self, taken: &Taken) -> bool {

@@ -128,14 +128,7 @@ pub(crate) async fn serve(tools: &Tools, terms: Terms, source: Source, outlet: O
             if let Some((commitment, signature)) = precommit {
                 outlet.precommit(commitment, signature);
             }
-            outlet.end(FromMiner::Done {
-                task: terms.task,
-                end_reason: worked.made.end_reason,
-                prompt_tokens,
-                output_tokens: u32::try_from(worked.made.ids.len()).unwrap_or(u32::MAX),
-                output_digest: worked.digest,
-                stream_hash: worked.made.stream_hash,
-            });
+            outlet.end(done(terms.task, &worked, prompt_tokens));
             Outcome::Answered
         }
         Err(Refusal { code, message }) => {
@@ -145,6 +138,17 @@ pub(crate) async fn serve(tools: &Tools, terms: Terms, source: Source, outlet: O
             outlet.end(FromMiner::Error { task: Some(terms.task), code: code.into(), message });
             Outcome::GivenUp(code)
         }
+    }
+}
+
+fn done(task: TaskId, worked: &Worked, prompt_tokens: u32) -> FromMiner {
+    FromMiner::Done {
+        task,
+        end_reason: worked.made.end_reason,
+        prompt_tokens,
+        output_tokens: u32::try_from(worked.made.ids.len()).unwrap_or(u32::MAX),
+        output_digest: worked.digest,
+        stream_hash: worked.made.stream_hash,
     }
 }
 

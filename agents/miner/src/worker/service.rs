@@ -123,8 +123,7 @@ impl Worker {
                 Some(_) = jobs.aside.join_next() => vec![],
                 Some(claimed) = jobs.claims.join_next() => {
                     if let Ok((queued, claim)) = claimed {
-                        let (keep, now_s) = (claim == Claim::Later, self.tools.clock.now_s());
-                        state.claim_ended(&queued, keep, now_s);
+                        state.claim_ended(&queued, claim, self.tools.clock.now_s());
                     }
                     vec![]
                 }

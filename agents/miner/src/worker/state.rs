@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use assay_types::{Dispatch, TaskId, link::Offer};
 
-use super::{LinkRef, check::has_time};
+use super::{LinkRef, check::has_time, claim::Claim};
 use crate::tasks::{ChainTask, Standing};
 
 /// Tasks of the chain that wait in memory for a free place, and again for being claimed; more wait in the database until a
@@ -227,15 +227,23 @@ impl State {
             .next()
     }
 
-    /// A claim is over; `keep` says whether it may be tried again.
-    pub(crate) fn claim_ended(&mut self, queued: &ChainTask, keep: bool, now_s: u64) {
+    /// A claim is over.
+    pub(crate) fn claim_ended(&mut self, queued: &ChainTask, claim: Claim, now_s: u64) {
         self.claiming.remove(&queued.task);
-        let session = queued.record.task.sessionId;
+        let place = (queued.record.task.sessionId, queued.record.task.ticket);
         self.paused.retain(|_, from| now_s < *from);
-        if keep {
-            self.paused.insert(session, now_s.saturating_add(CLAIM_PAUSE_S));
-        } else {
-            self.queued.remove(&(session, queued.record.task.ticket));
+        match claim {
+            Claim::Done => {
+                // Its event may have been here before.
+                self.claimed.insert(queued.task);
+                self.queued.remove(&place);
+            }
+            Claim::Later => {
+                self.paused.insert(place.0, now_s.saturating_add(CLAIM_PAUSE_S));
+            }
+            Claim::Never => {
+                self.queued.remove(&place);
+            }
         }
     }
 

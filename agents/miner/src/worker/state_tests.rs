@@ -206,18 +206,18 @@ fn heads_of_queues_are_claimed_two_at_a_time_as_far_as_there_are_places() {
     assert_eq!(claims(&state.fill(0)), [task(1), task(3)]);
     assert!(state.fill(0).is_empty());
     // The first is ours: it counts until it is answered, and the next one's turn has come only then.
-    state.claim_ended(&queued(1, 1, 1), false, 0);
+    state.claim_ended(&queued(1, 1, 1), Claim::Done, 0);
     let mut due = chain_task(1, 100, (1, 1), true);
     due.record.task.ticket = 1;
     state.on(told(due), false);
     let actions = state.fill(0);
     assert_eq!((started(&actions), claims(&actions)), (vec![task(1)], vec![]));
     // Somebody else was faster with the third: there is a place, and the next queue.
-    state.claim_ended(&queued(3, 2, 7), true, 0);
+    state.claim_ended(&queued(3, 2, 7), Claim::Later, 0);
     assert_eq!(claims(&state.fill(0)), [task(2)]);
-    state.claim_ended(&queued(2, 1, 2), true, 0);
+    state.claim_ended(&queued(2, 1, 2), Claim::Later, 0);
     assert_eq!(claims(&state.fill(1)), [task(4)]);
-    state.claim_ended(&queued(4, 3, 9), false, 1);
+    state.claim_ended(&queued(4, 3, 9), Claim::Never, 1);
     assert!(claims(&state.fill(1)).is_empty(), "both queues are paused");
     assert_eq!(claims(&state.fill(2)), [task(2)]);
 }

@@ -67,7 +67,7 @@ struct ChainState {
     line: (u64, u64),
     /// What happens between a look and a send.
     race: Vec<Race>,
-    last: Option<Block>,
+    blocks: Vec<Block>,
 }
 
 /// A change between a look and a send.
@@ -175,7 +175,7 @@ impl FakeChain {
                 timestamp: state.time_s,
                 events,
             };
-            state.last = Some(block.clone());
+            state.blocks.push(block.clone());
             let (number, tasks) = (state.number, state.tasks.clone());
             state.after.insert(number, tasks);
             block
@@ -189,7 +189,7 @@ impl FakeChain {
 
     /// The newest block.
     pub fn last_block(&self) -> Block {
-        self.state().last.clone().unwrap()
+        self.state().blocks.last().cloned().unwrap()
     }
 
     pub fn clear_refusals(&self) {
@@ -200,6 +200,7 @@ impl FakeChain {
     pub async fn revert(&self, block: Block) {
         {
             let mut state = self.state();
+            state.blocks.retain(|kept| kept.at != block.at);
             state.number = block.at.number - 1;
             state.hash = block.parent;
             let number = state.number;
@@ -214,6 +215,32 @@ impl FakeChain {
         let (sender, events) = mpsc::channel(64);
         *self.events.lock().unwrap() = Some(sender);
         events
+    }
+
+    /// Every block again, for a miner whose database does not know them.
+    pub async fn replay(&self) {
+        let blocks = self.state().blocks.clone();
+        let sender = self.events.lock().unwrap().clone().unwrap();
+        for block in blocks {
+            sender.send(ChainEvent::Committed(block)).await.unwrap();
+        }
+    }
+
+    /// A router submits the request with the words of all its nodes.
+    pub async fn carry(&self, request: &TaskRequest, commitment: B256) {
+        let mut events = vec![self.submit(request)];
+        let task = request.task_id(QUEUE);
+        for part in self.task(task).unwrap().task.parts {
+            let word = if part.nodeId == NODE.0 { commitment } else { B256::repeat_byte(7) };
+            events.extend(precommitted(&mut self.state(), task, part.nodeId, word));
+        }
+        self.mine(1, events).await;
+    }
+
+    /// A router opens what this node precommitted.
+    pub async fn open(&self, task: TaskId, answer: &Answer) {
+        let events = answered(&mut self.state(), task, answer).unwrap();
+        self.mine(1, events).await;
     }
 
     /// The event of a submission, for the named node and those behind it.
@@ -295,15 +322,26 @@ impl FakeChain {
     }
 
     /// The queued task is given back.
-    pub async fn cancel(&self, task: TaskId) {
+    pub fn cancelled(&self, task: TaskId) -> ProtocolEvent {
         self.state().tasks.get_mut(&task).unwrap().state = TaskState::Refunded;
-        let event = SessionQueue::TaskRefunded {
+        ProtocolEvent::TaskRefunded(SessionQueue::TaskRefunded {
             taskId: task.0,
             sessionId: SESSION,
             refund: U96::from(1),
             tip: U96::ZERO,
-        };
-        self.mine(1, vec![ProtocolEvent::TaskRefunded(event)]).await;
+        })
+    }
+
+    /// The task was never submitted, and nobody remembers a transaction of it.
+    pub fn forget(&self, task: TaskId) {
+        let mut state = self.state();
+        state.tasks.remove(&task);
+        state.keys.clear();
+    }
+
+    /// Another node takes the head of the queue.
+    pub async fn take_ticket(&self) {
+        self.state().line.1 += 1;
     }
 
     /// What the contract makes of a call: events, or the name of an error.
@@ -384,7 +422,8 @@ impl FakeChain {
     }
 }
 
-fn part(node: u32) -> Part {
+/// A part that is due.
+pub fn part(node: u32) -> Part {
     let (fee, commitment) = (U96::ZERO, B256::ZERO);
     Part { nodeId: node, state: 0, dedicated: false, fee, commitment }
 }

@@ -3,8 +3,11 @@
 
 mod chain;
 mod committing;
+mod crash;
 mod links;
 mod onchain;
+mod pull;
+mod redundant;
 mod resume;
 mod tasks;
 mod world;

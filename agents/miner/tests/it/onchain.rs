@@ -22,8 +22,8 @@ use assay_miner::{MinerConfig, MinerDeps, MinerError, MinerHandle, start};
 use assay_protocol::{TaskState, money::fee_up};
 use assay_store::ContentStore;
 use assay_types::{
-    Address, BLOCK_VERSION, ModelId, Prompt, RequestBlock, ResultBlock, Sampling, Signed, TaskId,
-    TaskRequest,
+    Address, BLOCK_VERSION, Dispatch, ModelId, Prompt, RequestBlock, ResultBlock, Sampling, Signed,
+    TaskId, TaskRequest,
 };
 
 use crate::world::{MemStore, until};
@@ -390,5 +390,99 @@ async fn what_stands_in_the_way_is_named() {
     net.mined(call.from(net.admin.address()).send().await).await;
     let error = with(model_id).await;
     assert!(matches!(error, MinerError::NodeMismatch { what: "model", .. }), "{error}");
+    net.devnet.stop().await;
+}
+
+/// Three nodes of three owners, in one session; returns their keys, their miners and the session.
+async fn three() -> (Net, Vec<MinerHandle>, u64) {
+    let keys: Vec<_> = (0..3).map(|_| PrivateKeySigner::random()).collect();
+    let addresses: Vec<_> = keys.iter().map(PrivateKeySigner::address).collect();
+    let net = Net::new(&addresses).await;
+    let mut miners = Vec::new();
+    for key in &keys {
+        net.give(key.address(), 200).await;
+        miners.push(net.start(key, key).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let session = net.session(3).await;
+    (net, miners, session)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_precommit_open_and_are_paid() {
+    let (net, miners, session) = three().await;
+    let (request, bytes) = net.request(session, 0, 0, "three times").await;
+    let request = TaskRequest { redundancy: 3, ..request };
+    let task = request.task_id(net.deployment.queue);
+    net.store.put(bytes.into()).await.unwrap();
+    let queue = SessionQueue::new(net.deployment.queue, &net.provider);
+    net.mined(queue.submit(request.into()).from(net.client.address()).send().await).await;
+    for miner in &miners {
+        net.settled(miner, 1, task).await;
+        let status = miner.status();
+        assert_eq!((&status.last_error, status.declined.len()), (&None, 0));
+    }
+    let precommits = queue.TaskPrecommitted_filter().from_block(0).query().await.unwrap();
+    let answers = queue.TaskCommitted_filter().from_block(0).query().await.unwrap();
+    assert_eq!((precommits.len(), answers.len()), (3, 3));
+    // Outputs stand alone: each has its own block, with its own salt.
+    let mut digests: Vec<_> = answers.iter().map(|(event, _)| event.outputDigest).collect();
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), 3);
+    net.check_conservation().await;
+    for miner in miners {
+        miner.stop().await.unwrap();
+    }
+    net.devnet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_share_a_queue_and_hand_back_what_they_cannot_serve() {
+    let (net, miners, session) = three().await;
+    let queue = SessionQueue::new(net.deployment.queue, &net.provider);
+    let client = net.client.address();
+    let mut tasks = Vec::new();
+    for nonce in 0..4 {
+        let (request, bytes) = net.request(session, 0, 0, &format!("queued {nonce}")).await;
+        let dispatch = Dispatch::Pull as u8;
+        let request = TaskRequest { nonce, dispatch, ..request };
+        tasks.push(request.task_id(net.deployment.queue));
+        net.store.put(bytes.into()).await.unwrap();
+        net.mined(queue.submit(request.into()).from(client).send().await).await;
+    }
+    // Somebody reveals the rounds of the claims, as they come.
+    let mut revealed = 0;
+    while revealed < tasks.len() {
+        let moves = queue.TaskMoved_filter().from_block(0).query().await.unwrap();
+        let rounds: Vec<_> = moves.iter().map(|(event, _)| event.task.seedRound).collect();
+        for round in rounds.into_iter().skip(revealed) {
+            let beacon = RandomBeacon::new(net.deployment.beacon, &net.provider);
+            if beacon.valueOf(round).call().await.unwrap().is_zero() {
+                net.reveal(round).await;
+            }
+            revealed += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let settled = || miners.iter().map(|miner| miner.status().settled).sum::<u64>();
+    until("all are settled", || settled() == 4).await;
+    for task in tasks {
+        assert_eq!(net.task_state(task).await, TaskState::Settled as u8);
+    }
+
+    // Too long for its own bound: each node hands it on, and the client has its money back at last.
+    let (request, bytes) = net.request(session, 0, 0, &"long ".repeat(40)).await;
+    let request = TaskRequest { nonce: 10, attempts: 3, ..request };
+    let task = request.task_id(net.deployment.queue);
+    net.store.put(bytes.into()).await.unwrap();
+    net.mined(queue.submit(request.into()).from(client).send().await).await;
+    let back = |miner: &MinerHandle| miner.status().handed_back.get("prompt_too_long").copied();
+    until("all hand it back", || miners.iter().all(|miner| back(miner) == Some(1))).await;
+    assert_eq!(net.task_state(task).await, TaskState::Refunded as u8);
+    net.check_conservation().await;
+    for miner in miners {
+        miner.stop().await.unwrap();
+    }
     net.devnet.stop().await;
 }

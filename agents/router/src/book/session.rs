@@ -60,6 +60,27 @@ pub struct SessionView {
 }
 
 impl SessionView {
+    /// A session that was just opened, at these prices for prompt and answer. Which lane of it is the router's is
+    /// still to be told.
+    pub(super) fn opened(
+        id: SessionId,
+        model: ModelId,
+        (price_in, price_out): (u128, u128),
+    ) -> Self {
+        Self {
+            id,
+            model,
+            state: SessionState::Open,
+            price_in,
+            price_out,
+            reservations: Vec::new(),
+            ends_at: 0,
+            lane: Lane(0),
+            allotment: 0,
+            reclaim_at: 0,
+        }
+    }
+
     /// Whether it can take tasks: it has its nodes and their seed.
     pub fn is_ready(&self) -> bool {
         let serves = matches!(self.state, SessionState::Active | SessionState::Draining);

@@ -52,7 +52,9 @@ pub struct Book {
     owners: HashMap<TaskId, SessionId>,
     /// Models by their number, as the chain has them.
     models: BTreeMap<ModelIndex, ModelId>,
-    opened: BTreeMap<SessionId, (ModelId, u128, u128)>,
+    /// Sessions of the block that is taken in, until one of their lanes turns out to be the router's. One whose nodes
+    /// are named is active before its lanes are told.
+    opened: BTreeMap<SessionId, SessionView>,
     /// Fees of the tasks that settle in the block that is taken in, one for each answer.
     settling: BTreeMap<TaskId, u128>,
     last_timestamp: u64,
@@ -142,7 +144,8 @@ impl Book {
             Fact::SessionOpened { session, model, price_in, price_out } => {
                 let model = *self.models.get(model)?;
                 if self.opened.len() < MAX_OPENED {
-                    self.opened.insert(*session, (model, *price_in, *price_out));
+                    let view = SessionView::opened(*session, model, (*price_in, *price_out));
+                    self.opened.insert(*session, view);
                 }
                 None
             }
@@ -150,7 +153,8 @@ impl Book {
                 self.add_lane(*session, *lane, *holder, *allotment)
             }
             Fact::SessionActivated { session, seed_round, nodes, previous_until } => {
-                let view = self.sessions.get_mut(session)?;
+                let known = self.sessions.get_mut(session);
+                let view = known.or_else(|| self.opened.get_mut(session))?;
                 if view.state == SessionState::Open {
                     view.state = SessionState::Active;
                 }
@@ -206,19 +210,7 @@ impl Book {
         if holder != self.me || lane.0 == 0 || self.sessions.contains_key(&session) {
             return None;
         }
-        let (model, price_in, price_out) = *self.opened.get(&session)?;
-        let view = SessionView {
-            id: session,
-            model,
-            state: SessionState::Open,
-            price_in,
-            price_out,
-            reservations: Vec::new(),
-            ends_at: 0,
-            lane,
-            allotment,
-            reclaim_at: 0,
-        };
+        let view = SessionView { lane, allotment, ..self.opened.get(&session)?.clone() };
         self.sessions.insert(session, view);
         Some(session)
     }

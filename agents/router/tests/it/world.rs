@@ -437,7 +437,7 @@ impl Miner {
 
     pub async fn offer(&mut self) -> (TaskId, Box<Offer>) {
         match self.recv().await {
-            Some(FromRouter::Offer(offer)) => (offer.request.task_id(self.queue), offer),
+            Some(FromRouter::Offer(offer)) => (self.task_of(&offer), offer),
             other => panic!("no offer but {other:?}"),
         }
     }
@@ -500,14 +500,24 @@ impl Miner {
         .await;
     }
 
+    /// The task of an offer.
+    pub fn task_of(&self, offer: &Offer) -> TaskId {
+        offer.request.task_id(self.queue)
+    }
+
     /// Serves one offer honestly.
     pub async fn serve(&mut self, words: &[&str]) -> (TaskId, Box<Offer>) {
         let (task, offer) = self.offer().await;
+        self.answer(task, words).await;
+        (task, offer)
+    }
+
+    /// Answers a task that was offered.
+    pub async fn answer(&mut self, task: TaskId, words: &[&str]) {
         self.accept(task).await;
         for (seq, word) in words.iter().enumerate() {
             self.token(task, seq as u32, word).await;
         }
         self.finish(task, words, &words.concat()).await;
-        (task, offer)
     }
 }

@@ -14,7 +14,8 @@ fn committed_artifacts_match_the_sources() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let committed: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let fresh = compiled.get(&name).unwrap_or_else(|| panic!("there is no contract {name}"));
+        let fresh = compiled.get(source_of(&name));
+        let fresh = fresh.unwrap_or_else(|| panic!("there is no contract {name}"));
         let hint = "run script/bindings and commit sdk/bindings/artifacts";
         assert_eq!(sorted(&committed["abi"]), sorted(&fresh.abi), "ABI of {name}: {hint}");
         let bytecode = committed["bytecode"].as_str().unwrap();
@@ -22,6 +23,11 @@ fn committed_artifacts_match_the_sources() {
         checked += 1;
     }
     assert!(checked >= 7, "only {checked} artifacts are committed");
+}
+
+/// What both beacons have in common is bound by its name in Rust, as `script/bindings` says.
+fn source_of(name: &str) -> &str {
+    if name == "RandomBeacon" { "IRandomBeacon" } else { name }
 }
 
 /// Compilers print the same entries with other key orders.
