@@ -40,7 +40,10 @@ impl Stranger {
         let transaction =
             TransactionRequest::default().from(self.account).to(to).input(call.abi_encode().into());
         loop {
-            if let Ok(pending) = self.provider.send_transaction(transaction.clone()).await {
+            // The provider's own count goes wrong with the first call that is refused.
+            let nonce = self.provider.get_transaction_count(self.account).await.unwrap();
+            let transaction = transaction.clone().nonce(nonce);
+            if let Ok(pending) = self.provider.send_transaction(transaction).await {
                 assert!(pending.get_receipt().await.unwrap().status());
                 return;
             }
