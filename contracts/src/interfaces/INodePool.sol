@@ -16,7 +16,10 @@ enum NodeState {
     Exiting,
     /// Stake returned.
     Exited,
-    /// Proven to have lied: takes nothing new, may only exit with what is left of its stake.
+    /// Proven to have lied: no draw finds it, and it may only exit with what is left of its stake. A session that has it
+    /// keeps it until its rotation: tasks are still assigned to it, what it answers is paid, and its silence is followed
+    /// like any other's. To skip it would cost every assignment a look at every node; to rotate at once would let whoever
+    /// gives up a stake choose the moment of a draw.
     Jailed
 }
 
