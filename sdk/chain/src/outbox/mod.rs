@@ -284,7 +284,8 @@ impl Inner {
 
     fn claim(&self, id: i64) -> Option<Claim<'_>> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.insert(id).then_some(Claim { watched: &self.watched, id })
+        // Made only if it is given away: one that is dropped here would wait for the lock that we hold.
+        if watched.insert(id) { Some(Claim { watched: &self.watched, id }) } else { None }
     }
 
     fn is_watched(&self, id: i64) -> bool {
