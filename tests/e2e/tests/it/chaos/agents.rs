@@ -51,8 +51,7 @@ impl Agent {
 
     /// Starts it again, after a kill.
     pub fn run(&mut self) {
-        let log: File =
-            OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let log: File = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let child = Command::new(assay_binary().unwrap())
             .args(&self.args)
             .env("ASSAY_DATA", &self.data)

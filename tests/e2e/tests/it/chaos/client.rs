@@ -44,7 +44,8 @@ impl Clients {
         let left = Arc::new(AtomicU32::new(tasks - tasks / DIRECT_EVERY));
         let mut routed = JoinSet::new();
         for client in 0..AT_ONCE {
-            let (left, url, model) = (Arc::clone(&left), world.http_url.clone(), world.model.clone());
+            let (left, url, model) =
+                (Arc::clone(&left), world.http_url.clone(), world.model.clone());
             routed.spawn(async move { ask(client, &url, &model, &left).await });
         }
         let mut direct = JoinSet::new();

@@ -181,18 +181,22 @@ impl World {
         done.is_ok_and(|_: Value| true)
     }
 
-    /// The chain, once it is there.
+    /// The chain, once it is there: the last kill may have been a moment ago.
     pub async fn chain(&self) -> Chain {
         let provider = self.provider();
         let begun = Instant::now();
-        while provider.get_block_number().await.is_err() {
+        loop {
+            let description = network(self.data.path());
+            if let Some(description) = description
+                && provider.get_block_number().await.is_ok()
+            {
+                let deployment = description["deployment"].clone();
+                let deployment: Deployment = serde_json::from_value(deployment).unwrap();
+                return Chain { provider, deployment };
+            }
             assert!(begun.elapsed() < READY, "the chain is away:\n{}", self.logs());
             tokio::time::sleep(POLL).await;
         }
-        let description = network(self.data.path());
-        let deployment = description.expect("the network is described")["deployment"].clone();
-        let deployment: Deployment = serde_json::from_value(deployment).unwrap();
-        Chain { provider, deployment }
     }
 
     /// An agent that is killed starts again; one that ends by itself is a defect.
