@@ -100,6 +100,24 @@ async fn the_same_call_under_another_key_is_made_again_if_the_contract_takes_it(
     assert_eq!(world.effects(1).await, 2);
 }
 
+/// While a block is waited for, one of them sees the transaction through, and the other one waits for it.
+#[tokio::test]
+async fn two_wait_for_one_transaction() {
+    /// Long enough that both have looked for the receipt several times.
+    const SEVERAL_LOOKS: std::time::Duration = std::time::Duration::from_millis(500);
+    let world = World::new(false).await;
+    let outbox = world.outbox("a").await;
+    let block = async {
+        tokio::time::sleep(SEVERAL_LOOKS).await;
+        world.mine().await;
+    };
+    let sends = [outbox.send(world.emit(1)), outbox.send(world.emit(1))];
+    let (receipts, ()) = tokio::join!(futures::future::try_join_all(sends), block);
+    let receipts = receipts.unwrap();
+    assert_eq!(receipts[0].transaction_hash, receipts[1].transaction_hash);
+    assert_eq!(count(&world, outbox.address()).await, 1);
+}
+
 #[tokio::test]
 async fn a_refusal_while_estimating_is_decoded_and_uses_no_nonce() {
     let world = World::new(true).await;

@@ -147,7 +147,7 @@ impl World {
             .connect_http(node.http_url().parse().unwrap())
             .erased();
         let mut at = Vec::new();
-        for _ in 0..7 {
+        for _ in 0..9 {
             let request = TransactionRequest::default().with_deploy_code(init_code());
             let receipt =
                 provider.send_transaction(request).await.unwrap().get_receipt().await.unwrap();
@@ -162,6 +162,8 @@ impl World {
             queue: at[4],
             payment: at[5],
             beacon: at[6],
+            parameters: at[7],
+            stats: at[8],
         };
         let world = Self { node, deployment, provider, folder: tempfile::tempdir().unwrap() };
         if !mine_on_transaction {
@@ -213,7 +215,9 @@ impl World {
         let filter = Filter::new().address(self.deployment.queue).from_block(0u64);
         let logs = self.provider.get_logs(&filter).await.unwrap();
         let emitted = logs.iter().filter_map(|log| {
-            SessionQueue::TaskSubmitted::decode_log_data(log.data()).ok().map(|event| event.nonce)
+            SessionQueue::TaskSubmitted::decode_log_data(log.data())
+                .ok()
+                .map(|event| event.task.nonce)
         });
         emitted.filter(|emitted| *emitted == nonce).count()
     }
@@ -286,13 +290,10 @@ pub fn submitted(nonce: u64) -> SessionQueue::TaskSubmitted {
         taskId: B256::repeat_byte(1),
         sessionId: 2,
         nodeId: 3,
-        lane: 1,
-        nonce,
         requestDigest: B256::repeat_byte(4),
-        maxPrompt: 5,
-        maxOutput: 6,
-        held: 7,
         deadline: 8,
+        task: SessionQueue::Task { nonce, ..Default::default() },
+        ..Default::default()
     }
 }
 
@@ -310,7 +311,7 @@ pub fn nonces(block: &Block) -> Vec<u64> {
         .events
         .iter()
         .map(|event| match &event.body {
-            assay_chain::ProtocolEvent::TaskSubmitted(event) => event.nonce,
+            assay_chain::ProtocolEvent::TaskSubmitted(event) => event.task.nonce,
             other => panic!("{other:?}"),
         })
         .collect()
