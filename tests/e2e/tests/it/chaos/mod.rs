@@ -107,6 +107,8 @@ async fn bad_day(name: &str, mut world: World) {
     for task in &served.answered {
         assert!(chain.is_settled(task).await, "task {task} was answered and never paid");
     }
+    let connections_cut: u32 =
+        world.lines.iter().map(|line| line.ended.load(Ordering::Relaxed)).sum();
     let kills: u32 = world.agents.iter().map(|agent| agent.kills).sum();
     assert!(kills > 0 && faults.reorgs > 0, "nothing bad happened: {faults:?}");
     let figures = json!({
@@ -117,17 +119,19 @@ async fn bad_day(name: &str, mut world: World) {
         "reorganisations": faults.reorgs,
         "deepest": faults.deepest,
         "cuts": faults.cuts,
+        "connections_cut": connections_cut,
         "answered": served.answered.len(),
         "failed_requests": served.failed,
         "on_chain": verdict,
     });
-    println!("{figures:#}");
     report(&figures);
 }
 
-/// Appends the figures where `ASSAY_CHAOS_REPORT` says.
+/// Shows the figures to who runs this with `--nocapture`, and appends them where `ASSAY_CHAOS_REPORT` says.
+#[expect(clippy::print_stdout, reason = "the test's captured output")]
 fn report(figures: &Value) {
     use std::io::Write;
+    println!("{figures:#}");
     let Some(path) = std::env::var_os("ASSAY_CHAOS_REPORT") else { return };
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
     writeln!(file, "{figures}").unwrap();

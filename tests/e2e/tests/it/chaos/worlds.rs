@@ -147,7 +147,7 @@ impl World {
     /// One process with everything in it.
     pub async fn whole() -> Self {
         let data = TempDir::new().unwrap();
-        let mut port = || format!("127.0.0.1:{}", free_port().unwrap());
+        let port = || format!("127.0.0.1:{}", free_port().unwrap());
         let (http, rpc, ipfs, miners) = (port(), port(), port(), MINERS.to_string());
         let flags = ["--http", &http, "--rpc", &rpc, "--ipfs", &ipfs, "--miners", &miners];
         let (agent, description) = up(data.path(), &flags).await;
