@@ -191,7 +191,7 @@ struct Call<'a> {
     push: &'a Push,
     attempt: u32,
     tasks: Vec<Task>,
-    answer: Option<Answer>,
+    answer: Option<Box<Answer>>,
     /// Of a round.
     proof: Bytes,
 }
@@ -256,7 +256,7 @@ fn intent(chain: &Chain, call: Call<'_>) -> Option<Intent> {
             (id.to_string(), queue, call.abi_encode())
         }
         Push::Deliver(id) => {
-            let answer = answer.unwrap_or_else(no_answer);
+            let answer = answer.map_or_else(no_answer, |answer| *answer);
             let call = SessionQueue::deliverCall { task: tasks.pop()?, answer };
             (id.to_string(), queue, call.abi_encode())
         }

@@ -91,7 +91,7 @@ pub enum Action {
         /// The tasks that it brings.
         tasks: Vec<Task>,
         /// The answer that it tells.
-        answer: Option<Answer>,
+        answer: Option<Box<Answer>>,
     },
 }
 
@@ -333,7 +333,7 @@ impl Keeper {
             _ => None,
         });
         let tasks = items.clone().filter_map(TaskItem::decode).collect();
-        let answer = items.clone().find_map(TaskItem::decode_answer);
+        let answer = items.clone().find_map(TaskItem::decode_answer).map(Box::new);
         Action::Push { push, attempt, tasks, answer }
     }
 

@@ -24,7 +24,7 @@ use client::Clients;
 use worlds::World;
 
 /// Tasks of a run in CI; `ASSAY_CHAOS_TASKS` asks for more.
-const TASKS: u32 = 40;
+const TASKS: u32 = 20;
 /// Seed of the faults; `ASSAY_CHAOS_SEED` names another.
 const SEED: u64 = 0xa55a;
 /// Blocks that a reorganisation takes back at most.
