@@ -63,8 +63,8 @@ contract DrawTest is PoolBase {
             revert("peeks do not return");
         } catch (bytes memory reason) {
             assertEq(bytes32(bytes4(reason)), bytes32(Peeked.selector), "peek");
-            // Three owners of twelve are found by 32 tries each: an empty result would show nothing.
-            assertEq(uint256(uint8(reason[4 + 95])), COUNT, "nodes of the first draw");
+            // 32 tries for each of three owners of twelve nearly always find all three: an empty result would show nothing.
+            assertTrue(uint8(reason[4 + 95]) != 0, "nodes of the first draw");
             return reason;
         }
     }
