@@ -227,7 +227,6 @@ contract SessionPayment is ISessionPayment {
         only(queue)
     {
         if (evidence.rule == Rule.None) revert SessionPayment_NoEvidence(nodeId);
-        if (amount == 0) revert SessionPayment_ZeroAmount();
         uint256 stake_ = stakeOf[nodeId];
         if (amount > stake_) revert SessionPayment_InsufficientStake(nodeId, amount, stake_);
         if (reward > amount) revert SessionPayment_RewardTooLarge(reward, amount);

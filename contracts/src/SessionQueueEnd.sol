@@ -167,8 +167,6 @@ contract SessionQueueEnd is SessionQueueBase {
         uint16 version = INodePool(_pool).nodeOf(nodeId).termsVersion;
         NodeTerms memory terms = IParameters(_parameters).nodeTermsOf(version);
         uint256 amount = ISessionPayment(_payment).stakeOf(nodeId) * terms.slashBps / Fees.BPS;
-        // Nothing is left of one who exited.
-        if (amount == 0) return;
         // Two commitments, where there may be one.
         Evidence memory evidence = Evidence({taskId: taskId, rule: Rule.Equivocation, measured: 2, bound: 1});
         uint256 reward = amount * terms.reporterBps / Fees.BPS;

@@ -59,7 +59,8 @@ interface ISessionPayment {
     event Credited(address indexed account, AssetId indexed asset, uint256 amount);
     event Staked(NodeId indexed nodeId, address indexed from, uint256 amount);
     event StakeReleased(NodeId indexed nodeId, address indexed owner, uint256 amount);
-    /// `reward` went to `reporter`, the rest of `amount` was burnt.
+    /// `reward` went to `reporter`, the rest of `amount` was burnt. Zero if nothing was left: that the node was punished
+    /// for the task is told all the same.
     event Slashed(
         NodeId indexed nodeId,
         TaskId indexed taskId,

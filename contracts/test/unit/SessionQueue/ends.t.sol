@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {NodeState} from "../../../src/interfaces/INodePool.sol";
+import {Evidence, ISessionPayment, Rule} from "../../../src/interfaces/ISessionPayment.sol";
 import {ISessionQueue, Precommit, Task} from "../../../src/interfaces/ISessionQueue.sol";
 import {NodeId, TaskId} from "../../../src/types/Ids.sol";
 import {QueueBase} from "./QueueBase.sol";
@@ -90,6 +91,25 @@ contract EndsTest is QueueBase {
         assertEq(uint8(pool.nodeOf(nodeId).state), uint8(NodeState.Jailed), "jailed");
         vm.expectRevert(abi.encodeWithSelector(ISessionQueue.SessionQueue_AlreadyPunished.selector, taskId, nodeId));
         queue.reportEquivocation(taskId, other, one);
+    }
+
+    /// [P2, E1] With nothing left to take, the event still tells for which task the node was punished.
+    function test_equivocation_without_stake_is_told() public {
+        Task memory task = submit(wanted(0));
+        NodeId nodeId = task.parts[0].nodeId;
+        (Precommit memory one, Precommit memory other) = two(task, nodeId);
+        TaskId taskId = idOf(task);
+        uint256 stake = payment.stakeOf(nodeId);
+        vm.prank(address(queue));
+        payment.slash(nodeId, Evidence(taskId, Rule.Equivocation, 2, 1), stake, keeper, 0);
+        vm.expectEmit();
+        emit ISessionPayment.Slashed(nodeId, taskId, Rule.Equivocation, 2, 1, 0, keeper, 0);
+        vm.prank(keeper);
+        queue.reportEquivocation(taskId, one, other);
+        assertEq(uint8(pool.nodeOf(nodeId).state), uint8(NodeState.Jailed), "jailed");
+        assertEq(tipsOf(keeper), 0, "no reward");
+        vm.expectRevert(abi.encodeWithSelector(ISessionQueue.SessionQueue_AlreadyPunished.selector, taskId, nodeId));
+        queue.reportEquivocation(taskId, one, other);
     }
 
     /// [P1]

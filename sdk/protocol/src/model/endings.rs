@@ -208,9 +208,6 @@ impl Run<'_> {
         let terms = self.state.tunables.node_terms(version)?;
         let (slash_bps, reporter_bps) = (terms.slashBps, terms.reporterBps);
         let slash = share_down(self.state.accounts.stake(node), slash_bps);
-        if slash == 0 {
-            return Ok(());
-        }
         let (reward, reporter) = (share_down(slash, reporter_bps), self.at.caller);
         self.emit(Slashed {
             nodeId: node,

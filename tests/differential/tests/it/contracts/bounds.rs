@@ -1,17 +1,19 @@
-//! What random sequences seldom reach: a queue that is full, and a node that has claimed as much as it may.
+//! What random sequences seldom reach: a queue that is full, a node that has claimed as much as it may, and one of whose
+//! stake nothing is left to take.
 
 use std::sync::Arc;
 
 use alloy::primitives::{
-    B256,
+    B256, Bytes, U256,
     aliases::{U80, U96},
 };
 use assay_bindings::{
+    RandomBeacon::revealCall,
     Session::{OpenTerms, openCall},
-    SessionQueue::{Task, TaskRequest, claimCall, submitCall},
+    SessionQueue::{Precommit, Task, TaskRequest, claimCall, reportEquivocationCall, submitCall},
 };
 use assay_protocol::{Call, ProtocolEvent};
-use assay_types::Dispatch;
+use assay_types::{Dispatch, Precommit as SignedPrecommit, Signed};
 
 use super::{
     people::People,
@@ -19,6 +21,8 @@ use super::{
     world::{Effect, World},
 };
 
+/// Lies, each of which costs half of what is left, until that is nothing: a stake is below 2^96 minor units.
+const LIES: u64 = 96;
 /// Tasks that wait in one queue, and claims of one node that it has not answered, at most.
 const QUEUE: u64 = 64;
 const CLAIMS: usize = 2;
@@ -74,13 +78,61 @@ fn refused(effect: Effect, by: &str) {
     assert!(refusal.starts_with(by), "{refusal}");
 }
 
+/// A dedicated node.
+fn dedicated(world: &World) -> u32 {
+    let node = world.state.nodes.iter().find(|(_, node)| node.is_dedicated());
+    *node.expect("there are dedicated nodes").0
+}
+
+/// Two commitments of a node to one task.
+fn lie(world: &World, task: B256, node: u32) -> reportEquivocationCall {
+    let deployment = &world.state.network.deployment;
+    let precommit = |byte| {
+        let commitment = B256::repeat_byte(byte);
+        let signed = SignedPrecommit { taskId: task, nodeId: node, commitment };
+        let hash = signed.signing_hash(deployment.chain_id, deployment.queue);
+        let signature = world.people.sign(world.state.nodes[&node].operator, hash);
+        Precommit { nodeId: node, commitment, signature }
+    };
+    reportEquivocationCall { taskId: task, one: precommit(1), other: precommit(2) }
+}
+
+/// `[E1]` `[E2]` A lie is told by an event, and counts once, when nothing is left of the stake, too.
+#[test]
+fn contracts_and_model_agree_on_lies_that_cost_nothing() {
+    let mut base = Base::new(Arc::new(People::new()));
+    let world = base.world();
+    let node = dedicated(world);
+    let client = world.state.nodes[&node].dedicated_to;
+    let session = open(world, node);
+    let time_s = world.now_s();
+    world.mine(time_s);
+    let round = world.state.sessions[&session].current.seed_round;
+    let reveal = Call::Beacon(revealCall { round, proof: Bytes::new() });
+    agree(world, client, &reveal, time_s).expect("the round is over");
+    let mut taken = None;
+    for nonce in 0..LIES {
+        let request =
+            TaskRequest { dispatch: Dispatch::Push as u8, ..pulled(session, nonce, time_s + 50) };
+        let task = submitted(agree(world, client, &Call::from(submitCall { request }), time_s));
+        let id = world.state.network.scope().task_id(&task).0;
+        let call = Call::from(lie(world, id, node));
+        let events = agree(world, client, &call, time_s).expect("it is a lie");
+        refused(agree(world, client, &call, time_s), "SessionQueue_AlreadyPunished");
+        taken = events.iter().find_map(|event| match event {
+            ProtocolEvent::Slashed(event) => Some(event.amount),
+            _ => None,
+        });
+    }
+    assert_eq!(taken, Some(U256::ZERO), "what the last lie cost");
+}
+
 /// `[E2]` The model knows both bounds, to the last task and to the last claim.
 #[test]
 fn contracts_and_model_agree_on_the_bounds_of_a_queue() {
     let mut base = Base::new(Arc::new(People::new()));
     let world = base.world();
-    let node = world.state.nodes.iter().find(|(_, node)| node.is_dedicated()).map(|(id, _)| *id);
-    let node = node.expect("there are dedicated nodes");
+    let node = dedicated(world);
     let (client, operator) =
         (world.state.nodes[&node].dedicated_to, world.state.nodes[&node].operator);
     let session = open(world, node);
