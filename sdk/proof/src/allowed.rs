@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 
 use assay_types::Sampling;
 
+use crate::row::Row;
+
 /// An id and its logit after penalties.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
@@ -17,6 +19,13 @@ pub(crate) struct Candidate {
 /// Likelier first; equal ones by id.
 fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+/// The candidates of a row whose logit is at least `floor`, ascending by id.
+pub(crate) fn near(row: &Row<'_>, floor: f64, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    let all = (0_u32..).zip(row.logits).map(|(id, logit)| Candidate { id, logit: *logit });
+    candidates.extend(all.filter(|c| f64::from(c.logit) >= floor));
 }
 
 /// First prefix that top_p looks at; it grows fourfold until the mass is reached. Most distributions

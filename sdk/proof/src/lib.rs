@@ -5,10 +5,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod allowed;
+mod contrasts;
+mod merkle;
 mod noise;
+mod row;
 mod sampling;
 
+pub use contrasts::{CONTRASTS_PER_NAT, Contrasts, MAX_WIDTH, Pairs, Width, WidthError, contrast};
+pub use merkle::{MAX_OPENED, MerkleError, Tree, audit_leaf, leaf, root, verify};
 pub use noise::{GUMBEL_MAX, GUMBEL_MIN, Noise, NoiseRow, gumbel};
 pub use sampling::{
-    GREEDY_TEMPERATURE, MAX_VOCABULARY, SAMPLER_VERSION, Sampler, SamplingError, temperature,
+    GREEDY_TEMPERATURE, MAX_VOCABULARY, SAMPLER_VERSION, Sampler, SamplingError, Step, temperature,
 };

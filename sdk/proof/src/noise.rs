@@ -89,6 +89,18 @@ impl NoiseRow {
     pub fn get(&mut self, id: u32) -> f64 {
         gumbel(self.word(id))
     }
+
+    /// `g[t, id]`, or nothing if it lies below `needed` for certain: the leading ones of the word bound
+    /// it, `g <= -ln(1 - u) <= (ones + 1) ln 2`, at a small part of what two logarithms cost.
+    pub fn reaching(&mut self, id: u32, needed: f64) -> Option<f64> {
+        // Before the word: that alone may be the work of drawing it.
+        if needed > GUMBEL_MAX {
+            return None;
+        }
+        let word = self.word(id);
+        let bound = f64::from(word.leading_ones() + 1) * std::f64::consts::LN_2;
+        (bound >= needed).then(|| gumbel(word))
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +126,28 @@ mod tests {
         }
         // u = 1/2 has the noise -ln(ln 2).
         assert!((gumbel(seam) + 2_f64.ln().ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_cannot_reach_is_not_computed_and_nothing_else() {
+        let mut skipped = 0;
+        for seed in 0..20 {
+            let mut row = Noise::new(B256::repeat_byte(seed)).row(1);
+            for id in 0..2000 {
+                let value = row.get(id);
+                assert_eq!(row.reaching(id, value), Some(value));
+                assert_eq!(row.reaching(id, GUMBEL_MIN), Some(value));
+                let above = row.reaching(id, value + 2.0);
+                assert!(above.is_none_or(|found| found == value));
+                skipped += usize::from(above.is_none());
+            }
+        }
+        assert!(skipped > 30_000, "{skipped}");
+        for ones in 0..=64 {
+            let word = if ones == 0 { 0 } else { u64::MAX << (64 - ones) };
+            let highest = word | u64::MAX.checked_shr(ones + 1).unwrap_or(0);
+            assert!(gumbel(highest) <= f64::from(ones + 1) * std::f64::consts::LN_2, "{ones}");
+        }
     }
 
     #[test]

@@ -9,15 +9,16 @@
 //! first; from then on an id is skipped only if even the largest noise would leave it below the best
 //! score so far. That is exact. A fixed window of `20 T` below the maximum is not: in a vocabulary of
 //! 150,000 the ids below it win about once in 3,000 steps in the worst case (`V * e^-20`), and an
-//! auditor who draws them all would then find another token.
+//! auditor who draws them all would then find another token. Of the noise that is drawn, most is not
+//! computed: the leading bits of its word already bound it ([`NoiseRow::reaching`](crate::NoiseRow)).
 
-use std::collections::HashMap;
-
-use assay_types::{B256, Sampling};
+use assay_types::{B256, Sampling, seed_f};
 
 use crate::{
-    allowed::{Candidate, restrict},
+    allowed::{Candidate, near, restrict},
+    contrasts::{Contrasts, Pairs, Width},
     noise::{GUMBEL_MAX, GUMBEL_MIN, Noise},
+    row::Rows,
 };
 
 /// Version of this arithmetic, part of a model manifest: any change that can change a token changes it.
@@ -60,7 +61,7 @@ pub enum SamplingError {
     },
     /// The vocabulary's size is impossible.
     #[error(
-        "a vocabulary of {0} tokens is outside 1 to {MAX_VOCABULARY}: check the tokenizer file"
+        "a vocabulary of {0} tokens is outside 2 to {MAX_VOCABULARY}: check the tokenizer file"
     )]
     Vocabulary(u32),
     /// A sampling parameter is out of bounds.
@@ -76,125 +77,85 @@ pub fn temperature(sampling: &Sampling) -> f64 {
     }
 }
 
-/// Chooses the tokens of one generation, step by step.
+/// A token, and the fingerprint of the logits that it was chosen from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The token.
+    pub id: u32,
+    /// The contrasts of this position.
+    pub contrasts: Contrasts,
+}
+
+/// Chooses the tokens of one generation, step by step, and records their contrasts.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    rows: Rows,
     noise: Noise,
-    vocabulary: u32,
-    counts: HashMap<u32, u32>,
-    step: u64,
-    /// Buffers kept between steps, so that a step allocates nothing.
+    pairs: Pairs,
+    /// Kept between steps, so that a step allocates nothing.
     candidates: Vec<Candidate>,
-    penalised: Vec<f32>,
 }
 
 impl Sampler {
-    /// A sampler whose noise follows from `seed`, over the first `vocabulary` ids: the size of the
-    /// tokenizer, not of the model's padded output.
+    /// A sampler whose noise follows from `seed`, which is `seedG`, over the first `vocabulary` ids: the
+    /// size of the tokenizer, not of the model's padded output. It records four contrasts a position.
+    ///
+    /// # Errors
+    /// If the vocabulary's size or a sampling parameter is impossible.
     pub fn new(sampling: Sampling, seed: B256, vocabulary: u32) -> Result<Self, SamplingError> {
-        if vocabulary == 0 || vocabulary > MAX_VOCABULARY {
-            return Err(SamplingError::Vocabulary(vocabulary));
-        }
-        sampling.check().map_err(|error| SamplingError::Parameters(error.to_string()))?;
-        Ok(Self {
-            sampling,
-            noise: Noise::new(seed),
-            vocabulary,
-            counts: HashMap::new(),
-            step: 0,
-            candidates: Vec::new(),
-            penalised: Vec::new(),
-        })
+        let rows = Rows::new(sampling, vocabulary)?;
+        let pairs = Pairs::new(seed_f(seed), vocabulary, Width::default());
+        Ok(Self { sampling, rows, noise: Noise::new(seed), pairs, candidates: Vec::new() })
+    }
+
+    /// The same sampler, recording this many contrasts a position.
+    pub fn with_width(self, width: Width) -> Self {
+        Self { pairs: self.pairs.with_width(width), ..self }
     }
 
     /// Steps done so far.
     pub fn steps(&self) -> u64 {
-        self.step
+        self.rows.steps()
     }
 
     /// Chooses the token of the next step and counts it for the penalties.
+    ///
+    /// # Errors
+    /// If the row is too short, has no possible token, or has a logit that is NaN or +infinity.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
-        self.step += 1;
-        let id = self.choose(logits)?;
-        *self.counts.entry(id).or_insert(0) += 1;
-        Ok(id)
+        Ok(self.step(logits)?.id)
     }
 
-    fn choose(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
-        let raw = logits
-            .get(..self.vocabulary as usize)
-            .ok_or(SamplingError::ShortRow { got: logits.len(), vocabulary: self.vocabulary })?;
-        self.check(raw)?;
-        self.penalise(raw);
-        let row = if self.has_penalties() { &self.penalised } else { raw };
-        let best = likeliest(row).ok_or(SamplingError::NothingAllowed { step: self.step })?;
+    /// As [`next`](Self::next), with the fingerprint.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn step(&mut self, logits: &[f32]) -> Result<Step, SamplingError> {
+        let row = self.rows.next(logits)?;
         let t = temperature(&self.sampling);
-        let mut noise = self.noise.row(self.step);
+        let mut noise = self.noise.row(row.step);
+        let contrasts = self.pairs.contrasts(row.step, row.logits);
+        let best = row.best;
 
         // No noise lifts an id from below this line over the likeliest id, whatever its noise is; nor
         // has all that lies below it a mass that top_p could feel (less than V * e^-41).
-        let floor = f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN);
-        let near = (0_u32..).zip(row).map(|(id, logit)| Candidate { id, logit: *logit });
-        self.candidates.clear();
-        self.candidates.extend(near.filter(|c| f64::from(c.logit) >= floor));
+        near(&row, f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN), &mut self.candidates);
         restrict(&mut self.candidates, &self.sampling, best.logit, t);
 
         let mut winner = best.id;
         let mut score = f64::from(best.logit) + t * noise.get(best.id);
         for Candidate { id, logit } in &self.candidates {
-            if *id == best.id || f64::from(*logit) + t * GUMBEL_MAX < score {
+            let needed = (score - f64::from(*logit)) / t;
+            let Some(drawn) = noise.reaching(*id, needed).filter(|_| *id != best.id) else {
                 continue;
-            }
-            let other = f64::from(*logit) + t * noise.get(*id);
+            };
+            let other = f64::from(*logit) + t * drawn;
             if other > score || (other == score && *id < winner) {
                 (winner, score) = (*id, other);
             }
         }
-        Ok(winner)
+        self.rows.count(winner);
+        Ok(Step { id: winner, contrasts })
     }
-
-    fn check(&self, row: &[f32]) -> Result<(), SamplingError> {
-        match row.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
-            None => Ok(()),
-            Some(id) => Err(SamplingError::BadLogit {
-                step: self.step,
-                id: id as u32,
-                value: row.get(id).map(f32::to_string).unwrap_or_default(),
-            }),
-        }
-    }
-
-    fn has_penalties(&self) -> bool {
-        self.sampling.frequency_penalty_milli != 0 || self.sampling.presence_penalty_milli != 0
-    }
-
-    /// Writes `l - (frequency * count + presence * [count > 0])` into the buffer, counted over the
-    /// generated tokens, computed in f64 and rounded once to f32.
-    fn penalise(&mut self, row: &[f32]) {
-        if !self.has_penalties() {
-            return;
-        }
-        self.penalised.clear();
-        self.penalised.extend_from_slice(row);
-        let frequency = i64::from(self.sampling.frequency_penalty_milli);
-        let presence = i64::from(self.sampling.presence_penalty_milli);
-        for (id, count) in &self.counts {
-            if let Some(logit) = self.penalised.get_mut(*id as usize) {
-                let milli = frequency * i64::from(*count) + presence;
-                *logit = (f64::from(*logit) - milli as f64 / 1000.0) as f32;
-            }
-        }
-    }
-}
-
-/// The id with the largest logit, the lower one of equals; it is in every allowed set.
-fn likeliest(row: &[f32]) -> Option<Candidate> {
-    let mut best = Candidate { id: 0, logit: f32::NEG_INFINITY };
-    for (id, logit) in (0_u32..).zip(row) {
-        if *logit > best.logit {
-            best = Candidate { id, logit: *logit };
-        }
-    }
-    (best.logit > f32::NEG_INFINITY).then_some(best)
 }

@@ -25,4 +25,4 @@ pub use ids::{
 };
 pub use request::{Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain};
 
-pub use alloy::primitives::{Address, B256, Bytes, Signature, U256};
+pub use alloy::primitives::{Address, B256, Bytes, Signature, U256, keccak256};
