@@ -10,6 +10,7 @@ mod merkle;
 mod noise;
 mod row;
 mod sampling;
+mod scoring;
 
 pub use contrasts::{CONTRASTS_PER_NAT, Contrasts, MAX_WIDTH, Pairs, Width, WidthError, contrast};
 pub use merkle::{MAX_OPENED, MerkleError, Tree, audit_leaf, leaf, root, verify};
@@ -17,3 +18,4 @@ pub use noise::{GUMBEL_MAX, GUMBEL_MIN, Noise, NoiseRow, gumbel};
 pub use sampling::{
     GREEDY_TEMPERATURE, MAX_VOCABULARY, SAMPLER_VERSION, Sampler, SamplingError, Step, temperature,
 };
+pub use scoring::{MARGINS_PER_NAT, Score, Scorer, margin_units};

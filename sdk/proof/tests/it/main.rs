@@ -3,4 +3,5 @@
 
 mod distribution;
 mod reference;
+mod scoring;
 mod vectors;
