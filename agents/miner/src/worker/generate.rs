@@ -141,7 +141,7 @@ pub(crate) async fn generate(
     loop {
         let event = tokio::time::timeout(tools.stall_timeout, events.next());
         match event.await.map_err(|_| stalled())?.transpose().map_err(failed)? {
-            Some(GenerateEvent::Token { id, text: piece }) => {
+            Some(GenerateEvent::Token { id, text: piece, .. }) => {
                 if tape.ids.len() >= max_output as usize {
                     return Err(refuse(
                         "engine_internal",

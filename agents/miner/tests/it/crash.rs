@@ -10,7 +10,7 @@ use std::{
 
 use assay_engine::{
     EchoEngine, EchoOptions, Engine, EngineError, EngineInfo, Failure, GenerateEvent,
-    GenerateRequest, GenerateStream,
+    GenerateRequest, GenerateStream, Score, ScoreRequest,
 };
 use assay_miner::{MinerHandle, start_node};
 use assay_protocol::TaskState;
@@ -133,11 +133,15 @@ impl Engine for Fickle {
         let other = self.other.load(Ordering::SeqCst);
         let stream = self.inner.generate(request).await?;
         Ok(GenerateStream::new(stream.map(move |event| match event? {
-            GenerateEvent::Token { id, text } if other && id < 256 => {
-                Ok(GenerateEvent::Token { id: id ^ 1, text })
+            GenerateEvent::Token { id, contrasts, text } if other && id < 256 => {
+                Ok(GenerateEvent::Token { id: id ^ 1, contrasts, text })
             }
             event => Ok(event),
         })))
+    }
+
+    async fn score(&self, request: ScoreRequest) -> Result<Vec<Score>, EngineError> {
+        self.inner.score(request).await
     }
 }
 
