@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(margin_units(0.5), 32768);
         assert_eq!(margin_units(0.4 / 65536.0), 0);
         assert_eq!(margin_units(0.6 / 65536.0), 1);
-        assert_eq!(margin_units(65535.999_999), u32::MAX);
+        assert_eq!(margin_units(65_535.999_999), u32::MAX);
         assert_eq!(margin_units(f64::INFINITY), u32::MAX);
         assert_eq!(margin_units(f64::NAN), u32::MAX);
     }
