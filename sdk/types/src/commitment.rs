@@ -26,8 +26,6 @@ pub const DOMAIN_AUDIT: &str = "assay.commit.audit.v1";
 pub const DOMAIN_POSITIONS: &str = "assay.audit.positions.v1";
 /// Domain of the rolling hash of a stream.
 pub const DOMAIN_STREAM: &str = "assay.stream.v1";
-/// Root of a proof without leaves: what H2 seals until Proof of Inference records contrasts.
-pub const EMPTY_ROOT: B256 = B256::ZERO;
 
 fn domain_hash(domain: &str) -> B256 {
     keccak256(domain.as_bytes())
@@ -138,7 +136,7 @@ pub struct TokenSeal {
 /// What H2 seals: the Merkle root over the proof's leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofSeal {
-    /// Root over the leaves, or [`EMPTY_ROOT`].
+    /// Root over the leaves.
     pub root: B256,
     /// Random.
     pub salt: B256,

@@ -16,8 +16,8 @@ pub use block::{
 };
 pub use commitment::{
     AuditSeal, CommitScope, DOMAIN_AUDIT, DOMAIN_F, DOMAIN_G, DOMAIN_POSITIONS, DOMAIN_PROOF,
-    DOMAIN_STREAM, DOMAIN_TOKENS, EMPTY_ROOT, EndReason, ProofSeal, SeedInput, StreamHash,
-    TokenSeal, commitment, position_seed, prompt_hash, seed_f, seed_g, sha256, task_id,
+    DOMAIN_STREAM, DOMAIN_TOKENS, EndReason, ProofSeal, SeedInput, StreamHash, TokenSeal,
+    commitment, position_seed, prompt_hash, seed_f, seed_g, sha256, task_id,
 };
 pub use ids::{
     AssetId, Lane, ModelId, ModelIndex, NodeId, Nonce, NumericClass, NumericClassError, SessionId,
