@@ -4,7 +4,7 @@ use std::{future::ready, sync::Arc};
 
 use assay_engine::{
     B256, Contrasts, Engine, EngineError, EngineInfo, GenerateRequest, GenerateStream, Manifest,
-    Message, Prompt, Sampling, Score, ScoreRequest, TextAssembler,
+    Message, Prompt, Reading, Sampling, Score, ScoreRequest, TextAssembler,
 };
 use assay_proof::{Sampler, SamplingError, Scorer};
 use async_trait::async_trait;
@@ -170,11 +170,6 @@ impl MistralEngine {
         self.shared.lanes.len()
     }
 
-    /// Ids that end an answer, ascending.
-    pub fn end_tokens(&self) -> &[u32] {
-        &self.end_tokens
-    }
-
     /// One token: the weights run, and their output fits the tokenizer. A model whose output is narrower
     /// than its tokenizer serves the tokens that it has.
     async fn warm_up(&mut self) -> Result<(), EngineError> {
@@ -269,7 +264,11 @@ impl Engine for MistralEngine {
         }
     }
 
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
+    fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError> {
         if let Some(id) = ids.iter().find(|id| **id >= self.info.vocab_size) {
             return Err(EngineError::UnknownToken { id: *id, vocab_size: self.info.vocab_size });
         }
@@ -277,7 +276,7 @@ impl Engine for MistralEngine {
             Some((last, rest)) if self.end_tokens.contains(last) => rest,
             _ => ids,
         };
-        Ok(TextAssembler::new(self.decoder(), Vec::new()).assemble(ids)?.text)
+        TextAssembler::new(self.decoder(), stop.to_vec()).assemble(ids)
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use serde::Serialize;
 
-use crate::EngineError;
+use crate::{EngineError, Reading};
 
 /// What an engine serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -211,9 +211,12 @@ pub trait Engine: Send + Sync {
     /// it is.
     async fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
 
-    /// The text of generated ids: what a generation of exactly these ids streams if no stop sequence is
-    /// set. The end token and other special tokens have none.
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError>;
+    /// Ids that end an answer, ascending.
+    fn end_tokens(&self) -> &[u32];
+
+    /// The text of generated ids: what a generation of exactly these ids streams with these stop
+    /// sequences. The end token and other special tokens have none.
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError>;
 
     /// Starts a generation.
     ///

@@ -12,7 +12,7 @@ use futures::stream;
 
 use crate::{
     Engine, EngineError, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream,
-    MANIFEST_VERSION, Manifest, ManifestFile, ScoreRequest, TextAssembler,
+    MANIFEST_VERSION, Manifest, ManifestFile, Reading, ScoreRequest, TextAssembler,
 };
 
 /// Ids below this are bytes; the rest mark the parts of a conversation.
@@ -297,11 +297,15 @@ impl Engine for EchoEngine {
         }
     }
 
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
+    fn end_tokens(&self) -> &[u32] {
+        &self.manifest.end_tokens
+    }
+
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError> {
         if let Some(id) = ids.iter().find(|id| **id >= VOCABULARY) {
             return Err(EngineError::UnknownToken { id: *id, vocab_size: VOCABULARY });
         }
-        Ok(TextAssembler::new(decode as Decoder, Vec::new()).assemble(ids)?.text)
+        TextAssembler::new(decode as Decoder, stop.to_vec()).assemble(ids)
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
@@ -386,7 +390,7 @@ mod tests {
         let done = stream.finish().await.unwrap();
         assert_eq!((done.text.as_str(), done.end_reason), ("Grüße 😀", EndReason::Eos));
         assert_eq!(done.ids.last(), Some(&END));
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, done.text);
 
         let prompt_ids = engine.tokenize(&Prompt::Text("plain".into())).await.unwrap();
         let request = GenerateRequest { prompt_ids, ..request(&engine, "").await };
@@ -406,7 +410,7 @@ mod tests {
         let max = GenerateRequest { stop: vec!["two".into()], max_output: 6, ..base };
         let done = engine.generate(max).await.unwrap().finish().await.unwrap();
         assert_eq!((done.text.as_str(), done.end_reason), ("one tw", EndReason::Max));
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), "one tw");
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, "one tw");
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use assay_engine::{
     EchoEngine, EchoOptions, Engine, EngineError, EngineInfo, Failure, GenerateEvent,
-    GenerateRequest, GenerateStream, Score, ScoreRequest,
+    GenerateRequest, GenerateStream, Reading, Score, ScoreRequest,
 };
 use assay_miner::{MinerHandle, start_node};
 use assay_protocol::TaskState;
@@ -125,8 +125,12 @@ impl Engine for Fickle {
         self.inner.tokenize(prompt).await
     }
 
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
-        self.inner.detokenize(ids).await
+    fn end_tokens(&self) -> &[u32] {
+        self.inner.end_tokens()
+    }
+
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError> {
+        self.inner.read(ids, stop).await
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
