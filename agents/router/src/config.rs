@@ -6,10 +6,23 @@ use assay_types::{MAX_BLOCK_BYTES, ModelId};
 
 /// Largest body of a request: a request block of 1 MiB, and room for the JSON around it.
 pub const MAX_BODY_BYTES: usize = MAX_BLOCK_BYTES + (64 << 10);
-/// Time in which a body must have arrived: a megabyte over a poor line, and no more.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests that are served at once; each holds up to two bodies and an answer in memory.
 pub const MAX_REQUESTS: usize = 256;
+/// Connections that are open at once: those of all requests, all miners and all WebSockets, and as many that
+/// wait for their next request.
+pub const MAX_CONNECTIONS: usize = 2 * (MAX_REQUESTS + MAX_LINKS + MAX_SOCKETS);
+/// Bytes of a request's line and headers: far above what clients send, cookies of the host included.
+pub const MAX_HEAD_BYTES: usize = 32 << 10;
+/// Headers of a request.
+pub const MAX_HEADERS: usize = 64;
+/// Bytes that a connection buffers of what it reads or writes; a head must fit.
+pub const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
+/// Clients that are connected by WebSocket at once.
+pub const MAX_SOCKETS: usize = 256;
+/// Frames that a client may send in [`SOCKET_WINDOW`], pings included: many times what a client needs.
+pub const SOCKET_FRAMES: u32 = 120;
+/// Time in which a client's frames are counted.
+pub const SOCKET_WINDOW: Duration = Duration::from_secs(10);
 /// Requests that wait at once for a node to have room; more are refused at once.
 pub const MAX_WAITING: usize = 64;
 /// Time that a request waits for a node to have room.
@@ -81,6 +94,31 @@ pub const MESSAGE_TOKENS: usize = 16;
 /// Pause of a session after a submission was refused for lack of money.
 pub const UNPAID_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long clients of HTTP may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Until the head of a request is there, on a new connection and on one that waits for its next request: no
+    /// program types it by hand.
+    pub head: Duration,
+    /// Until the body is there: a megabyte over a poor line, and no more.
+    pub body: Duration,
+    /// For a client to read anything of what it is sent: longer than any pause of a line that works.
+    pub write: Duration,
+    /// Without a frame on a WebSocket that waits for its next request; clients send pings more often.
+    pub socket: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            socket: Duration::from_secs(60),
+        }
+    }
+}
+
 /// A model that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedModel {
@@ -113,6 +151,8 @@ pub struct RouterConfig {
     pub token_timeout: Duration,
     /// Time that tasks wait for a node whose connection dropped: some of its tries to come back.
     pub resume_timeout: Duration,
+    /// How long clients may take.
+    pub patience: Patience,
     /// How long tasks stay in the database after their deadline; far longer than any reorganisation.
     pub keep_tasks: Duration,
     /// Block that events are read from when the database is new: the deployment's.
@@ -132,6 +172,7 @@ impl RouterConfig {
             first_token_timeout: Duration::from_secs(45),
             token_timeout: Duration::from_secs(20),
             resume_timeout: Duration::from_secs(5),
+            patience: Patience::default(),
             keep_tasks: Duration::from_secs(90 * 24 * 3600),
             start_block: 0,
         }

@@ -325,7 +325,7 @@ impl Desk {
     fn tell(&mut self, task: TaskId, event: TaskEvent) {
         let Some(client) = self.clients.get_mut(&task) else { return };
         let answer = match &event {
-            TaskEvent::Accepted => Some(true),
+            TaskEvent::Accepted { .. } => Some(true),
             TaskEvent::Declined { .. } => Some(false),
             _ => None,
         };

@@ -9,8 +9,8 @@ use alloy::{
 use assay_protocol::order::order;
 use assay_store::{Bytes, ContentStore};
 use assay_types::{
-    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, Prompt, RequestBlock, Signed, TaskId,
-    TaskRequest, link::Offer, task_id,
+    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, RequestBlock, Signed, TaskId, TaskRequest,
+    link::Offer, task_id,
 };
 use axum::http::StatusCode;
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chores::Chore, running::Running};
+use super::{chores::Chore, pace::Paces, running::Running};
 use crate::{
     book::{
         db::{Note, planned},
@@ -28,7 +28,7 @@ use crate::{
     },
     clock::{now_ms, now_s},
     config::{ACCEPT_TIMEOUT, MAX_OFFERS, MAX_WAITING, QUEUE_TIMEOUT, RouterConfig},
-    http::{error::ApiError, request::Ask},
+    http::{ask::Ask, error::ApiError},
     link::{
         hub::{Hub, NewTask, NoNode, Slot},
         state::{Scope, TaskEvent},
@@ -66,6 +66,8 @@ pub struct Dispatcher {
     pub store: Arc<dyn ContentStore>,
     /// What is done beside.
     pub chores: mpsc::Sender<Chore>,
+    /// How fast its models answer.
+    pub paces: Paces,
     /// Requests that wait for room.
     pub waiting: Semaphore,
     /// No new task from now on.
@@ -85,7 +87,9 @@ struct Offered {
 
 /// How a node answered.
 enum Reply {
-    Accepted,
+    Accepted {
+        prompt_tokens: u32,
+    },
     /// Another node may take it.
     NotThis(ApiError),
     /// No node will.
@@ -101,7 +105,7 @@ impl Dispatcher {
     /// Offers the request to nodes until one accepts it.
     ///
     /// # Errors
-    /// 400 if the request is at fault, 502 or 503 if no node serves it.
+    /// 400 if the request is at fault, 429 if all nodes are busy, 502 or 503 if no node serves it.
     pub async fn begin(self: &Arc<Self>, ask: &Ask) -> Result<Running, ApiError> {
         let (started, received_ms) = (Instant::now(), now_ms());
         let mut tried = Vec::new();
@@ -126,10 +130,10 @@ impl Dispatcher {
             let mut running =
                 Running::new(self.clone(), &ask.model.name, offered.task, offered.node, started);
             match self.reply(&mut offered).await {
-                Reply::Accepted => {
+                Reply::Accepted { prompt_tokens } => {
                     self.happened(offered.task, "accepted");
                     self.offer_closed(&offered);
-                    running.accepted(offered.events);
+                    running.accepted(offered.events, prompt_tokens);
                     return Ok(running);
                 }
                 Reply::NotThis(error) => {
@@ -161,7 +165,7 @@ impl Dispatcher {
             return Ok(found);
         }
         let busy = || {
-            ApiError::unavailable(
+            ApiError::limited(
                 "no_capacity",
                 "all nodes of this model are busy: send the request again in a moment",
                 2,
@@ -308,7 +312,7 @@ impl Dispatcher {
 
     async fn reply(&self, offered: &mut Offered) -> Reply {
         match timeout(ACCEPT_TIMEOUT, offered.events.recv()).await {
-            Ok(Some(TaskEvent::Accepted)) => Reply::Accepted,
+            Ok(Some(TaskEvent::Accepted { prompt_tokens })) => Reply::Accepted { prompt_tokens },
             Ok(Some(TaskEvent::Declined { code, message })) => declined(&code, &message),
             Ok(Some(TaskEvent::Failed { code, message })) => {
                 Reply::NotThis(ApiError::node(&code, message))
@@ -347,7 +351,7 @@ fn nodes_of(reservation: &Reservation, request: &TaskRequest) -> Vec<NodeId> {
 
 fn no_nonce(error: NonceError) -> ApiError {
     match error {
-        NonceError::TooFarAhead => ApiError::unavailable(
+        NonceError::TooFarAhead => ApiError::limited(
             "too_many_open",
             format!("{error}: send the request again in a moment"),
             2,
@@ -363,7 +367,7 @@ fn request_block(ask: &Ask) -> Result<(Bytes, B256), ApiError> {
     let block = RequestBlock {
         max_output: ask.max_output,
         max_prompt: ask.max_prompt,
-        prompt: Prompt::Messages(ask.messages.clone()),
+        prompt: ask.prompt.clone(),
         salt: B256::random(),
         sampling: ask.sampling,
         stop: ask.stop.clone(),

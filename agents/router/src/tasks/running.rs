@@ -29,12 +29,22 @@ pub enum Piece {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finish {
-    /// `stop` or `length`.
-    pub reason: &'static str,
+    /// Why it ended.
+    pub end: EndReason,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
+}
+
+impl Finish {
+    /// Why it ended, in OpenAI's words.
+    pub fn reason(&self) -> &'static str {
+        match self.end {
+            EndReason::Max => "length",
+            EndReason::Eos | EndReason::Stop | EndReason::Cancelled => "stop",
+        }
+    }
 }
 
 /// A task in progress.
@@ -44,6 +54,7 @@ pub struct Running {
     task: TaskId,
     node: NodeId,
     events: Option<mpsc::Receiver<TaskEvent>>,
+    prompt_tokens: u32,
     started: Instant,
     ends: Instant,
     /// Time of the last sign of life, and of the first token.
@@ -68,6 +79,7 @@ impl Running {
             task,
             node,
             events: None,
+            prompt_tokens: 0,
             started,
             ends,
             heard: Instant::now(),
@@ -76,8 +88,9 @@ impl Running {
         }
     }
 
-    pub(super) fn accepted(&mut self, events: mpsc::Receiver<TaskEvent>) {
+    pub(super) fn accepted(&mut self, events: mpsc::Receiver<TaskEvent>, prompt_tokens: u32) {
         self.events = Some(events);
+        self.prompt_tokens = prompt_tokens;
         self.heard = Instant::now();
     }
 
@@ -89,6 +102,11 @@ impl Running {
     /// Its id.
     pub fn task(&self) -> TaskId {
         self.task
+    }
+
+    /// Tokens of its prompt, as the node that took it has counted them.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
     }
 
     /// Waits for text or the end.
@@ -137,7 +155,7 @@ impl Running {
                     return Err(ApiError::node(&code, message));
                 }
                 // An open stream ends with `Done`; the link sees to it.
-                Some(TaskEvent::Accepted | TaskEvent::Sealed) => {}
+                Some(TaskEvent::Accepted { .. } | TaskEvent::Sealed) => {}
                 None => return Err(node_gone()),
             }
         }
@@ -146,6 +164,7 @@ impl Running {
     fn first_token(&mut self) {
         self.first = Some(self.heard);
         self.dispatcher.happened(self.task, "first_token");
+        self.dispatcher.paces.first_token(&self.model, self.heard - self.started);
         let model = self.model.clone();
         metrics::histogram!("gen_ai_server_time_to_first_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
             .record(self.heard - self.started);
@@ -220,11 +239,8 @@ impl Running {
             tokens: (answer.prompt_tokens, output_tokens),
             at_ms: now_ms(),
         });
-        let reason = match answer.end_reason {
-            EndReason::Max => "length",
-            EndReason::Eos | EndReason::Stop | EndReason::Cancelled => "stop",
-        };
-        Ok(Piece::End(Finish { reason, prompt_tokens: answer.prompt_tokens, output_tokens }))
+        let (end, prompt_tokens) = (answer.end_reason, answer.prompt_tokens);
+        Ok(Piece::End(Finish { end, prompt_tokens, output_tokens }))
     }
 
     fn complete(&mut self, finish: Finish) {
@@ -240,6 +256,7 @@ impl Running {
             && finish.output_tokens > 1
         {
             let each = (now - first) / (finish.output_tokens - 1);
+            self.dispatcher.paces.token(&self.model, each);
             metrics::histogram!("gen_ai_server_time_per_output_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
                 .record(each);
         }
