@@ -194,6 +194,15 @@ async fn reassigns_and_refunds(stranger: &Stranger, session: u64) {
     stranger.refund(task).await;
 }
 
+/// Nobody claims a task, and its owner takes it back.
+async fn is_taken_back(stranger: &Stranger, session: u64) {
+    let task = stranger.submit(session, &["--pull"]);
+    assert_eq!(stranger.task(task).await.state, TaskState::Queued);
+    let shown = stranger.owner(&["task", "cancel", &task.to_string()]);
+    assert_eq!(shown["state"], "refunded", "{shown}");
+    assert_eq!(stranger.task(task).await.state, TaskState::Refunded);
+}
+
 /// A task whose owner wants to be called ends, and the stranger makes the call.
 async fn delivers(stranger: &Stranger, session: u64) {
     let (at, provider) = (&stranger.chain.deployment, &stranger.chain.provider);
@@ -285,6 +294,7 @@ async fn a_stranger_does_what_no_oracle_does() {
     settles(&stranger, session).await;
     stranger.world.agents.iter_mut().for_each(Agent::kill);
     reassigns_and_refunds(&stranger, session).await;
+    is_taken_back(&stranger, session).await;
     delivers(&stranger, session).await;
     rotates_and_ends(&stranger, session).await;
     expires(&stranger).await;
