@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod govern;
 mod node;
 mod session;
@@ -11,6 +12,7 @@ use alloy::primitives::Address;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use audit::{AuditArgs, AuditChain, AuditCommand, AuditExplainArgs};
 pub use govern::{
     ModelCommand, ModelDeprecateArgs, ModelRegisterArgs, ParamsCommand, ParamsProposeArgs,
 };
@@ -93,6 +95,12 @@ pub enum Command {
     Claim(ClaimArgs),
     /// Check this machine and the network: each check says what to do. Ends with 1 if one fails.
     Doctor(DoctorArgs),
+    /// Replay the chain and check everything: ends with 0 if all is as the protocol says, 1 if something diverges, 2 if
+    /// the audit could not be made.
+    #[command(
+        after_help = "Examples:\n  assay audit\n  assay audit --from 1000 --to 2000 --html report.html\n  assay audit explain 3"
+    )]
+    Audit(AuditArgs),
     /// Measure the engine alone and through a whole network, side by side.
     #[command(after_help = "Example:\n  assay bench --runs 10")]
     Bench(BenchArgs),

@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod ask;
+pub mod audit;
 pub mod balance;
 pub mod bench;
 pub mod deploy;

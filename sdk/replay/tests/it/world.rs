@@ -27,7 +27,8 @@ use assay_types::{
 
 /// Time that the chain starts at.
 pub const START_S: u64 = 1_800_000_000;
-pub const TX_GAS: u64 = 20_000_000;
+/// Gas limit of a transaction, unless many shall fit into a block.
+const TX_GAS: u64 = 20_000_000;
 pub const MODEL: B256 = B256::repeat_byte(0x11);
 const CLASS: B256 = B256::repeat_byte(0xc1);
 const ROUTER_LANE: u32 = 1;
@@ -53,6 +54,8 @@ pub struct World {
     pub tasks: BTreeMap<B256, TaskRecord>,
     nonces: HashMap<Address, u64>,
     lane_nonces: BTreeMap<u64, u64>,
+    /// Gas limit of transactions.
+    pub gas_limit: u64,
 }
 
 /// Creation codes that stand in for those of the artifacts, by contract.
@@ -104,6 +107,7 @@ impl World {
             tasks: BTreeMap::new(),
             nonces: HashMap::new(),
             lane_nonces: BTreeMap::new(),
+            gas_limit: TX_GAS,
         };
         world.deploy(faults).await;
         world.populate().await;
@@ -186,11 +190,12 @@ impl World {
 
     /// A signed transaction, sent.
     pub async fn offer(&mut self, from: &PrivateKeySigner, to: TxKind, input: Bytes) -> B256 {
+        let gas_limit = self.gas_limit;
         let nonce = self.nonces.entry(from.address()).or_default();
         let mut tx = TxEip1559 {
             chain_id: self.deployment.chain_id,
             nonce: *nonce,
-            gas_limit: TX_GAS,
+            gas_limit,
             max_fee_per_gas: 100_000_000_000,
             max_priority_fee_per_gas: 1,
             to,
