@@ -31,8 +31,8 @@ pub struct World {
     /// Base URL of the router.
     pub http_url: String,
     pub model: String,
-    /// An account and a session of its own, for tasks past the router.
-    pub direct_sessions: [(&'static str, u64); 2],
+    /// Accounts, each with a session of its own, for tasks past the router.
+    pub direct_sessions: Vec<(&'static str, u64)>,
     rpc_url: String,
     data: TempDir,
     _store: Option<StoreServer>,
@@ -66,15 +66,16 @@ fn json(data: &Path, args: &[&str]) -> Value {
 }
 
 /// Sessions with all miners, with nodes and seed.
-async fn open_sessions(data: &Path) -> [(&'static str, u64); 2] {
+async fn open_sessions(data: &Path) -> Vec<(&'static str, u64)> {
     let nodes = MINERS.to_string();
-    let sessions = ["client", "deployer"].map(|account| {
+    let open = |account| {
         let open = ["session", "open", "--account", account, "--deposit", "500"];
         let open = [&open[..], &["--min-nodes", &nodes, "--max-nodes", &nodes]].concat();
         (account, json(data, &open)["session"].as_u64().unwrap())
-    });
+    };
+    let sessions = ["client", "deployer"].map(open).to_vec();
     let begun = Instant::now();
-    for (_, session) in sessions {
+    for (_, session) in &sessions {
         while json(data, &["session", "show", &session.to_string()])["seed_known"] != true {
             assert!(begun.elapsed() < READY, "session {session} got no nodes");
             tokio::time::sleep(POLL).await;
@@ -110,7 +111,6 @@ impl World {
         let http = ["--http", "127.0.0.1:0"];
         // `assay up` registers everybody; then each agent goes on alone.
         let (first, description) = up(data.path(), &[&flags[..], &http].concat()).await;
-        let direct_sessions = open_sessions(data.path()).await;
         drop(first);
         let file = data.path().join("network.json");
         std::fs::write(&file, serde_json::to_vec(&description).unwrap()).unwrap();
@@ -135,6 +135,8 @@ impl World {
         }
         let http_url = format!("http://{router}");
         reachable(&http_url).await;
+        // The miners follow the queues of sessions that began in their life.
+        let direct_sessions = if oracle { open_sessions(data.path()).await } else { Vec::new() };
         Self {
             agents,
             lines: vec![rpc, link],
