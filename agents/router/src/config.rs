@@ -44,6 +44,8 @@ pub const RESULT_RETRY: Duration = Duration::from_millis(100);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Miners connected at once; a session has at most 8 nodes.
 pub const MAX_LINKS: usize = 512;
+/// Nodes whose record is remembered while they are away.
+pub const MAX_STANDINGS: usize = 4 * MAX_LINKS;
 /// Time in which a miner proves its key.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest first frame: before the key is proven nobody may send megabytes.
@@ -63,8 +65,11 @@ pub const CHORES_GRACE: Duration = Duration::from_secs(8);
 pub const CHORE_QUEUE: usize = 4 * MAX_REQUESTS;
 /// Entries of timelines that wait to be written.
 pub const NOTE_QUEUE: usize = 16 * MAX_REQUESTS;
-/// Entries of timelines in one database transaction.
-pub const NOTE_BATCH: usize = 256;
+/// Entries of timelines in one database transaction: at full speed most of its time goes to wait for the disk.
+pub const NOTE_BATCH: usize = 1024;
+/// Time that an entry waits for others to be written with it: most of what is to be said of a short answer then goes
+/// to the disk at once.
+pub const NOTE_DELAY: Duration = Duration::from_millis(5);
 /// Nonces that one database transaction takes ahead of use, so that no request waits for the disk. A crash
 /// skips at most so many.
 pub const NONCE_BATCH: u64 = 16;

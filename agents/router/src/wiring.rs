@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use alloy::signers::local::PrivateKeySigner;
 use assay_runtime::{BoxError, Health, Phase, Running, Runtime, RuntimeError};
 use assay_store::ContentStore;
+use assay_types::{BadKey, SigningKey};
 use axum::Router;
 use futures::future::BoxFuture;
 use tokio::{
@@ -54,6 +55,9 @@ pub enum RouterError {
     /// Nothing to serve.
     #[error("the router has no model to serve: name at least one with its id and its context")]
     NoModel,
+    /// Its key.
+    #[error(transparent)]
+    Key(#[from] BadKey),
     /// Its database.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -140,6 +144,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let (listener, address) = listen(config.http).await?;
     let Parts { chain, signer, store, journal, blocks, services, services_stop } = parts;
 
+    let key = SigningKey::new(signer.to_bytes())?;
     let mut runtime = Runtime::new("router");
     let health = Health::new("router");
     let (entries, recorded) = mpsc::channel(NOTE_QUEUE);
@@ -156,7 +161,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let dispatcher = Arc::new(Dispatcher {
         config: config.clone(),
         scope,
-        signer: signer.clone(),
+        signer: key,
         hub: hub.clone(),
         ledger: ledger.clone(),
         store: store.clone(),

@@ -2,15 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy::{
-    primitives::{B256, aliases::U96},
-    signers::{SignerSync, local::PrivateKeySigner},
-};
+use alloy::primitives::{B256, aliases::U96};
 use assay_protocol::order::order;
 use assay_store::{Bytes, ContentStore};
 use assay_types::{
-    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, RequestBlock, Signed, TaskId, TaskRequest,
-    link::Offer, task_id,
+    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, RequestBlock, Signed, SigningKey, TaskId,
+    TaskRequest, link::Offer, task_id,
 };
 use axum::http::StatusCode;
 use tokio::{
@@ -19,7 +16,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chores::Chore, pace::Paces, running::Running};
+use super::{
+    chores::Chore,
+    pace::Paces,
+    running::{Running, Spare},
+};
 use crate::{
     book::{
         db::{Note, planned},
@@ -57,7 +58,7 @@ pub struct Dispatcher {
     /// What signatures are bound to.
     pub scope: Scope,
     /// The router's key, which holds its lanes.
-    pub signer: PrivateKeySigner,
+    pub signer: SigningKey,
     /// Connected nodes.
     pub hub: Hub,
     /// Sessions, nonces, timelines.
@@ -107,10 +108,19 @@ impl Dispatcher {
     /// # Errors
     /// 400 if the request is at fault, 429 if all nodes are busy, 502 or 503 if no node serves it.
     pub async fn begin(self: &Arc<Self>, ask: &Ask) -> Result<Running, ApiError> {
-        let (started, received_ms) = (Instant::now(), now_ms());
-        let mut tried = Vec::new();
+        self.begin_again(ask, Vec::new(), Instant::now()).await
+    }
+
+    /// The same, after some nodes were tried.
+    pub(super) async fn begin_again(
+        self: &Arc<Self>,
+        ask: &Ask,
+        mut tried: Vec<NodeId>,
+        started: Instant,
+    ) -> Result<Running, ApiError> {
+        let received_ms = now_ms();
         let mut last: Option<ApiError> = None;
-        for _ in 0..MAX_OFFERS {
+        for _ in tried.len()..MAX_OFFERS {
             if self.stopping.is_cancelled() {
                 return Err(ApiError::unavailable(
                     "stopping",
@@ -133,7 +143,8 @@ impl Dispatcher {
                 Reply::Accepted { prompt_tokens } => {
                     self.happened(offered.task, "accepted");
                     self.offer_closed(&offered);
-                    running.accepted(offered.events, prompt_tokens);
+                    tried.push(offered.node);
+                    running.accepted(offered.events, prompt_tokens, Spare::of(ask, tried));
                     return Ok(running);
                 }
                 Reply::NotThis(error) => {
@@ -160,7 +171,7 @@ impl Dispatcher {
         ask: &Ask,
         deadline: u64,
         tried: &[NodeId],
-    ) -> Result<(SessionView, Slot), ApiError> {
+    ) -> Result<(Arc<SessionView>, Slot), ApiError> {
         if let Some(found) = self.try_place(ask, deadline, tried)? {
             return Ok(found);
         }
@@ -191,7 +202,7 @@ impl Dispatcher {
         ask: &Ask,
         deadline: u64,
         tried: &[NodeId],
-    ) -> Result<Option<(SessionView, Slot)>, ApiError> {
+    ) -> Result<Option<(Arc<SessionView>, Slot)>, ApiError> {
         let need = Need {
             model: ask.model.model_id,
             tokens: (ask.max_prompt, ask.max_output),
@@ -256,13 +267,8 @@ impl Dispatcher {
             callbackGas: 0,
         };
         let task = task_id(self.scope.queue, session.id, session.lane, nonce);
-        let signature = self
-            .signer
-            .sign_hash_sync(&request.signing_hash(self.scope.chain_id, self.scope.queue))
-            .map_err(|error| {
-                tracing::error!(%error, "a request cannot be signed");
-                ApiError::internal("this router cannot sign: look at its log")
-            })?;
+        let hash = request.signing_hash(self.scope.chain_id, self.scope.queue);
+        let signature = self.signer.sign_hash(&hash);
         let (sender, events) = mpsc::channel(ask.max_output as usize + SPARE_EVENTS);
         let (accepted, answer) = oneshot::channel();
         let nodes = nodes_of(&reservation, &request);
@@ -333,6 +339,14 @@ impl Dispatcher {
     pub(super) fn total(&self) -> Duration {
         Duration::from_secs(self.config.deadline_s)
     }
+}
+
+/// Whether an error is its node's fault, and another node may do better: what a client asks or does never is, and
+/// neither is a content store that is away.
+pub(super) fn is_node_fault(error: &ApiError) -> bool {
+    let code = error.code.as_str();
+    let others = TOO_LONG.contains(&code) || CLIENT_FAULTS.contains(&code);
+    error.status == StatusCode::BAD_GATEWAY && !others && code != "result_unavailable"
 }
 
 pub(super) fn node_gone() -> ApiError {

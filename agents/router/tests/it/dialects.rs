@@ -88,6 +88,8 @@ async fn one_answer_that_fails_ends_the_others() {
         one.accept(task).await;
         let (lost, _) = two.offer().await;
         two.accept(lost).await;
+        // Before its first token it would be replaced.
+        two.token(lost, 0, "x").await;
         drop(two);
         // The one that works is told to stop.
         assert_eq!(one.recv().await, Some(FromRouter::Cancel { task }));
