@@ -21,12 +21,15 @@ const NAMES: Names =
     Names { max_output: &["max_tokens"], stop: "stop_sequences", max_temperature: 1.0 };
 
 /// Parameters of Anthropic's that this version does not have, and what to do instead.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 9] = [
     ("tools", "tool calls are not built in this version; describe the tools in a message"),
     ("tool_choice", "tool calls are not built in this version; leave it out"),
     ("container", "it is not built in this version; leave it out"),
     ("context_management", "it is not built in this version; leave it out"),
     ("mcp_servers", "it is not built in this version; leave it out"),
+    ("output_config", "other forms than text are not built in this version; leave it out"),
+    ("inference_geo", "miners are anywhere; leave it out"),
+    ("speed", "there is one speed; leave it out"),
     ("output_format", "other forms than text are not built in this version; leave it out"),
 ];
 
@@ -38,6 +41,8 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     fields.refuse(&REFUSED)?;
     fields.only("thinking", &[json!({"type": "disabled"})])?;
     fields.only("service_tier", &[json!("auto"), json!("standard_only")])?;
+    // There is no cache that a client could steer.
+    fields.take("cache_control");
     if let Some(value) = fields.take("metadata") {
         let mut metadata = Fields::of(value, "metadata")?;
         metadata.drop_texts(&["user_id"])?;
