@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     answer::{self, WORD},
-    client::{Connection, post},
+    client::{Connection, get, post},
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -91,6 +91,25 @@ pub fn first_answer(address: SocketAddr, patience: Duration) -> Result<()> {
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }
+    })
+}
+
+/// Waits until what is served at a path has some text.
+///
+/// # Errors
+/// If it does not within `patience`.
+pub fn until(address: SocketAddr, path: &str, text: &str, patience: Duration) -> Result<()> {
+    let request = get(path);
+    let begun = Instant::now();
+    now(async {
+        while begun.elapsed() < patience {
+            let page = Connection::open(address).await?.ask(&request).await?;
+            if String::from_utf8_lossy(&page).contains(text) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::bail!("{path} never says {text:?}")
     })
 }
 

@@ -198,9 +198,9 @@ impl Started {
         if gateway == Gateway::Assay {
             self.behind.clear();
             self.behind.push(start_nodes(self.address, &self.data, (nodes, 0))?);
-            load::first_answer(self.address, START_WITHIN)?;
             // All of them must be there before the first stream begins.
-            std::thread::sleep(Duration::from_millis(500));
+            let all = format!("assay_router_links{{agent=\"router\"}} {nodes}\n");
+            load::until(self.address, "/metrics", &all, START_WITHIN)?;
         }
         Ok(())
     }
