@@ -15,7 +15,7 @@ MOST_ANSWERS = 2
 
 def lower(value, most, limit):
     """A whole number that is allowed, but larger than it has to be, becomes smaller."""
-    return most if type(value) is int and most < value <= limit else value
+    return most if type(value) in (int, float) and most < value <= limit and value % 1 == 0 else value
 
 
 @schemathesis.hook
