@@ -14,7 +14,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub use audit::{AuditArgs, AuditChain, AuditCommand, AuditExplainArgs};
 pub use govern::{
-    ModelCommand, ModelDeprecateArgs, ModelRegisterArgs, ParamsCommand, ParamsProposeArgs,
+    DataType, ModelCalibrateArgs, ModelCommand, ModelDeprecateArgs, ModelRandomArgs,
+    ModelRegisterArgs, ModelShape, ParamsCommand, ParamsProposeArgs,
 };
 pub use node::{NodeChange, NodeCommand, NodeRegisterArgs, NodeWithdraw};
 pub use session::{
@@ -83,7 +84,7 @@ pub enum Command {
     /// Register a node, show nodes, let one leave, collect what it earned.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Register, deprecate and show models.
+    /// Register, deprecate, show and calibrate models.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Show the protocol's tunables, or propose others.

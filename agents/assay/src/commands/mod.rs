@@ -5,6 +5,7 @@ pub mod ask;
 pub mod audit;
 pub mod balance;
 pub mod bench;
+pub mod calibrate;
 pub mod deploy;
 pub mod doctor;
 pub mod model;
