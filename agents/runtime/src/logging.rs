@@ -11,6 +11,10 @@ use crate::lines::LineWriter;
 const DEFAULT_FILTER: &str = "warn,assay=info,assay_oracle=info,assay_router=info,assay_miner=info,\
     assay_runtime=info,assay_chain=info,assay_store=info,assay_devnet=info,assay_engine_mistral=info";
 
+/// Of a connection that breaks `assay_chain` tells once; alloy would tell in four lines of errors. A filter that names them
+/// hears them.
+const TOLD_ELSEWHERE: &str = "alloy_pubsub=off,alloy_transport_ws=off";
+
 /// Shape of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,7 +81,7 @@ pub enum LogError {
 /// A filter that does not parse, or logging that is set up already.
 pub fn init_logging(options: &LogOptions) -> Result<(), LogError> {
     let text = if options.filter.is_empty() { DEFAULT_FILTER } else { &options.filter };
-    let filter = EnvFilter::try_new(text)
+    let filter = EnvFilter::try_new(format!("{TOLD_ELSEWHERE},{text}"))
         .map_err(|source| LogError::Filter { filter: text.to_string(), source })?;
     LineWriter::start();
     let builder = tracing_subscriber::fmt()
