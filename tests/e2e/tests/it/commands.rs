@@ -1,8 +1,13 @@
 //! The command line, as a person and as a script use it.
 
-use assay_harness::{Network, root, run_assay};
+use alloy::{
+    primitives::B256,
+    providers::{DynProvider, Provider, ProviderBuilder},
+};
+use assay_harness::{Anvil, Network, NetworkOptions, root, run_assay};
+use serde_json::Value;
 
-use crate::{active_session, json};
+use crate::{PATIENCE, active_session, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ask_sessions_tasks_and_nodes() {
@@ -103,8 +108,53 @@ fn terms_and_models(network: &Network) {
     let again = ["model", "register", "--price-in", "1", "--price-out", "1"];
     let again = run_assay(network.data(), &again).unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("registered already"), "{again:?}");
+    let id = model["model_id"].as_str().unwrap();
+    let stranger = ["model", "deprecate", "--account", "client", id];
+    let refused = run_assay(network.data(), &stranger).unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ModelRegistry_"), "{refused:?}");
+    assert_ne!(json(network, &["model", "deprecate", id])["deprecated_at"], 0);
+    let late = run_assay(network.data(), &["session", "open", "--deposit", "5"]).unwrap();
+    assert!(String::from_utf8_lossy(&late.stderr).contains("Deprecated"), "{late:?}");
     let balance = json(network, &["balance"]);
     assert!(balance["cor"].as_str().unwrap().parse::<u128>().unwrap() > 0, "{balance}");
+}
+
+/// A transaction of an account that waits to be mined.
+async fn waiting(chain: &DynProvider, account: &str) -> B256 {
+    let begun = std::time::Instant::now();
+    loop {
+        let pool: Value = chain.raw_request("txpool_content".into(), ()).await.unwrap();
+        let senders = pool["pending"].as_object().unwrap();
+        let ours = senders.iter().find(|(sender, _)| sender.eq_ignore_ascii_case(account));
+        if let Some(transaction) = ours.and_then(|(_, all)| all.as_object()?.values().next()) {
+            return transaction["hash"].as_str().unwrap().parse().unwrap();
+        }
+        assert!(begun.elapsed() < PATIENCE, "no transaction of {account} waits: {pool:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_the_chain_loses_is_sent_again() {
+    let anvil = Anvil::start().await.unwrap();
+    let flags = ["--rpc-url", anvil.url(), "--miners", "1"].map(str::to_owned).to_vec();
+    let network = Network::start(NetworkOptions { flags }).await.unwrap();
+    let account = json(&network, &["balance"])["address"].as_str().unwrap().to_owned();
+    let chain = ProviderBuilder::new().connect(anvil.url()).await.unwrap().erased();
+    let set = async |method: &'static str, value: Value| {
+        let _: Value = chain.raw_request(method.into(), [value]).await.unwrap();
+    };
+    set("evm_setIntervalMining", 0.into()).await;
+    let data = network.data().to_owned();
+    let open = move || run_assay(&data, &["session", "open", "--deposit", "5", "--json"]).unwrap();
+    let opened = tokio::task::spawn_blocking(open);
+    let lost = waiting(&chain, &account).await;
+    set("anvil_dropTransaction", lost.to_string().into()).await;
+    waiting(&chain, &account).await;
+    set("evm_setIntervalMining", 1.into()).await;
+    let opened = opened.await.unwrap();
+    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+    network.interrupt().await.unwrap();
 }
 
 #[test]

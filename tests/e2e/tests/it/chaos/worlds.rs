@@ -21,6 +21,8 @@ const MINERS: usize = 3;
 /// Far above what a run stores.
 const STORE_BYTES: u64 = 1 << 30;
 const POLL: Duration = Duration::from_millis(100);
+/// Seconds between anvil's blocks, from the first reorganisation on.
+const BLOCK_S: u64 = 1;
 
 /// A network.
 pub struct World {
@@ -182,8 +184,22 @@ impl World {
     /// Takes the newest blocks back; their transactions return to the pool or are lost, as the chain does it. False
     /// if the chain is away.
     pub async fn reorg(&self, depth: u64) -> bool {
+        let provider = self.provider();
+        let mining = async |seconds: u64| {
+            let _: Value =
+                provider.raw_request("evm_setIntervalMining".into(), [seconds]).await.unwrap();
+        };
+        if self._anvil.is_some() {
+            // If anvil mines while it takes blocks back, numbers are left without a block, and transactions are in two.
+            // A block by hand waits for one that is being made.
+            mining(0).await;
+            let _: Value = provider.raw_request("evm_mine".into(), ()).await.unwrap();
+        }
         let none: [(); 0] = [];
-        let done = self.provider().raw_request("anvil_reorg".into(), (depth, none)).await;
+        let done = provider.raw_request("anvil_reorg".into(), (depth, none)).await;
+        if self._anvil.is_some() {
+            mining(BLOCK_S).await;
+        }
         done.is_ok_and(|_: Value| true)
     }
 
