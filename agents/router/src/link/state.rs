@@ -318,7 +318,7 @@ impl Peer {
                 stream.seal().map_err(|message| violation(task, message))?;
                 Ok(self.last(task, TaskEvent::Sealed))
             }
-            // Of redundant tasks: what is not carried in good time, their nodes send to the chain themselves.
+            // Of redundant tasks. A router may carry them; this one leaves it to the nodes, which send them themselves.
             FromMiner::Precommit { .. } | FromMiner::Opening { .. } => Ok(Vec::new()),
             FromMiner::Error { task: Some(task), code, message } => {
                 // One that crossed a cancel or the end of its task says nothing new.
