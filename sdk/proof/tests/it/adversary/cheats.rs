@@ -145,9 +145,12 @@ fn decoding_elsewhere_is_caught_by_tokens_alone() {
     }
 }
 
+/// Changes ids; the number is a random one.
+type Change = dyn Fn(&mut Vec<u32>, u32);
+
 /// Changes to an honest answer's ids, prefilled so that the fingerprint is right: all whose largest margin
 /// is above the hard margin are caught by it, and the rest are few.
-fn edits(change: impl Fn(&mut Vec<u32>, u32)) -> (u32, u32) {
+fn edits(change: &Change) -> (u32, u32) {
     let (mut caught, mut all) = (0, 0);
     for trial in 0..120 {
         let task = Task::new(trial % ANSWERS);
@@ -174,14 +177,18 @@ fn edits(change: impl Fn(&mut Vec<u32>, u32)) -> (u32, u32) {
     (caught, all)
 }
 
+/// An id that ends nothing.
+fn ordinary(random: u32) -> u32 {
+    3 + random / 7 % (VOCABULARY - 3)
+}
+
 fn place(ids: &[u32], random: u32) -> usize {
     random as usize % (ids.len() - 1)
 }
 
 #[test]
 fn edited_inserted_and_removed_tokens_are_caught() {
-    let ordinary = |random: u32| 3 + random / 7 % (VOCABULARY - 3);
-    let kinds: [(&str, &dyn Fn(&mut Vec<u32>, u32)); 4] = [
+    let kinds: [(&str, &Change); 4] = [
         ("edited", &|ids, random| {
             let at = place(ids, random);
             ids[at] = ordinary(random);
@@ -389,14 +396,15 @@ fn invented_fingerprints_are_caught() {
 }
 
 #[test]
-fn half_the_contrasts_are_another_width() {
+fn fingerprints_of_another_width_are_refused() {
     let task = Task::new(1);
     let submission = honest(&task);
-    let narrow =
-        Submission { proof: submission.proof[..submission.proof.len() / 2].to_vec(), ..submission };
-    let error = judge(&task, &narrow).unwrap_err();
+    let half = submission.proof[..submission.proof.len() / 2].to_vec();
+    let error = judge(&task, &Submission { proof: half, ..submission }).unwrap_err();
     assert!(matches!(error, RecordError::Bytes { .. }), "{error}");
-    let two = task.sampler().with_width(Width::Two).step(&vec![0.0; VOCABULARY as usize]).unwrap();
-    let four = task.sampler().step(&vec![0.0; VOCABULARY as usize]).unwrap();
-    assert!(compare(&[two.contrasts; 32], &[four.contrasts; 32]).unwrap().blocks[0].median > 0);
+    let row = [0.0; VOCABULARY as usize];
+    let two = task.sampler().with_width(Width::Two).step(&row).unwrap();
+    let four = task.sampler().step(&row).unwrap();
+    let comparison = compare(&[two.contrasts; 32], &[four.contrasts; 32]).unwrap();
+    assert_eq!(comparison.failing(&CALIBRATION).blocks, 1);
 }

@@ -1,6 +1,6 @@
 use assay_proof::{
-    Audit, Finding, MAX_OPENED, Member, Opened, Record, Width, audit_leaf, cluster, compare,
-    draw_positions, leaf, margins_convict, verify,
+    Audit, Finding, MAX_OPENED, Member, Opened, Reasons, Record, Score, Width, audit_leaf, cluster,
+    compare, draw_positions, leaf, margins_convict, verify,
 };
 use assay_types::{Address, keccak256, position_seed};
 
@@ -120,10 +120,10 @@ fn tokens_chosen_elsewhere_are_convicted_by_margins() {
             let scores: Vec<_> = audit
                 .findings()
                 .iter()
-                .map(|f| assay_proof::Score { margin: 0.0, contrasts: f.contrasts })
+                .map(|f| Score { margin: 0.0, contrasts: f.contrasts })
                 .collect();
             let tokens = cheat.ids.len() as u32;
-            Audit::new(tokens, &cheat.ids, &scores, Width::Four, Default::default())
+            Audit::new(tokens, &cheat.ids, &scores, Width::Four, Reasons::default())
         };
         audits[1] = lie(&blind);
         assert!(margins_convict(&margins(&audits), &CALIBRATION));

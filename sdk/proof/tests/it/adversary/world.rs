@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use assay_proof::{
     Audit, Calibration, Claim, Contrasts, Fault, Found, Opened, Reasons, Record, RecordError,
-    SPOT_POSITIONS, Sampler, Scorer, Step, Width, audit_leaf, block_window, blocks, compare,
-    draw_positions, faults, leaf, leaves_agree, reasons, verdict, verify,
+    SPOT_POSITIONS, Sampler, Scorer, Statistics, Step, Width, audit_leaf, block_window, blocks,
+    compare, draw_positions, faults, leaf, leaves_agree, reasons, verdict, verify,
 };
 use assay_types::{
     Address, B256, EndReason, NodeId, Sampling, SeedInput, TaskId, keccak256, position_seed,
@@ -171,17 +171,17 @@ pub fn faults_of(task: &Task, submission: &Submission) -> Vec<Fault> {
 /// The whole audit: rules, one pass, comparison, the spot check with both sides' proofs, the verdict.
 pub fn judge(task: &Task, submission: &Submission) -> Result<Reasons, RecordError> {
     let faults = reasons(&faults_of(task, submission));
-    let mut audit = scored(task, &submission.ids, 7);
+    let audit = scored(task, &submission.ids, 7);
     let mut statistics = audit.statistics();
     statistics.faults = faults;
     // The word is what the contract sees.
     let word = statistics.pack().unwrap();
-    let statistics = assay_proof::Statistics::unpack(word).unwrap();
+    let statistics = Statistics::unpack(word).unwrap();
 
     let (ids, root) = (submission.ids.clone(), submission.root);
     let record = Record::open(&submission.proof, ids, Width::Four, root)?;
     let comparison = compare(record.contrasts(), &audit.contrasts()).unwrap();
-    let spot_agrees = spot_check(task, submission, &record, &mut audit);
+    let spot_agrees = spot_check(task, submission, &record, &audit);
     Ok(verdict(&statistics, comparison.failing(&CALIBRATION), spot_agrees, &CALIBRATION))
 }
 
@@ -191,7 +191,7 @@ fn opened(record: &Record, t: u32) -> Opened {
 }
 
 /// Opens four drawn positions on both sides and compares them.
-fn spot_check(task: &Task, submission: &Submission, record: &Record, audit: &mut Audit) -> bool {
+fn spot_check(task: &Task, submission: &Submission, record: &Record, audit: &Audit) -> bool {
     let n = submission.ids.len() as u32;
     let seed = position_seed(keccak256("a later round"), task.id(), task.node);
     let positions = draw_positions(seed, 1, n, SPOT_POSITIONS);
