@@ -28,7 +28,7 @@ use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::database::InMemoryDB;
 use revm::primitives::hardfork::SpecId;
 use revm::state::AccountInfo;
-use world::{Faults, World, key};
+use world::{Faults, World, everybody};
 
 /// Tasks of the chain unless told otherwise.
 const TASKS: usize = 100_000;
@@ -64,7 +64,7 @@ async fn serve(tasks: usize) {
     let mut due = Vec::new();
     let mut done = 0;
     while done < tasks || !due.is_empty() {
-        world.clock.advance(5);
+        world.advance(5).await;
         world.gas_limit = SETTLE_GAS;
         for group in std::mem::take(&mut due).chunks(SETTLED_TOGETHER) {
             let tasks = group.iter().map(|id| world.tasks.remove(id).unwrap().task).collect();
@@ -85,7 +85,7 @@ async fn serve(tasks: usize) {
             world.take_in(&receipt);
         }
     }
-    println!("{}", world.devnet.http_url());
+    println!("{}", world.url);
     println!("{}", serde_json::to_string(&world.deployment).unwrap());
     let _ = std::io::stdin().read(&mut [0]);
 }
@@ -198,9 +198,7 @@ struct Bare {
 impl Bare {
     fn new() -> Self {
         let mut db = InMemoryDB::default();
-        let people = ["deployer", "client", "router", "keeper"].map(key);
-        let nodes = (0..5).map(|number| key(&format!("node {number}")));
-        for person in people.into_iter().chain(nodes) {
+        for person in everybody() {
             let balance = U256::from(10).pow(U256::from(24));
             let info = AccountInfo { balance, code_hash: KECCAK256_EMPTY, ..Default::default() };
             db.insert_account_info(person.address(), info);
