@@ -135,7 +135,7 @@ impl Stranger {
 
     fn submit(&self, session: u64, flags: &[&str]) -> B256 {
         let session = session.to_string();
-        let submit = ["task", "submit", "--session", &session, "--no-wait", "--max-tokens", "8"];
+        let submit = ["task", "submit", "--session", &session, "--no-wait", "--max-tokens", "64"];
         let flags = [&submit[..], &["--deadline-s", FIRST_ATTEMPT_S], flags, &["hello"]].concat();
         self.owner(&flags)["task"].as_str().unwrap().parse().unwrap()
     }
