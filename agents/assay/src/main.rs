@@ -43,6 +43,7 @@ async fn run() -> Result<ExitCode> {
         Command::Deploy(args) => commands::deploy::run(global, args).await,
         Command::Session(command) => commands::session::run(global, command).await,
         Command::Task(command) => commands::task::run(global, command).await,
+        Command::Verify(args) => commands::verify::run(global, args).await,
         Command::Node(command) => commands::node::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Params(command) => commands::params::run(global, command).await,

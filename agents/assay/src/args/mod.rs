@@ -5,6 +5,7 @@ mod govern;
 mod node;
 mod session;
 mod task;
+mod verify;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -22,6 +23,7 @@ pub use session::{
     LaneAdd, LaneCommand, LaneReclaim, SessionCommand, SessionOpenArgs, SessionTopUp,
 };
 pub use task::{TaskCancelArgs, TaskCommand, TaskSubmitArgs};
+pub use verify::VerifyArgs;
 
 /// An open network for AI inference: contracts, router, miners and oracle in one binary.
 #[derive(Debug, Parser)]
@@ -81,6 +83,11 @@ pub enum Command {
     /// Submit a task without a router, show one, take one back.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Score a task's answer with weights of one's own: do these tokens come out of this model? Ends with 1 if not.
+    #[command(
+        after_help = "Example:\n  assay model calibrate --audits 60 --trials 20 --report ./calibration\n  assay verify <task> --calibration ./calibration/calibration.json\n\nThe miner's fingerprint stays sealed: it is not compared."
+    )]
+    Verify(VerifyArgs),
     /// Register a node, show nodes, let one leave, collect what it earned.
     #[command(subcommand)]
     Node(NodeCommand),

@@ -25,6 +25,7 @@ async fn ask_sessions_tasks_and_nodes() {
     assert!(!task["text"].as_str().unwrap().is_empty(), "{task}");
     let again = json(&network, &["task", "show", task["task"].as_str().unwrap()]);
     assert_eq!(again["text"], task["text"]);
+    verified(&network, task["task"].as_str().unwrap());
     let closing = json(&network, &["session", "close", &id]);
     assert_eq!(closing["state"], "draining");
 
@@ -42,7 +43,7 @@ async fn ask_sessions_tasks_and_nodes() {
     }
     let status = run_assay(network.data(), &["node", "status", "1"]).unwrap();
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
-    for part in ["claimable", "in every draw", "drawn      level 0"] {
+    for part in ["claimable", "in every draw", "drawn      level "] {
         assert!(status.contains(part), "no {part:?} in: {status}");
     }
     lanes_of_a_session(&network);
@@ -50,6 +51,21 @@ async fn ask_sessions_tasks_and_nodes() {
     terms_and_models(&network);
     let log = network.interrupt().await.unwrap();
     assert!(log.contains("stopped"), "{log}");
+}
+
+/// Whoever has the weights scores an answer again: every token is the one that the seed wants. Other weights are not
+/// taken for it.
+fn verified(network: &Network, task: &str) {
+    let scored = json(network, &["verify", task]);
+    let answer = &scored["answers"][0];
+    assert_eq!(answer["faults"].as_array().unwrap().len(), 0, "{scored}");
+    assert!(answer["max_margin_nats"].as_f64().unwrap() < 0.01, "{scored}");
+    assert_eq!(answer["verdict"], "unjudged", "{scored}");
+    let other = root().join("agents/engine-mistral/demo-model/assay-demo-q4_k.gguf");
+    let other =
+        run_assay(network.data(), &["verify", task, "--model", other.to_str().unwrap()]).unwrap();
+    let complaint = String::from_utf8_lossy(&other.stderr);
+    assert!(!other.status.success() && complaint.contains("name the right weights"), "{complaint}");
 }
 
 /// The client's session 3 gets a lane, money for it, and the announcement that it is taken back.
@@ -78,6 +94,7 @@ async fn tasks_that_are_claimed(network: &Network) {
     let submit = ["task", "submit", "--session", &id, "--max-tokens", "8"];
     let pulled = json(network, &[&submit[..], &["--pull", "hello"]].concat());
     assert_eq!(pulled["answers"].as_array().unwrap().len(), 1, "{pulled}");
+    verified(network, pulled["task"].as_str().unwrap());
     let twice = json(network, &[&submit[..], &["--redundancy", "2", "hello"]].concat());
     let answers = twice["answers"].as_array().unwrap();
     assert_eq!(answers.len(), 2, "{twice}");
