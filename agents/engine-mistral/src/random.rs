@@ -11,8 +11,6 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-/// Standard deviation of the weights of linear layers, as models are initialised with.
-const LINEAR_DEVIATION: f32 = 0.02;
 /// Bytes of a bfloat16, in which weights are written.
 const WEIGHT_BYTES: usize = 2;
 /// Bytes drawn and written at once.
@@ -186,11 +184,12 @@ pub fn write_random_model(folder: &Path, shape: &Shape, seed: u64) -> io::Result
             file.write_all(&bfloat16(1.0).repeat(count))?;
             continue;
         }
-        // A normalised state has a length of sqrt(hidden).
-        let deviation = match name.starts_with("model.embed_tokens") {
-            true => shape.logit_deviation / (shape.hidden as f32).sqrt(),
-            false => LINEAR_DEVIATION,
-        };
+        // What a layer gets is normalised, and its output is as large as its input: with smaller weights
+        // the state would stay the embedding of the last token, and that would be the next one.
+        let inputs = dimensions.get(1).copied().unwrap_or(1) as f32;
+        let scale =
+            if name.starts_with("model.embed_tokens") { shape.logit_deviation } else { 1.0 };
+        let deviation = scale / inputs.sqrt();
         // Uniform numbers of that deviation: sums of thousands of them are normal all the same.
         let bound = deviation * 3_f32.sqrt();
         let values: Vec<[u8; WEIGHT_BYTES]> = (0..=u16::MAX)

@@ -88,7 +88,7 @@ impl Outcome {
         writeln!(
             page,
             "Written by `assay model calibrate`; [calibration.json](calibration.json) is what is registered on chain. \
-             Questions and seeds are fixed: the same command on the same machine gives the same page.\n"
+             Questions and seeds are fixed.\n"
         )?;
         writeln!(page, "| | |\n|---|---|")?;
         writeln!(page, "| model | `{}` |", model.model_id)?;
