@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut code = String::from("static FILES: &[(&str, &[u8])] = &[\n");
     for path in files {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        writeln!(code, "    ({name:?}, include_bytes!({:?})),", path.display().to_string())?;
+        // Without the checkout's own path: another checkout may share the folder of build outputs.
+        let file = format!("/{FOLDER}/{name}");
+        let path = format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), {file:?})");
+        writeln!(code, "    ({name:?}, include_bytes!({path})),")?;
     }
     code.push_str("];\n");
     fs::write(Path::new(&env::var("OUT_DIR")?).join("demo_files.rs"), code)?;

@@ -3,14 +3,14 @@
 use std::{future::ready, sync::Arc};
 
 use assay_engine::{
-    B256, Engine, EngineError, EngineInfo, GenerateRequest, GenerateStream, Manifest, Message,
-    Prompt, Sampling, TextAssembler,
+    B256, Contrasts, Engine, EngineError, EngineInfo, GenerateRequest, GenerateStream, Manifest,
+    Message, Prompt, Reading, Sampling, Score, ScoreRequest, TextAssembler,
 };
-use assay_proof::{Sampler, SamplingError};
+use assay_proof::{Sampler, SamplingError, Scorer};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use mistralrs::{
-    Constraint, CustomLogitsProcessor, NormalRequest, Request, RequestMessage, Response,
+    Constraint, CustomLogitsProcessor, MistralRs, NormalRequest, Request, RequestMessage, Response,
     SamplingParams, core::Pipeline,
 };
 use tokio::sync::{
@@ -22,13 +22,14 @@ use crate::{
     generation::{BoxedDecode, Channels, Run},
     lanes::{LaneGuard, Lanes},
     load::{self, Lane, Loaded, Shape, blocking, guarded},
+    scoring::Claim,
     source::{LoadOptions, LoadStep},
-    tap::{Cancel, Tap},
+    tap::{Cancel, Chooser, Tap},
 };
 
 /// Responses that mistral.rs may send beyond one per token. Its channel must never be full: it waits
 /// for room with the whole batch.
-const SPARE_RESPONSES: usize = 16;
+pub(crate) const SPARE_RESPONSES: usize = 16;
 /// Context of a model that names a larger one; also the bound of the protocol's prompts.
 const MAX_CONTEXT: usize = 1 << 20;
 /// Tokens of a block of mistral.rs's cache (`NormalCache::CACHE_GROW_SIZE`).
@@ -41,7 +42,7 @@ type Encode = dyn Fn(&str, bool) -> Result<Vec<u32>, EngineError> + Send + Sync;
 pub struct MistralEngine {
     info: EngineInfo,
     manifest: Manifest,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     has_template: bool,
     end_tokens: Arc<[u32]>,
     decode: Arc<Decode>,
@@ -134,7 +135,14 @@ impl MistralEngine {
         let internal = |text: String| EngineError::Internal(format!("hashing: {text}"));
         let manifest = blocking(move || load::manifest(&facts, shape, &hashing), internal).await?;
         let free = Lanes::new(lanes.len());
-        let shared = Arc::new(Shared { lanes, free, end_tokens: end_tokens.clone() });
+        let shared = Arc::new(Shared {
+            lanes,
+            free,
+            end_tokens: end_tokens.clone(),
+            reading: Mutex::new(()),
+            row_width: info.vocab_size as usize,
+            score_bytes: options.score_bytes,
+        });
         let mut engine = Self { info, manifest, shared, has_template, end_tokens, decode, encode };
 
         options.report(LoadStep::WarmingUp);
@@ -162,11 +170,6 @@ impl MistralEngine {
         self.shared.lanes.len()
     }
 
-    /// Ids that end an answer, ascending.
-    pub fn end_tokens(&self) -> &[u32] {
-        &self.end_tokens
-    }
-
     /// One token: the weights run, and their output fits the tokenizer. A model whose output is narrower
     /// than its tokenizer serves the tokens that it has.
     async fn warm_up(&mut self) -> Result<(), EngineError> {
@@ -186,6 +189,26 @@ impl MistralEngine {
             return self.generate(request(self.info.vocab_size)).await?.finish().await.map(drop);
         }
         attempt.map(drop)
+    }
+
+    /// Gives `reader` each claimed token with the row of logits that it would have been chosen from, up
+    /// to the first end token, and returns the reader's notes. The ids must have been checked.
+    pub(crate) async fn read_rows<N: Send + 'static>(
+        &self,
+        prompt_ids: Vec<u32>,
+        mut claimed_ids: Vec<u32>,
+        mut reader: impl FnMut(&[f32], u32) -> Result<N, EngineError> + Send + 'static,
+    ) -> Result<Vec<N>, EngineError> {
+        if let Some(end) = claimed_ids.iter().position(|id| self.end_tokens.contains(id)) {
+            claimed_ids.truncate(end + 1);
+        }
+        let mut claimed = claimed_ids.clone().into_iter();
+        let chooser: Chooser<N> = Box::new(move |row| {
+            let id =
+                claimed.next().ok_or_else(|| EngineError::Internal("a row too many".into()))?;
+            Ok((id, reader(row, id)?))
+        });
+        self.shared.read(Claim { prompt_ids, claimed_ids }, chooser).await
     }
 
     fn decoder(&self) -> BoxedDecode {
@@ -241,7 +264,11 @@ impl Engine for MistralEngine {
         }
     }
 
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
+    fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError> {
         if let Some(id) = ids.iter().find(|id| **id >= self.info.vocab_size) {
             return Err(EngineError::UnknownToken { id: *id, vocab_size: self.info.vocab_size });
         }
@@ -249,18 +276,21 @@ impl Engine for MistralEngine {
             Some((last, rest)) if self.end_tokens.contains(last) => rest,
             _ => ids,
         };
-        Ok(TextAssembler::new(self.decoder(), Vec::new()).assemble(ids)?.text)
+        TextAssembler::new(self.decoder(), stop.to_vec()).assemble(ids)
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
         request.check(&self.info)?;
-        let sampler = Sampler::new(request.sampling, request.seed, self.info.vocab_size)?;
+        let mut sampler = Sampler::new(request.sampling, request.seed, self.info.vocab_size)?;
+        let chooser: Chooser<Contrasts> = Box::new(move |row| {
+            let step = sampler.step(row)?;
+            Ok((step.id, step.contrasts))
+        });
         let text = TextAssembler::new(self.decoder(), request.stop.clone());
         let shared = self.shared.clone();
         // A lane is taken when the stream is first looked at.
         let start = async move {
-            let lane = shared.free.take().await?;
-            let channels = shared.submit(&request, sampler, lane).await?;
+            let channels = shared.run(&request.prompt_ids, request.max_output, chooser).await?;
             let end_tokens = shared.end_tokens.clone();
             Ok(Run::new(channels, text, end_tokens, request.max_output))
         };
@@ -274,80 +304,114 @@ impl Engine for MistralEngine {
             }
         })))
     }
-}
 
-/// What running generations need of the engine.
-struct Shared {
-    lanes: Vec<Lane>,
-    free: Arc<Lanes>,
-    end_tokens: Arc<[u32]>,
-}
-
-impl Shared {
-    async fn submit(
-        &self,
-        request: &GenerateRequest,
-        sampler: Sampler,
-        lane: LaneGuard,
-    ) -> Result<Channels, EngineError> {
-        let runner = self.lanes.get(lane.index()).map(|lane| lane.runner.clone());
-        let runner =
-            runner.ok_or_else(|| EngineError::Internal("a lane that is not there".into()))?;
-        let (choices_in, choices) = unbounded_channel();
-        let cancel = Cancel::default();
-        let end_token = self.end_tokens.first().copied().unwrap_or_default();
-        let prompt_tokens = request.prompt_ids.len();
-        let tap = Tap::new(sampler, prompt_tokens, end_token, choices_in, cancel.clone());
-        let processor = Arc::new(tap.in_lane(lane));
-        let (submission, responses) = submission(runner.next_request_id(), request, processor);
-        // An engine that has died is started again here, with the weights that are still loaded.
-        let sender = guarded(|| runner.get_sender(None))?
-            .map_err(|error| EngineError::Stopped(error.to_string()))?;
-        sender
-            .send(submission)
-            .await
-            .map_err(|_| EngineError::Stopped("it takes no requests".into()))?;
-        Ok(Channels { choices, responses, cancel })
+    async fn score(&self, request: ScoreRequest) -> Result<Vec<Score>, EngineError> {
+        request.check(&self.info)?;
+        let mut scorer = Scorer::new(request.sampling, request.seed, self.info.vocab_size)?;
+        let reader = move |row: &[f32], id| Ok(scorer.score(row, id)?);
+        self.read_rows(request.prompt_ids, request.claimed_ids, reader).await
     }
 }
 
-fn submission(
+/// What running generations need of the engine.
+pub(crate) struct Shared {
+    pub lanes: Vec<Lane>,
+    pub free: Arc<Lanes>,
+    pub end_tokens: Arc<[u32]>,
+    /// Held while claimed tokens are scored.
+    pub reading: Mutex<()>,
+    /// Logits of a row, without padding.
+    pub row_width: usize,
+    /// [`LoadOptions::score_bytes`].
+    pub score_bytes: usize,
+}
+
+impl Shared {
+    /// Runs the prompt on a free lane; each next token is the chooser's, `max_output` of them at most.
+    pub(crate) async fn run<N: Send + 'static>(
+        &self,
+        prompt_ids: &[u32],
+        max_output: u32,
+        chooser: Chooser<N>,
+    ) -> Result<Channels<N>, EngineError> {
+        let lane = self.free.take().await?;
+        let runner = self.runner(&lane)?;
+        let (choices_in, choices) = unbounded_channel();
+        let cancel = Cancel::default();
+        let end_token = self.end_tokens.first().copied().unwrap_or_default();
+        let tap = Tap::new(chooser, prompt_ids.len(), end_token, choices_in, cancel.clone());
+        let (response, responses) = mpsc::channel(max_output as usize + SPARE_RESPONSES);
+        let sampling = pick_what_is_left(max_output);
+        let work = Work { ids: prompt_ids.to_vec(), sampling, raw: false };
+        let tap = Arc::new(tap.in_lane(lane));
+        send(&runner, submission(runner.next_request_id(), work, response, tap)).await?;
+        Ok(Channels { choices, responses, cancel })
+    }
+
+    pub(crate) fn runner(&self, lane: &LaneGuard) -> Result<Arc<MistralRs>, EngineError> {
+        let lane = self.lanes.get(lane.index());
+        let lane = lane.ok_or_else(|| EngineError::Internal("a lane that is not there".into()))?;
+        Ok(lane.runner.clone())
+    }
+}
+
+/// Hands a request to mistral.rs. An engine that has died is started again here, with the weights that
+/// are still loaded.
+pub(crate) async fn send(runner: &MistralRs, request: Request) -> Result<(), EngineError> {
+    let sender = guarded(|| runner.get_sender(None))?
+        .map_err(|error| EngineError::Stopped(error.to_string()))?;
+    let refused = |_| EngineError::Stopped("it takes no requests".into());
+    sender.send(request).await.map_err(refused)
+}
+
+/// What mistral.rs shall do with some ids.
+pub(crate) struct Work {
+    pub ids: Vec<u32>,
+    pub sampling: SamplingParams,
+    /// Give out the logits of all positions instead of generating.
+    pub raw: bool,
+}
+
+/// The tap leaves one id per row; these settings only pick it.
+pub(crate) fn pick_what_is_left(max_output: u32) -> SamplingParams {
+    SamplingParams {
+        temperature: Some(0.0),
+        top_k: None,
+        max_len: Some(max_output as usize),
+        ..SamplingParams::deterministic()
+    }
+}
+
+pub(crate) fn submission(
     id: usize,
-    request: &GenerateRequest,
+    work: Work,
+    response: mpsc::Sender<Response>,
     processor: Arc<dyn CustomLogitsProcessor>,
-) -> (Request, mpsc::Receiver<Response>) {
-    let capacity = request.max_output as usize + SPARE_RESPONSES;
-    let (response, responses) = mpsc::channel(capacity);
-    let request = NormalRequest {
-        messages: RequestMessage::CompletionTokens(request.prompt_ids.clone()),
-        // The tap leaves one id per row; these settings only pick it.
-        sampling_params: SamplingParams {
-            temperature: Some(0.0),
-            top_k: None,
-            max_len: Some(request.max_output as usize),
-            ..SamplingParams::deterministic()
-        },
+) -> Request {
+    Request::Normal(Box::new(NormalRequest {
+        messages: RequestMessage::CompletionTokens(work.ids),
+        sampling_params: work.sampling,
         response,
         return_logprobs: false,
-        is_streaming: true,
+        is_streaming: !work.raw,
         id,
         constraint: Constraint::None,
         suffix: None,
         tools: None,
         tool_choice: None,
         logits_processors: Some(vec![processor]),
-        return_raw_logits: false,
+        return_raw_logits: work.raw,
         web_search_options: None,
         model_id: None,
         truncate_sequence: false,
-    };
-    (Request::Normal(Box::new(request)), responses)
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use assay_proof::Width;
     use mistralrs::Tensor;
 
     use super::*;
@@ -355,7 +419,7 @@ mod tests {
 
     /// A tap in an engine whose thread panics at the third token.
     struct Bomb {
-        tap: Tap,
+        tap: Tap<Contrasts>,
         calls: AtomicU32,
     }
 
@@ -383,13 +447,14 @@ mod tests {
         let lane = shared.free.take().await.unwrap();
         let (choices_in, choices) = unbounded_channel();
         let cancel = Cancel::default();
-        let sampler = Sampler::new(request.sampling, request.seed, engine.info.vocab_size).unwrap();
         let prompt_tokens = request.prompt_ids.len();
-        let tap = Tap::new(sampler, prompt_tokens, 0, choices_in, cancel.clone()).in_lane(lane);
+        let chooser: Chooser<Contrasts> = Box::new(|_| Ok((5, Contrasts::zero(Width::Four))));
+        let tap = Tap::new(chooser, prompt_tokens, 0, choices_in, cancel.clone()).in_lane(lane);
         let bomb = Arc::new(Bomb { tap, calls: AtomicU32::new(0) });
-        let (submission, responses) = submission(7, &request, bomb);
-        let runner = &shared.lanes[0].runner;
-        runner.get_sender(None).unwrap().send(submission).await.unwrap();
+        let (response, responses) = mpsc::channel(1024);
+        let sampling = pick_what_is_left(900);
+        let work = Work { ids: request.prompt_ids.clone(), sampling, raw: false };
+        send(&shared.lanes[0].runner, submission(7, work, response, bomb)).await.unwrap();
         let text = TextAssembler::new(engine.decoder(), Vec::new());
         let channels = Channels { choices, responses, cancel };
         let mut run = Run::new(channels, text, shared.end_tokens.clone(), request.max_output);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use assay_engine::{EndReason, EngineError, GenerateEvent, TextAssembler};
+use assay_engine::{Contrasts, EndReason, EngineError, GenerateEvent, TextAssembler};
 use mistralrs::Response;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
@@ -10,17 +10,55 @@ use crate::tap::{Cancel, Choice};
 
 pub(crate) type BoxedDecode = Box<dyn Fn(&[u32]) -> Result<String, EngineError> + Send + Sync>;
 
-/// What mistral.rs and the tap send for one generation.
-pub(crate) struct Channels {
-    pub choices: UnboundedReceiver<Choice>,
+/// What mistral.rs and the tap send for one generation. Dropping them cancels: the tap chooses the end
+/// token, and mistral.rs finds its response channel closed.
+pub(crate) struct Channels<N> {
+    pub choices: UnboundedReceiver<Choice<N>>,
     pub responses: Receiver<Response>,
     pub cancel: Cancel,
 }
 
-/// A generation in progress. Dropping it cancels: the tap chooses the end token, and mistral.rs finds
-/// its response channel closed.
+impl<N> Drop for Channels<N> {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl<N> Channels<N> {
+    /// The next chosen id. Choices come before the responses that follow from them.
+    pub(crate) async fn choice(&mut self) -> Choice<N> {
+        loop {
+            tokio::select! {
+                biased;
+                choice = self.choices.recv() => match choice {
+                    Some(choice) => return choice,
+                    None => return Err(self.last_words().await),
+                },
+                response = self.responses.recv() => match response {
+                    Some(response) => if let Some(error) = failure(response) {
+                        // The tap may have chosen in the meantime.
+                        return self.choices.try_recv().unwrap_or(Err(error));
+                    },
+                    None => return self.choices.try_recv().unwrap_or(Err(died())),
+                },
+            }
+        }
+    }
+
+    /// Why there are no more choices.
+    async fn last_words(&mut self) -> EngineError {
+        while let Some(response) = self.responses.recv().await {
+            if let Some(error) = failure(response) {
+                return error;
+            }
+        }
+        died()
+    }
+}
+
+/// A generation in progress. Dropping it cancels.
 pub(crate) struct Run {
-    channels: Channels,
+    channels: Channels<Contrasts>,
     text: TextAssembler<BoxedDecode>,
     end_tokens: Arc<[u32]>,
     made: u32,
@@ -29,15 +67,9 @@ pub(crate) struct Run {
     over: bool,
 }
 
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.channels.cancel.cancel();
-    }
-}
-
 impl Run {
     pub(crate) fn new(
-        channels: Channels,
+        channels: Channels<Contrasts>,
         text: TextAssembler<BoxedDecode>,
         end_tokens: Arc<[u32]>,
         max_output: u32,
@@ -54,8 +86,8 @@ impl Run {
             self.over = true;
             return Some(Ok(GenerateEvent::Done { end_reason }));
         }
-        let event = match self.choice().await {
-            Ok(id) => self.token(id),
+        let event = match self.channels.choice().await {
+            Ok((id, contrasts)) => self.token(id, contrasts),
             Err(error) => Err(error),
         };
         if event.is_err() {
@@ -65,37 +97,7 @@ impl Run {
         Some(event)
     }
 
-    /// The next chosen id. Choices come before the responses that follow from them.
-    async fn choice(&mut self) -> Choice {
-        loop {
-            tokio::select! {
-                biased;
-                choice = self.channels.choices.recv() => match choice {
-                    Some(choice) => return choice,
-                    None => return Err(self.last_words().await),
-                },
-                response = self.channels.responses.recv() => match response {
-                    Some(response) => if let Some(error) = failure(response) {
-                        // The tap may have chosen in the meantime.
-                        return self.channels.choices.try_recv().unwrap_or(Err(error));
-                    },
-                    None => return self.channels.choices.try_recv().unwrap_or(Err(died())),
-                },
-            }
-        }
-    }
-
-    /// Why there are no more choices.
-    async fn last_words(&mut self) -> EngineError {
-        while let Some(response) = self.channels.responses.recv().await {
-            if let Some(error) = failure(response) {
-                return error;
-            }
-        }
-        died()
-    }
-
-    fn token(&mut self, id: u32) -> Result<GenerateEvent, EngineError> {
+    fn token(&mut self, id: u32, contrasts: Contrasts) -> Result<GenerateEvent, EngineError> {
         self.made += 1;
         let is_end = self.end_tokens.contains(&id);
         let (mut text, mut stopped) = (String::new(), false);
@@ -119,15 +121,15 @@ impl Run {
             // A stop sequence is ours alone: mistral.rs would go on.
             self.channels.cancel.cancel();
         }
-        Ok(GenerateEvent::Token { id, text })
+        Ok(GenerateEvent::Token { id, contrasts, text })
     }
 }
 
-fn died() -> EngineError {
-    EngineError::Stopped("it died in the middle of a generation".into())
+pub(crate) fn died() -> EngineError {
+    EngineError::Stopped("it died in the middle of its work".into())
 }
 
-fn failure(response: Response) -> Option<EngineError> {
+pub(crate) fn failure(response: Response) -> Option<EngineError> {
     match response {
         Response::InternalError(error) => Some(EngineError::Internal(error.to_string())),
         Response::ValidationError(error) => Some(EngineError::Internal(error.to_string())),

@@ -5,15 +5,19 @@
 //! the engine as a logits processor, sees the whole row and leaves mistral.rs one id to pick.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod baseline;
 mod check;
 mod demo;
 mod engine;
 mod generation;
 mod lanes;
 mod load;
+mod random;
+mod scoring;
 mod source;
 mod tap;
 
 pub use demo::{DEMO_MODEL, unpack as unpack_demo};
 pub use engine::MistralEngine;
+pub use random::{Shape, write_random_model};
 pub use source::{Dtype, LoadOptions, LoadStep, ModelSource, Progress};

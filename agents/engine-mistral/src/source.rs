@@ -10,6 +10,8 @@ use crate::demo::DEMO_MODEL;
 
 /// Copies of the demo model: it is small, and several miners share it.
 const DEMO_LANES: usize = 4;
+/// 1,766 positions of a vocabulary of 151,936; less than the weights of such a model take.
+const SCORE_BYTES: usize = 1 << 30;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +141,9 @@ pub struct LoadOptions {
     pub lanes: usize,
     /// Most tokens of prompt and answer, if fewer than the model's own.
     pub max_context: Option<u32>,
+    /// Most bytes of logits that scoring an answer may hold at once, and for a moment twice that. Longer
+    /// answers are scored row by row, as slowly as they were generated.
+    pub score_bytes: usize,
     /// Is told about progress.
     pub progress: Option<Progress>,
 }
@@ -154,6 +159,7 @@ impl LoadOptions {
             dtype: Dtype::F32,
             lanes,
             max_context: None,
+            score_bytes: SCORE_BYTES,
             progress: None,
         }
     }
@@ -175,6 +181,7 @@ impl fmt::Debug for LoadOptions {
             .field("dtype", &self.dtype)
             .field("lanes", &self.lanes)
             .field("max_context", &self.max_context)
+            .field("score_bytes", &self.score_bytes)
             .finish_non_exhaustive()
     }
 }

@@ -11,15 +11,18 @@ use std::sync::{
 };
 
 use assay_engine::EngineError;
-use assay_proof::Sampler;
 use mistralrs::{CustomLogitsProcessor, Tensor};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::lanes::LaneGuard;
 
+/// Chooses the id that follows from a row of logits, and notes something of the row. Called once a
+/// position, in order; after an error no more.
+pub(crate) type Chooser<N> = Box<dyn FnMut(&[f32]) -> Result<(u32, N), EngineError> + Send>;
+
 /// What the tap reports for a step. At most one per token of `max_output`, so an unbounded channel is
 /// bounded by the request.
-pub(crate) type Choice = Result<u32, EngineError>;
+pub(crate) type Choice<N> = Result<(u32, N), EngineError>;
 
 /// Says that nobody waits for the generation any more.
 #[derive(Clone, Debug, Default)]
@@ -35,33 +38,33 @@ impl Cancel {
     }
 }
 
-struct State {
-    sampler: Sampler,
+struct State<N> {
+    chooser: Chooser<N>,
     made: usize,
     last: u32,
     over: bool,
 }
 
-pub(crate) struct Tap {
-    state: Mutex<State>,
+pub(crate) struct Tap<N> {
+    state: Mutex<State<N>>,
     prompt_tokens: usize,
     /// Ends a sequence; known to mistral.rs as such.
     end_token: u32,
-    choices: UnboundedSender<Choice>,
+    choices: UnboundedSender<Choice<N>>,
     cancel: Cancel,
     /// mistral.rs drops the tap with its sequence; only then is the lane free.
     _lane: Option<LaneGuard>,
 }
 
-impl Tap {
+impl<N> Tap<N> {
     pub(crate) fn new(
-        sampler: Sampler,
+        chooser: Chooser<N>,
         prompt_tokens: usize,
         end_token: u32,
-        choices: UnboundedSender<Choice>,
+        choices: UnboundedSender<Choice<N>>,
         cancel: Cancel,
     ) -> Self {
-        let state = State { sampler, made: 0, last: end_token, over: false };
+        let state = State { chooser, made: 0, last: end_token, over: false };
         let state = Mutex::new(state);
         Self { state, prompt_tokens, end_token, choices, cancel, _lane: None }
     }
@@ -82,20 +85,21 @@ impl Tap {
             return state.last;
         }
         let choice = if context.len() == position {
-            let row = logits.to_vec1::<f32>();
-            row.map_err(|error| {
-                EngineError::Internal(format!("the logits cannot be read: {error}"))
-            })
-            .and_then(|row| Ok(state.sampler.next(&row)?))
+            read_row(logits).and_then(|row| (state.chooser)(&row))
         } else {
             let got = context.len();
             Err(EngineError::Internal(format!("a step at position {got} instead of {position}")))
         };
-        match &choice {
-            Ok(id) => (state.last, state.made) = (*id, state.made + 1),
-            Err(_) => state.over = true,
-        }
-        let chosen = choice.clone().unwrap_or(self.end_token);
+        let chosen = match &choice {
+            Ok((id, _)) => {
+                (state.last, state.made) = (*id, state.made + 1);
+                *id
+            }
+            Err(_) => {
+                state.over = true;
+                self.end_token
+            }
+        };
         if self.choices.send(choice).is_err() {
             state.over = true;
         }
@@ -103,7 +107,14 @@ impl Tap {
     }
 }
 
-impl CustomLogitsProcessor for Tap {
+/// One row of logits as numbers.
+pub(crate) fn read_row(logits: &Tensor) -> Result<Vec<f32>, EngineError> {
+    logits
+        .to_vec1::<f32>()
+        .map_err(|error| EngineError::Internal(format!("the logits cannot be read: {error}")))
+}
+
+impl<N: Send> CustomLogitsProcessor for Tap<N> {
     fn apply(&self, logits: &Tensor, context: &[u32]) -> mistralrs::Result<Tensor> {
         let id = self.choose(logits, context);
         let width = logits.elem_count();
@@ -118,21 +129,23 @@ impl CustomLogitsProcessor for Tap {
 #[cfg(test)]
 mod tests {
     use assay_engine::{B256, Sampling};
+    use assay_proof::Sampler;
     use mistralrs::Device;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
 
-    fn sampler() -> Sampler {
+    fn sampler() -> Chooser<()> {
         let greedy = Sampling { temperature_milli: 0, ..Sampling::default() };
-        Sampler::new(greedy, B256::ZERO, 3).unwrap()
+        let mut sampler = Sampler::new(greedy, B256::ZERO, 3).unwrap();
+        Box::new(move |row| Ok((sampler.next(row)?, ())))
     }
 
     fn row(values: [f32; 4]) -> Tensor {
         Tensor::from_vec(values.to_vec(), 4, &Device::Cpu).unwrap()
     }
 
-    fn picked(tap: &Tap, values: [f32; 4], context: &[u32]) -> usize {
+    fn picked(tap: &Tap<()>, values: [f32; 4], context: &[u32]) -> usize {
         let row = tap.apply(&row(values), context).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(row.iter().filter(|l| l.is_finite()).count(), 1);
         row.iter().position(|l| *l == 0.0).unwrap()
@@ -146,8 +159,8 @@ mod tests {
         // A repeated step is not counted, whatever its logits are.
         assert_eq!(picked(&tap, [0.0, 0.0, 9.0, 50.0], &[5, 6]), 1);
         assert_eq!(picked(&tap, [0.0, 0.0, 9.0, 50.0], &[5, 6, 1]), 2);
-        assert_eq!(choices.try_recv().unwrap().unwrap(), 1);
-        assert_eq!(choices.try_recv().unwrap().unwrap(), 2);
+        assert_eq!(choices.try_recv().unwrap().unwrap().0, 1);
+        assert_eq!(choices.try_recv().unwrap().unwrap().0, 2);
         assert!(choices.try_recv().is_err());
     }
 

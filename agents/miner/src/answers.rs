@@ -9,7 +9,8 @@ use assay_types::{Lane, ProofSeal, SessionId, Signature, TaskId, TaskRequest};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 /// Tables of the miner; a new step is appended, an old one never changed.
-pub const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
+pub const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// How long a begun or dropped task is remembered behind its deadline: longer than any reorganisation
 /// that could show it again.
@@ -33,6 +34,8 @@ pub struct Answer {
     pub answer: SessionQueue::Answer,
     /// What H2 seals.
     pub proof: ProofSeal,
+    /// The contrasts whose root that is, see [`Record`](assay_proof::Record); empty if they were not recorded.
+    pub proof_block: Vec<u8>,
 }
 
 /// An answer that is not at its end.
@@ -165,6 +168,7 @@ fn read_open(row: &Row<'_>) -> rusqlite::Result<OpenAnswer> {
             deadline_s: number(row, "deadline_s")?,
             answer: SessionQueue::Answer::abi_decode_validate(&answer).map_err(failure)?,
             proof: ProofSeal { root: word(row, "proof_root")?, salt: word(row, "proof_salt")? },
+            proof_block: row.get("proof_block")?,
         },
         attempts: small(row, "attempts")?,
     })
@@ -303,8 +307,8 @@ impl Answers {
                 None => (None, None),
             };
             tx.execute(
-                "INSERT INTO answers (task_id, request, signature, redundancy, deadline_s, answer, proof_root, proof_salt)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO answers (task_id, request, signature, redundancy, deadline_s, answer, proof_root, proof_salt, proof_block)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     id,
                     request,
@@ -314,6 +318,7 @@ impl Answers {
                     encoded,
                     answer.proof.root.as_slice(),
                     answer.proof.salt.as_slice(),
+                    answer.proof_block,
                 ],
             )?;
             Ok(true)

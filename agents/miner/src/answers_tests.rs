@@ -32,6 +32,7 @@ fn answer(byte: u8, digest: u8) -> Answer {
             signature: Bytes::new(),
         },
         proof: ProofSeal { root: B256::ZERO, salt: B256::repeat_byte(6) },
+        proof_block: vec![1, 2],
     }
 }
 

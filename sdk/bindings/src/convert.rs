@@ -1,7 +1,7 @@
 //! From the plain values of `assay-types` to what the contracts take.
 
 use alloy::primitives::{B256, Bytes};
-use assay_types::{NodeId, TaskRequest, TokenSeal};
+use assay_types::{EndReason, NodeId, NumericClass, TaskRequest, TokenSeal};
 
 use crate::SessionQueue;
 
@@ -62,6 +62,19 @@ impl SessionQueue::Answer {
             salt: seal.salt,
             proofSeal: proof_seal,
             signature: Bytes::new(),
+        }
+    }
+
+    /// What H1 seals. The contract takes no end reason that is not known.
+    pub fn seal(&self) -> TokenSeal {
+        TokenSeal {
+            output_digest: self.outputDigest,
+            prompt_hash: self.promptHash,
+            prompt_tokens: self.promptTokens,
+            output_tokens: self.outputTokens,
+            class: NumericClass(self.numericClass),
+            end_reason: EndReason::try_from(self.endReason).unwrap_or(EndReason::Cancelled),
+            salt: self.salt,
         }
     }
 }

@@ -135,19 +135,21 @@ impl Store {
 
     fn load(&self, config: ChainConfig) -> Result<Chain, StoreError> {
         let (mut blocks, mut history) = (Vec::new(), VecDeque::new());
-        let mut state = State::default();
+        let (mut genesis, mut state) = (None, State::default());
         self.for_each(|block, mut changes| {
             blocks.push(Block::decode(block)?);
             for change in Vec::<AccountChange>::decode(&mut changes)? {
                 state.apply(change);
             }
+            genesis.get_or_insert_with(|| state.clone());
             history.push_back(state.clone());
             if history.len() > STATE_HISTORY_BLOCKS + 1 {
                 history.pop_front();
             }
             Ok(())
         })?;
-        Chain::resume(config, blocks, history).map_err(|error| self.damaged(&error))
+        let genesis = genesis.unwrap_or_default();
+        Chain::resume(config, blocks, genesis, history).map_err(|error| self.damaged(&error))
     }
 
     /// Calls `take` with every block and its changes, in order.

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use assay_proof::{Contrasts, Score};
 use assay_types::{
     B256, EndReason, MAX_STOP_BYTES, MAX_STOPS, ModelId, NumericClass, Prompt, Sampling,
 };
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use serde::Serialize;
 
-use crate::EngineError;
+use crate::{EngineError, Reading};
 
 /// What an engine serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,23 +50,10 @@ pub struct GenerateRequest {
 impl GenerateRequest {
     /// Checks everything that can be checked without running the model.
     pub fn check(&self, info: &EngineInfo) -> Result<(), EngineError> {
-        if self.prompt_ids.is_empty() {
-            return Err(EngineError::EmptyPrompt);
-        }
         if self.max_output == 0 {
             return Err(EngineError::ZeroOutput);
         }
-        let prompt = u32::try_from(self.prompt_ids.len()).unwrap_or(u32::MAX);
-        if prompt.saturating_add(self.max_output) > info.max_context {
-            return Err(EngineError::ContextExceeded {
-                prompt,
-                max_output: self.max_output,
-                max_context: info.max_context,
-            });
-        }
-        if let Some(id) = self.prompt_ids.iter().find(|id| **id >= info.vocab_size) {
-            return Err(EngineError::UnknownToken { id: *id, vocab_size: info.vocab_size });
-        }
+        check_ids(&self.prompt_ids, &[], self.max_output, info)?;
         self.sampling.check()?;
         self.check_stops()
     }
@@ -86,6 +74,52 @@ impl GenerateRequest {
     }
 }
 
+/// What a prompt and an answer of at most `max_output` tokens must satisfy before a model sees them.
+fn check_ids(
+    prompt_ids: &[u32],
+    answer_ids: &[u32],
+    max_output: u32,
+    info: &EngineInfo,
+) -> Result<(), EngineError> {
+    if prompt_ids.is_empty() {
+        return Err(EngineError::EmptyPrompt);
+    }
+    let prompt = u32::try_from(prompt_ids.len()).unwrap_or(u32::MAX);
+    if prompt.saturating_add(max_output) > info.max_context {
+        let max_context = info.max_context;
+        return Err(EngineError::ContextExceeded { prompt, max_output, max_context });
+    }
+    match prompt_ids.iter().chain(answer_ids).find(|id| **id >= info.vocab_size) {
+        Some(id) => Err(EngineError::UnknownToken { id: *id, vocab_size: info.vocab_size }),
+        None => Ok(()),
+    }
+}
+
+/// An answer to be scored: would this model, with this seed, have chosen these tokens?
+#[derive(Clone, Debug)]
+pub struct ScoreRequest {
+    /// Ids of the rendered prompt.
+    pub prompt_ids: Vec<u32>,
+    /// The tokens that the miner claims to have generated, the end token included.
+    pub claimed_ids: Vec<u32>,
+    /// Sampling parameters of the request.
+    pub sampling: Sampling,
+    /// `seedG` of the miner's generation.
+    pub seed: B256,
+}
+
+impl ScoreRequest {
+    /// Checks everything that can be checked without running the model. All of it is hostile input.
+    pub fn check(&self, info: &EngineInfo) -> Result<(), EngineError> {
+        if self.claimed_ids.is_empty() {
+            return Err(EngineError::EmptyAnswer);
+        }
+        let answer = u32::try_from(self.claimed_ids.len()).unwrap_or(u32::MAX);
+        check_ids(&self.prompt_ids, &self.claimed_ids, answer, info)?;
+        Ok(self.sampling.check()?)
+    }
+}
+
 /// What happens in a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GenerateEvent {
@@ -93,6 +127,8 @@ pub enum GenerateEvent {
     Token {
         /// Its id.
         id: u32,
+        /// The fingerprint of the logits that it was chosen from.
+        contrasts: Contrasts,
         /// The text that it completes; empty while a character or a possible stop sequence is held
         /// back. The last token brings what was held back to the end; an end token has no text itself.
         text: String,
@@ -120,15 +156,17 @@ impl GenerateStream {
     /// # Errors
     /// The generation's own, or [`EngineError::Internal`] if the stream ends without `Done`.
     pub async fn finish(mut self) -> Result<Generation, EngineError> {
-        let (mut ids, mut whole) = (Vec::new(), String::new());
+        let (mut ids, mut fingerprint, mut whole) = (Vec::new(), Vec::new(), String::new());
         while let Some(event) = self.next().await {
             match event? {
-                GenerateEvent::Token { id, text } => {
+                GenerateEvent::Token { id, contrasts, text } => {
                     ids.push(id);
+                    fingerprint.push(contrasts);
                     whole.push_str(&text);
                 }
                 GenerateEvent::Done { end_reason } => {
-                    return Ok(Generation { ids, text: whole, end_reason });
+                    let contrasts = fingerprint;
+                    return Ok(Generation { ids, contrasts, text: whole, end_reason });
                 }
             }
         }
@@ -155,6 +193,8 @@ impl std::fmt::Debug for GenerateStream {
 pub struct Generation {
     /// All ids, the end token included.
     pub ids: Vec<u32>,
+    /// The fingerprint, one entry a token.
+    pub contrasts: Vec<Contrasts>,
     /// The text, up to a completed stop sequence.
     pub text: String,
     /// Why it ended.
@@ -171,9 +211,12 @@ pub trait Engine: Send + Sync {
     /// it is.
     async fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, EngineError>;
 
-    /// The text of generated ids: what a generation of exactly these ids streams if no stop sequence is
-    /// set. The end token and other special tokens have none.
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError>;
+    /// Ids that end an answer, ascending.
+    fn end_tokens(&self) -> &[u32];
+
+    /// The text of generated ids: what a generation of exactly these ids streams with these stop
+    /// sequences. The end token and other special tokens have none.
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError>;
 
     /// Starts a generation.
     ///
@@ -181,4 +224,14 @@ pub trait Engine: Send + Sync {
     /// At once if the request cannot be served ([`GenerateRequest::check`]) or the engine has stopped;
     /// later ones are items of the stream, and end it.
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError>;
+
+    /// Feeds prompt and claimed tokens through the model, without generating, and says at each position
+    /// which fingerprint it leaves there and how far the claimed token is from the chosen one.
+    ///
+    /// An answer ends at its first end token: what is claimed after it is not scored, so there may be
+    /// fewer entries than claimed tokens. Whether an end token may stand there is not the model's question.
+    ///
+    /// # Errors
+    /// If the request cannot be served ([`ScoreRequest::check`]) or the engine fails or has stopped.
+    async fn score(&self, request: ScoreRequest) -> Result<Vec<Score>, EngineError>;
 }

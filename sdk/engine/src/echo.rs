@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use assay_proof::{SAMPLER_VERSION, Sampler};
-use assay_types::{B256, EndReason, NumericClass, Prompt};
+use assay_proof::{Noise, SAMPLER_VERSION, Sampler, Score, Scorer, Step};
+use assay_types::{B256, EndReason, NumericClass, Prompt, Sampling};
 use async_trait::async_trait;
 use futures::stream;
 
 use crate::{
     Engine, EngineError, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream,
-    MANIFEST_VERSION, Manifest, ManifestFile, TextAssembler,
+    MANIFEST_VERSION, Manifest, ManifestFile, Reading, ScoreRequest, TextAssembler,
 };
 
 /// Ids below this are bytes; the rest mark the parts of a conversation.
@@ -23,9 +23,11 @@ const SYSTEM: u32 = 258;
 const USER: u32 = 259;
 const ASSISTANT: u32 = 260;
 const VOCABULARY: u32 = 261;
-/// Logit of the token to choose, over 0 for the others. The noise spans 41, times a temperature of at
-/// most 2: no noise can win against it.
+/// Logit of the token to choose, over at most [`SPREAD`] of the others. The noise spans 41, times a
+/// temperature of at most 2: no noise can win against it.
 const CERTAIN: f32 = 100.0;
+/// Largest logit of the other tokens, and with a minus the smallest.
+const SPREAD: f32 = 4.0;
 
 /// A failure to inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,9 @@ pub struct EchoOptions {
     pub token_delay: Duration,
     /// What goes wrong from the start.
     pub failure: Option<Failure>,
+    /// Which weights it pretends to have. Engines that differ here are the same model by name and give
+    /// the same answers with other fingerprints, as a cheat's would be.
+    pub weights: u8,
 }
 
 impl Default for EchoOptions {
@@ -58,17 +63,21 @@ impl Default for EchoOptions {
             max_context: 4096,
             token_delay: Duration::ZERO,
             failure: None,
+            weights: 0,
         }
     }
 }
 
 /// Answers each prompt with its last message (or its text), byte by byte, then an end token. One id is
-/// one byte. Tokens are chosen by the real sampler from logits that leave no choice.
+/// one byte. Tokens are chosen by the real sampler from logits that leave no choice; the others' logits
+/// follow from the pretended weights and from everything before, so that contrasts and margins behave
+/// as a model's.
 #[derive(Debug)]
 pub struct EchoEngine {
     info: EngineInfo,
     manifest: Manifest,
     token_delay: Duration,
+    weights: u8,
     failure: Arc<Mutex<Option<Failure>>>,
 }
 
@@ -98,7 +107,7 @@ impl EchoEngine {
             vocab_size: VOCABULARY,
         };
         let info = EngineInfo {
-            model: options.model,
+            model: options.model.clone(),
             model_id: manifest.model_id().map_err(|error| internal(&error))?,
             vocab_size: VOCABULARY,
             max_context: options.max_context,
@@ -106,7 +115,8 @@ impl EchoEngine {
             engine_version: engine,
         };
         let failure = Arc::new(Mutex::new(options.failure));
-        Ok(Self { info, manifest, token_delay: options.token_delay, failure })
+        let EchoOptions { token_delay, weights, .. } = options;
+        Ok(Self { info, manifest, token_delay, weights, failure })
     }
 
     /// Its manifest.
@@ -136,6 +146,11 @@ fn answer(prompt: &[u32]) -> Vec<u32> {
         .to_vec()
 }
 
+/// The echo is the same under every penalty.
+fn without_penalties(sampling: Sampling) -> Sampling {
+    Sampling { frequency_penalty_milli: 0, presence_penalty_milli: 0, ..sampling }
+}
+
 fn decode(ids: &[u32]) -> Result<String, EngineError> {
     let bytes: Vec<u8> = ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -143,11 +158,51 @@ fn decode(ids: &[u32]) -> Result<String, EngineError> {
 
 type Decoder = fn(&[u32]) -> Result<String, EngineError>;
 
+/// The rows of logits of one answer.
+struct Rows {
+    weights: Noise,
+    /// Hash (FNV-1a) of all ids so far: one changed token changes every later row.
+    context: u64,
+    answer: Vec<u32>,
+    made: usize,
+}
+
+impl Rows {
+    fn new(weights: u8, prompt: &[u32]) -> Self {
+        let weights = Noise::new(B256::repeat_byte(weights));
+        let mut rows =
+            Self { weights, context: 0xcbf2_9ce4_8422_2325, answer: answer(prompt), made: 0 };
+        prompt.iter().for_each(|id| rows.mix(*id));
+        rows
+    }
+
+    fn mix(&mut self, id: u32) {
+        self.context = (self.context ^ u64::from(id)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+
+    /// The row that the next token is chosen from.
+    fn row(&self) -> Vec<f32> {
+        let mut noise = self.weights.row(self.context);
+        let logit = |id| (noise.word(id) >> 40) as f32 / (1 << 23) as f32 * SPREAD - SPREAD;
+        let mut row: Vec<f32> = (0..VOCABULARY).map(logit).collect();
+        let wanted = self.answer.get(self.made).copied().unwrap_or(END);
+        if let Some(logit) = row.get_mut(wanted as usize) {
+            *logit = CERTAIN;
+        }
+        row
+    }
+
+    fn push(&mut self, id: u32) {
+        self.mix(id);
+        self.made += 1;
+    }
+}
+
 /// A generation in progress.
 struct Run {
     sampler: Sampler,
     text: TextAssembler<Decoder>,
-    answer: Vec<u32>,
+    rows: Rows,
     made: u32,
     max_output: u32,
     ended: Option<EndReason>,
@@ -183,13 +238,8 @@ impl Run {
     }
 
     fn token(&mut self) -> Result<GenerateEvent, EngineError> {
-        let wanted = self.answer.get(self.made as usize).copied().unwrap_or(END);
-        let mut logits = vec![0.0; VOCABULARY as usize];
-        if let Some(logit) = logits.get_mut(wanted as usize) {
-            *logit = CERTAIN;
-        }
-        // The echo is the same under every penalty: the sampler sees none.
-        let id = self.sampler.next(&logits)?;
+        let Step { id, contrasts } = self.sampler.step(&self.rows.row())?;
+        self.rows.push(id);
         self.made += 1;
         let mut text = String::new();
         let mut stopped = false;
@@ -209,7 +259,7 @@ impl Run {
             () if end => Some(EndReason::Max),
             () => None,
         };
-        Ok(GenerateEvent::Token { id, text })
+        Ok(GenerateEvent::Token { id, contrasts, text })
     }
 }
 
@@ -247,11 +297,15 @@ impl Engine for EchoEngine {
         }
     }
 
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
+    fn end_tokens(&self) -> &[u32] {
+        &self.manifest.end_tokens
+    }
+
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError> {
         if let Some(id) = ids.iter().find(|id| **id >= VOCABULARY) {
             return Err(EngineError::UnknownToken { id: *id, vocab_size: VOCABULARY });
         }
-        Ok(TextAssembler::new(decode as Decoder, Vec::new()).assemble(ids)?.text)
+        TextAssembler::new(decode as Decoder, stop.to_vec()).assemble(ids)
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
@@ -260,15 +314,10 @@ impl Engine for EchoEngine {
         if failure == Some(Failure::Refuse) {
             return Err(EngineError::Stopped("injected failure".into()));
         }
-        let sampling = assay_types::Sampling {
-            frequency_penalty_milli: 0,
-            presence_penalty_milli: 0,
-            ..request.sampling
-        };
         let run = Run {
-            sampler: Sampler::new(sampling, request.seed, VOCABULARY)?,
+            sampler: Sampler::new(without_penalties(request.sampling), request.seed, VOCABULARY)?,
             text: TextAssembler::new(decode as Decoder, request.stop),
-            answer: answer(&request.prompt_ids),
+            rows: Rows::new(self.weights, &request.prompt_ids),
             made: 0,
             max_output: request.max_output,
             ended: None,
@@ -280,11 +329,30 @@ impl Engine for EchoEngine {
             run.next().await.map(|event| (event, run))
         })))
     }
+
+    async fn score(&self, request: ScoreRequest) -> Result<Vec<Score>, EngineError> {
+        request.check(&self.info)?;
+        if self.failure() == Some(Failure::Refuse) {
+            return Err(EngineError::Stopped("injected failure".into()));
+        }
+        let sampling = without_penalties(request.sampling);
+        let mut scorer = Scorer::new(sampling, request.seed, VOCABULARY)?;
+        let mut rows = Rows::new(self.weights, &request.prompt_ids);
+        let mut scores = Vec::with_capacity(request.claimed_ids.len());
+        for id in request.claimed_ids {
+            scores.push(scorer.score(&rows.row(), id)?);
+            rows.push(id);
+            if id == END {
+                break;
+            }
+        }
+        Ok(scores)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use assay_types::{Message, Sampling};
+    use assay_types::Message;
     use futures::StreamExt;
 
     use super::*;
@@ -306,6 +374,15 @@ mod tests {
         }
     }
 
+    fn claim(request: &GenerateRequest, claimed_ids: &[u32]) -> ScoreRequest {
+        ScoreRequest {
+            prompt_ids: request.prompt_ids.clone(),
+            claimed_ids: claimed_ids.to_vec(),
+            sampling: request.sampling,
+            seed: request.seed,
+        }
+    }
+
     #[tokio::test]
     async fn the_last_message_comes_back() {
         let engine = engine(EchoOptions::default());
@@ -313,7 +390,7 @@ mod tests {
         let done = stream.finish().await.unwrap();
         assert_eq!((done.text.as_str(), done.end_reason), ("Grüße 😀", EndReason::Eos));
         assert_eq!(done.ids.last(), Some(&END));
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, done.text);
 
         let prompt_ids = engine.tokenize(&Prompt::Text("plain".into())).await.unwrap();
         let request = GenerateRequest { prompt_ids, ..request(&engine, "").await };
@@ -333,7 +410,7 @@ mod tests {
         let max = GenerateRequest { stop: vec!["two".into()], max_output: 6, ..base };
         let done = engine.generate(max).await.unwrap().finish().await.unwrap();
         assert_eq!((done.text.as_str(), done.end_reason), ("one tw", EndReason::Max));
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), "one tw");
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, "one tw");
     }
 
     #[tokio::test]
@@ -388,6 +465,62 @@ mod tests {
         engine.set_failure(None);
         let stream = engine.generate(request(&engine, "hello").await).await.unwrap();
         assert_eq!(stream.finish().await.unwrap().text, "hello");
+    }
+
+    #[tokio::test]
+    async fn an_honest_answer_scores_as_it_was_made() {
+        let honest = engine(EchoOptions::default());
+        for temperature_milli in [0, 1000, 2000] {
+            let sampling = Sampling { temperature_milli, ..Sampling::default() };
+            let one = GenerateRequest { sampling, ..request(&honest, "all of this").await };
+            let made = honest.generate(one.clone()).await.unwrap().finish().await.unwrap();
+            assert_eq!(made.text, "all of this");
+            let scores = honest.score(claim(&one, &made.ids)).await.unwrap();
+            let ours: Vec<_> = scores.iter().map(|score| score.contrasts).collect();
+            assert_eq!(ours, made.contrasts);
+            assert!(scores.iter().all(|score| score.margin == 0.0), "{scores:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn other_weights_and_other_tokens_show() {
+        let honest = engine(EchoOptions::default());
+        let cheat = engine(EchoOptions { weights: 1, ..EchoOptions::default() });
+        assert_eq!(honest.info(), cheat.info());
+        let one = request(&honest, "the same text").await;
+        let made = cheat.generate(one.clone()).await.unwrap().finish().await.unwrap();
+        assert_eq!(made.text, "the same text");
+        let scores = honest.score(claim(&one, &made.ids)).await.unwrap();
+        let far = scores.iter().zip(&made.contrasts).flat_map(|(s, c)| s.contrasts.distances(c));
+        assert!(far.filter(|distance| *distance > 50).count() > made.ids.len() * 3);
+
+        let made = honest.generate(one.clone()).await.unwrap().finish().await.unwrap();
+        let mut edited = made.ids.clone();
+        edited[3] = u32::from(b'!');
+        let scores = honest.score(claim(&one, &edited)).await.unwrap();
+        assert!(scores[..3].iter().all(|score| score.margin == 0.0));
+        assert!(scores[3].margin > 1.0);
+        assert_eq!(scores[3].contrasts, made.contrasts[3]);
+        assert_ne!(scores[4].contrasts, made.contrasts[4]);
+        // Nothing follows an end token.
+        let padded = [&made.ids[..], &[65, 66]].concat();
+        assert_eq!(honest.score(claim(&one, &padded)).await.unwrap().len(), made.ids.len());
+    }
+
+    #[tokio::test]
+    async fn impossible_claims_are_refused() {
+        let engine = engine(EchoOptions { max_context: 64, ..EchoOptions::default() });
+        let one = GenerateRequest { max_output: 4, ..request(&engine, "hi").await };
+        let code = |ids: &[u32]| {
+            let error = claim(&one, ids).check(engine.info()).unwrap_err();
+            assert!(error.is_client_fault());
+            error.code()
+        };
+        assert_eq!(code(&[]), "empty_answer");
+        assert_eq!(code(&[VOCABULARY]), "unknown_token");
+        assert_eq!(code(&[65; 64]), "context_exceeded");
+        assert!(engine.score(claim(&one, &[])).await.is_err());
+        assert_eq!(engine.score(claim(&one, &[65, 66])).await.unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -14,6 +14,9 @@ pub enum EngineError {
     /// No token may be generated.
     #[error("max_output is 0: ask for at least one token")]
     ZeroOutput,
+    /// There is nothing to score.
+    #[error("the answer has no tokens: there is nothing to score")]
+    EmptyAnswer,
     /// Prompt and answer do not fit.
     #[error(
         "the prompt has {prompt} tokens and the answer may have {max_output}, together more than the model's context of {max_context}: shorten the prompt or ask for fewer tokens"
@@ -101,6 +104,7 @@ impl EngineError {
         match self {
             Self::EmptyPrompt => "empty_prompt",
             Self::ZeroOutput => "zero_output",
+            Self::EmptyAnswer => "empty_answer",
             Self::ContextExceeded { .. } => "context_exceeded",
             Self::UnknownToken { .. } => "unknown_token",
             Self::Parameter(_) => "bad_parameter",
@@ -122,6 +126,7 @@ impl EngineError {
             self,
             Self::EmptyPrompt
                 | Self::ZeroOutput
+                | Self::EmptyAnswer
                 | Self::ContextExceeded { .. }
                 | Self::UnknownToken { .. }
                 | Self::Parameter(_)

@@ -7,14 +7,19 @@
 mod api;
 mod echo;
 mod error;
+mod examine;
 mod manifest;
 mod text;
 mod unixfs;
 
-pub use api::{Engine, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream, Generation};
+pub use api::{
+    Engine, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream, Generation, ScoreRequest,
+};
 pub use echo::{EchoEngine, EchoOptions, Failure};
 pub use error::EngineError;
+pub use examine::{Answered, Examination, examine};
 pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestFile};
-pub use text::{Detokenize, Piece, TextAssembler};
+pub use text::{Detokenize, Piece, Reading, TextAssembler};
 
+pub use assay_proof::{Contrasts, Score};
 pub use assay_types::{B256, EndReason, Message, ModelId, NumericClass, Prompt, Sampling};

@@ -34,6 +34,15 @@ pub struct Piece {
     pub stopped: bool,
 }
 
+/// The text of a whole answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Up to a completed stop sequence.
+    pub text: String,
+    /// After how many ids one was complete; what was held back until the end counts as the last.
+    pub stopped_at: Option<u32>,
+}
+
 /// Turns ids into text as they come.
 #[derive(Debug)]
 pub struct TextAssembler<D> {
@@ -114,19 +123,20 @@ impl<D: Detokenize> TextAssembler<D> {
         Ok(piece)
     }
 
-    /// The text of `ids` and whether a stop sequence was completed in it.
-    pub fn assemble(mut self, ids: &[u32]) -> Result<Piece, EngineError> {
-        let mut whole = Piece::default();
-        for id in ids {
+    /// The text of `ids`, up to a completed stop sequence.
+    pub fn assemble(mut self, ids: &[u32]) -> Result<Reading, EngineError> {
+        let mut text = String::new();
+        for (t, id) in (1_u32..).zip(ids) {
             let piece = self.push(*id)?;
-            whole.text.push_str(&piece.text);
+            text.push_str(&piece.text);
             if piece.stopped {
-                return Ok(Piece { stopped: true, ..whole });
+                return Ok(Reading { text, stopped_at: Some(t) });
             }
         }
         let rest = self.finish()?;
-        whole.text.push_str(&rest.text);
-        Ok(Piece { stopped: rest.stopped, ..whole })
+        text.push_str(&rest.text);
+        let last = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        Ok(Reading { text, stopped_at: rest.stopped.then_some(last) })
     }
 
     fn add(&mut self, fresh: &str) -> Piece {
@@ -310,7 +320,8 @@ mod tests {
             let all: Vec<u32> = (0..chunks.len() as u32).collect();
             let coarse = TextAssembler::new(by_chunk, stops.clone()).assemble(&all).unwrap();
             let fine = TextAssembler::new(bytes, stops).assemble(&ids(&chunks.concat())).unwrap();
-            proptest::prop_assert_eq!(coarse, fine);
+            proptest::prop_assert_eq!(coarse.text, fine.text);
+            proptest::prop_assert_eq!(coarse.stopped_at.is_some(), fine.stopped_at.is_some());
         }
 
         #[test]

@@ -100,6 +100,8 @@ pub struct Chain {
     transactions: HashMap<B256, (u64, usize)>,
     /// The states after the newest blocks; the last one is the head's.
     history: VecDeque<State>,
+    /// The state that the first block was made with: whoever replays the chain begins with it.
+    genesis: State,
     snapshots: BTreeMap<u64, Snapshot>,
     next_snapshot: u64,
 }
@@ -120,27 +122,30 @@ impl Chain {
             blocks: vec![Arc::clone(&head)],
             head,
             transactions: HashMap::new(),
-            history: VecDeque::from([genesis.state]),
+            history: VecDeque::from([genesis.state.clone()]),
+            genesis: genesis.state,
             snapshots: BTreeMap::new(),
             next_snapshot: 1,
         }
     }
 
-    /// Continues a chain that was stored: all its blocks from genesis on, and the states after the
-    /// newest of them, oldest first.
+    /// Continues a chain that was stored: all its blocks from genesis on, the state after genesis, and the states
+    /// after the newest blocks, oldest first.
     ///
     /// # Errors
     /// [`ChainError::Stored`] when the blocks are no chain, or the last state is not that of the head.
     pub fn resume(
         config: ChainConfig,
         blocks: Vec<Block>,
+        genesis: State,
         mut history: VecDeque<State>,
     ) -> Result<Self, ChainError> {
         let mut blocks = blocks.into_iter();
-        let (Some(genesis), Some(state)) = (blocks.next(), history.back().cloned()) else {
+        let (Some(first), Some(state)) = (blocks.next(), history.back().cloned()) else {
             return Err(ChainError::Stored("there is no block or no state".to_owned()));
         };
-        let mut chain = Self::from_genesis(config, SealedBlock { block: genesis, state });
+        let mut chain = Self::from_genesis(config, SealedBlock { block: first, state });
+        chain.genesis = genesis;
         for block in blocks {
             let expected = (chain.head.hash, chain.head.number() + 1);
             if (block.header.parent_hash, block.number()) != expected {
@@ -218,6 +223,11 @@ impl Chain {
             .ok()
             .and_then(|back| self.history.iter().rev().nth(back))
             .ok_or(StateError::Pruned { number, oldest })
+    }
+
+    /// The state after the genesis block, however long ago that was.
+    pub const fn genesis_state(&self) -> &State {
+        &self.genesis
     }
 
     /// The state after the head, without what was set by hand since.

@@ -3,7 +3,7 @@
 //! [`Chain`] holds the blocks and the state of the head. [`Chain::begin_block`] gives a [`BlockBuilder`]
 //! that executes transactions and seals a block, [`Chain::push`] takes it in; [`Chain::call`] and
 //! [`Chain::estimate_gas`] execute without a trace; [`Chain::state_at`] reads and proves the state of a
-//! past block.
+//! past block. [`Replay`] executes blocks that another node made, from headers and transactions alone.
 //!
 //! The hardfork is Prague everywhere. All fields of a block's header are what Ethereum demands, the
 //! roots among them, but for two: the timestamp may equal that of the parent, and `prevRandao` is
@@ -17,6 +17,7 @@ mod call;
 mod chain;
 mod change;
 mod error;
+mod replay;
 mod state;
 mod trie;
 mod view;
@@ -27,5 +28,6 @@ pub use call::{CALL_GAS_LIMIT, CallAt};
 pub use chain::{Chain, ChainConfig, MAX_SNAPSHOTS, STATE_HISTORY_BLOCKS};
 pub use change::AccountChange;
 pub use error::{CallError, ChainError, StateError, TxError, revert_reason};
+pub use replay::{Entry, Executed, Replay, ReplayError};
 pub use state::{AccountProof, Basic, State};
 pub use view::StateView;

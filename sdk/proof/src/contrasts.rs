@@ -158,7 +158,7 @@ impl std::fmt::Debug for Pairs {
 impl Pairs {
     /// The pairs that follow from `seed_f`, of the first `vocabulary` ids. A vocabulary of fewer than
     /// two ids has no pairs; it is treated as one of two.
-    pub(crate) fn new(seed_f: B256, vocabulary: u32, width: Width) -> Self {
+    pub fn new(seed_f: B256, vocabulary: u32, width: Width) -> Self {
         Self { key: seed_f.0, vocabulary: vocabulary.max(2), width }
     }
 
@@ -168,7 +168,7 @@ impl Pairs {
     }
 
     /// The pairs of step `step`, counted from 1.
-    pub fn at(&self, step: u64) -> impl Iterator<Item = (u32, u32)> {
+    pub fn at(&self, step: u64) -> impl Iterator<Item = (u32, u32)> + use<> {
         let mut generator = ChaCha8Rng::from_seed(self.key);
         generator.set_stream(step);
         let vocabulary = u128::from(self.vocabulary);

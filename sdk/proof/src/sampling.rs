@@ -141,7 +141,7 @@ impl Sampler {
         // No noise lifts an id from below this line over the likeliest id, whatever its noise is; nor
         // has all that lies below it a mass that top_p could feel (less than V * e^-41).
         near(&row, f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN), &mut self.candidates);
-        restrict(&mut self.candidates, &self.sampling, best.logit, t);
+        restrict(&mut self.candidates, &self.sampling, &best, t, &best);
 
         let mut winner = best.id;
         let mut score = f64::from(best.logit) + t * noise.get(best.id);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Writes noise.json: the sampling noise computed a second time, with nothing but Python.
+"""Writes noise.json: the sampling noise and the contrasted pairs computed a second time, with nothing but Python.
 
 ChaCha8 in Bernstein's form (64-bit block counter from 0, 64-bit nonce), as proof.md uses it, and
 -ln(-ln(u)) in 50 decimal digits. Run it in this folder: ./make.py > noise.json
@@ -63,4 +63,16 @@ def extremes():
         yield {"word": f"0x{w:016x}", "noise": f"{gumbel(w):.20f}"}
 
 
-print(json.dumps({"noise": list(rows()), "words": list(extremes())}, indent=1))
+def pairs():
+    for seed in (bytes(32), bytes(range(32))):
+        for step in (1, 2, 65536):
+            for vocabulary in (2, 3, 512, 151669, 2**21):
+                words = (word(seed, step, n) * vocabulary >> 64 for n in range(1000))
+                found = []
+                while len(found) < 4:
+                    a = next(words)
+                    found.append([a, next(b for b in words if b != a)])
+                yield {"seed": "0x" + seed.hex(), "step": step, "vocabulary": vocabulary, "pairs": found}
+
+
+print(json.dumps({"noise": list(rows()), "words": list(extremes()), "pairs": list(pairs())}, indent=1))

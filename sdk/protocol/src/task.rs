@@ -7,10 +7,7 @@ use alloy::{
 use assay_bindings::SessionQueue::{
     Answer, Part, Task, TaskCommitted, TaskMoved, TaskPrecommitted, TaskSubmitted,
 };
-use assay_types::{
-    CommitScope, EndReason, Lane, NodeId, Nonce, NumericClass, SessionId, TaskId, TokenSeal,
-    commitment, task_id,
-};
+use assay_types::{CommitScope, Lane, NodeId, Nonce, SessionId, TaskId, commitment, task_id};
 
 /// Where a task stands: `TaskState` of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -231,15 +228,5 @@ pub fn opened(event: &TaskCommitted) -> Answer {
 
 /// `keccak256(abi.encode(H1, H2))` of an answer.
 pub fn commitment_of(scope: &CommitScope, answer: &Answer) -> B256 {
-    let end_reason = EndReason::try_from(answer.endReason).unwrap_or(EndReason::Cancelled);
-    let seal = TokenSeal {
-        output_digest: answer.outputDigest,
-        prompt_hash: answer.promptHash,
-        prompt_tokens: answer.promptTokens,
-        output_tokens: answer.outputTokens,
-        class: NumericClass(answer.numericClass),
-        end_reason,
-        salt: answer.salt,
-    };
-    commitment(seal.hash(scope), answer.proofSeal)
+    commitment(answer.seal().hash(scope), answer.proofSeal)
 }

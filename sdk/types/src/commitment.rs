@@ -20,10 +20,12 @@ pub const DOMAIN_F: &str = "assay.seed.fingerprint.v1";
 pub const DOMAIN_TOKENS: &str = "assay.commit.tokens.v1";
 /// Domain of H2, the seal of the proof.
 pub const DOMAIN_PROOF: &str = "assay.commit.proof.v1";
+/// Domain of H', what a validator commits to.
+pub const DOMAIN_AUDIT: &str = "assay.commit.audit.v1";
+/// Domain of the seed of positions that a beacon's round draws.
+pub const DOMAIN_POSITIONS: &str = "assay.audit.positions.v1";
 /// Domain of the rolling hash of a stream.
 pub const DOMAIN_STREAM: &str = "assay.stream.v1";
-/// Root of a proof without leaves: what H2 seals until Proof of Inference records contrasts.
-pub const EMPTY_ROOT: B256 = B256::ZERO;
 
 fn domain_hash(domain: &str) -> B256 {
     keccak256(domain.as_bytes())
@@ -134,7 +136,7 @@ pub struct TokenSeal {
 /// What H2 seals: the Merkle root over the proof's leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofSeal {
-    /// Root over the leaves, or [`EMPTY_ROOT`].
+    /// Root over the leaves.
     pub root: B256,
     /// Random.
     pub salt: B256,
@@ -193,6 +195,44 @@ impl ProofSeal {
                 .abi_encode(),
         )
     }
+}
+
+/// What H' seals: what a validator found, before it can know what the miner recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditSeal {
+    /// The node whose answer was audited.
+    pub miner: NodeId,
+    /// Root over the validator's leaves.
+    pub root: B256,
+    /// Its statistics, as one word.
+    pub statistics: U256,
+    /// Random.
+    pub salt: B256,
+}
+
+impl AuditSeal {
+    /// H'; the scope's node is the validator.
+    pub fn hash(&self, scope: &CommitScope) -> B256 {
+        keccak256(
+            (
+                domain_hash(DOMAIN_AUDIT),
+                U256::from(scope.chain_id),
+                scope.queue,
+                scope.task.0,
+                scope.node.0,
+                self.miner.0,
+                self.root,
+                self.statistics,
+                self.salt,
+            )
+                .abi_encode(),
+        )
+    }
+}
+
+/// The seed of the positions that a round's value draws in the answer of `miner`.
+pub fn position_seed(round: B256, task: TaskId, miner: NodeId) -> B256 {
+    keccak256((domain_hash(DOMAIN_POSITIONS), round, task.0, miner.0).abi_encode())
 }
 
 /// The precommitment `keccak256(abi.encode(H1, H2))`.

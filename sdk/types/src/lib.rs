@@ -15,9 +15,9 @@ pub use block::{
     MAX_STOP_BYTES, MAX_STOPS, Message, Prompt, RequestBlock, ResultBlock, Sampling,
 };
 pub use commitment::{
-    CommitScope, DOMAIN_F, DOMAIN_G, DOMAIN_PROOF, DOMAIN_STREAM, DOMAIN_TOKENS, EMPTY_ROOT,
-    EndReason, ProofSeal, SeedInput, StreamHash, TokenSeal, commitment, prompt_hash, seed_f,
-    seed_g, sha256, task_id,
+    AuditSeal, CommitScope, DOMAIN_AUDIT, DOMAIN_F, DOMAIN_G, DOMAIN_POSITIONS, DOMAIN_PROOF,
+    DOMAIN_STREAM, DOMAIN_TOKENS, EndReason, ProofSeal, SeedInput, StreamHash, TokenSeal,
+    commitment, position_seed, prompt_hash, seed_f, seed_g, sha256, task_id,
 };
 pub use ids::{
     AssetId, Lane, ModelId, ModelIndex, NodeId, Nonce, NumericClass, NumericClassError, SessionId,

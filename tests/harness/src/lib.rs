@@ -8,7 +8,7 @@ mod ipfs;
 mod process;
 
 pub use binary::{Agent, Network, NetworkOptions, assay_binary, run_assay};
-pub use contracts::{CompiledContract, compile_contracts};
+pub use contracts::{Change, CompiledContract, compile_changed, compile_contracts};
 pub use ipfs::Ipfs;
 pub use process::{Anvil, foundry_program, free_port};
 

@@ -48,7 +48,7 @@ async fn the_stream_is_the_detokenisation() {
             ..request(engine, QUESTION).await
         };
         let done = run(engine, base).await;
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, done.text);
     }
 }
 
@@ -73,7 +73,7 @@ async fn it_ends_at_max_output() {
     for max_output in [1, 3] {
         let done = run(engine, GenerateRequest { max_output, ..base.clone() }).await;
         assert_eq!((done.ids.len() as u32, done.end_reason), (max_output, EndReason::Max));
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, done.text);
     }
 }
 
@@ -149,7 +149,7 @@ async fn eight_generations_run_at_once() {
     let together = join_all(requests.into_iter().map(|one| run(engine, one))).await;
     assert_eq!(alone, together);
     for done in together {
-        assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+        assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, done.text);
     }
 }
 
@@ -179,7 +179,7 @@ async fn a_gguf_copy_answers() {
     let done = run(&engine, base).await;
     println!("{:?}: {}", done.end_reason, done.text);
     assert!(!done.text.trim().is_empty());
-    assert_eq!(engine.detokenize(&done.ids).await.unwrap(), done.text);
+    assert_eq!(engine.read(&done.ids, &[]).await.unwrap().text, done.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

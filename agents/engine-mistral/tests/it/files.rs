@@ -191,7 +191,7 @@ async fn a_template_sees_no_clock_and_may_refuse() {
     });
     let engine = load(ModelSource::Directory(copy), folder.path()).await.unwrap();
     let ids = engine.tokenize(&user("hello")).await.unwrap();
-    let text = engine.detokenize(&ids).await.unwrap();
+    let text = engine.read(&ids, &[]).await.unwrap().text;
     assert!(text.contains("fixed") && text.contains("hello"), "{text}");
     let error = engine.tokenize(&user("no")).await.unwrap_err();
     assert!(matches!(error, EngineError::Template(_)) && error.is_client_fault(), "{error}");

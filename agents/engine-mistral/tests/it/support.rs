@@ -56,7 +56,12 @@ pub fn demo_folder() -> PathBuf {
 }
 
 pub fn demo_gguf() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-model/assay-demo-q8_0.gguf")
+    demo_file("assay-demo-q8_0.gguf")
+}
+
+/// A file beside the demo model's folder.
+pub fn demo_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-model").join(name)
 }
 
 pub async fn load(source: ModelSource, data: &Path) -> Result<MistralEngine, EngineError> {

@@ -39,6 +39,7 @@ fn answer_of(byte: u8, carried: bool, redundancy: u8) -> Input {
             deadline_s: DEADLINE_S,
             answer,
             proof: ProofSeal { root: B256::ZERO, salt: B256::ZERO },
+            proof_block: vec![1, 2],
         },
         attempts: 0,
     }))

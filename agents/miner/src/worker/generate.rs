@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alloy::signers::SignerSync;
 use assay_engine::{GenerateEvent, GenerateRequest};
+use assay_proof::{Contrasts, Record};
 use assay_store::StoreError;
 use assay_types::{
     B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, Signed, StreamHash, TaskId,
@@ -27,7 +28,8 @@ const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(2);
 /// What a generation made.
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
-    pub ids: Vec<u32>,
+    /// The tokens, and the fingerprint that H2 seals.
+    pub record: Record,
     pub text: String,
     pub end_reason: EndReason,
     pub stream_hash: B256,
@@ -44,6 +46,7 @@ struct Tape<'a> {
     /// Tokens that are held back, with the stream hash after each.
     held: Vec<(u32, String, B256)>,
     ids: Vec<u32>,
+    contrasts: Vec<Contrasts>,
     text: String,
     stream: StreamHash,
 }
@@ -56,11 +59,13 @@ impl<'a> Tape<'a> {
         signed: Option<SignedReceipt>,
     ) -> Self {
         let stream = StreamHash::new(task);
-        Self { tools, task, outlet, signed, held: vec![], ids: vec![], text: String::new(), stream }
+        let (held, ids, contrasts, text) = (vec![], vec![], vec![], String::new());
+        Self { tools, task, outlet, signed, held, ids, contrasts, text, stream }
     }
 
-    fn push(&mut self, id: u32, piece: &str) -> Result<(), Refusal> {
+    fn push(&mut self, id: u32, contrasts: Contrasts, piece: &str) -> Result<(), Refusal> {
         self.ids.push(id);
+        self.contrasts.push(contrasts);
         self.stream.push(id);
         self.text.push_str(piece);
         self.tools.stats.token();
@@ -141,20 +146,22 @@ pub(crate) async fn generate(
     loop {
         let event = tokio::time::timeout(tools.stall_timeout, events.next());
         match event.await.map_err(|_| stalled())?.transpose().map_err(failed)? {
-            Some(GenerateEvent::Token { id, text: piece }) => {
+            Some(GenerateEvent::Token { id, contrasts, text: piece }) => {
                 if tape.ids.len() >= max_output as usize {
                     return Err(refuse(
                         "engine_internal",
                         "the engine made more tokens than asked for",
                     ));
                 }
-                tape.push(id, &piece)?;
+                tape.push(id, contrasts, &piece)?;
             }
             Some(GenerateEvent::Done { end_reason }) if !tape.ids.is_empty() => {
                 tape.end()?;
-                let Tape { ids, text, stream, .. } = tape;
+                let Tape { ids, contrasts, text, stream, .. } = tape;
+                let record = Record::new(ids, contrasts)
+                    .map_err(|error| refuse("engine_internal", error.to_string()))?;
                 return Ok(Made {
-                    ids,
+                    record,
                     text,
                     end_reason,
                     stream_hash: stream.value(),
@@ -201,7 +208,7 @@ pub(crate) async fn pin(
 ) -> Result<B256, Refusal> {
     let block = ResultBlock {
         end_reason: made.end_reason,
-        ids: made.ids.clone(),
+        ids: made.record.ids().to_vec(),
         salt,
         stream_hash: made.stream_hash,
         text: made.text.clone(),

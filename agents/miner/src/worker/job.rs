@@ -8,7 +8,7 @@ use assay_engine::Engine;
 use assay_protocol::{QueueScope, commitment_of};
 use assay_store::ContentStore;
 use assay_types::{
-    B256, CommitScope, EMPTY_ROOT, NodeId, Precommit, ProofSeal, Signed, TaskId, TokenSeal,
+    B256, CommitScope, NodeId, Precommit, ProofSeal, Signed, TaskId, TokenSeal,
     link::{FromMiner, Offer},
 };
 use tokio::sync::mpsc;
@@ -146,7 +146,7 @@ fn done(task: TaskId, worked: &Worked, prompt_tokens: u32) -> FromMiner {
         task,
         end_reason: worked.made.end_reason,
         prompt_tokens,
-        output_tokens: u32::try_from(worked.made.ids.len()).unwrap_or(u32::MAX),
+        output_tokens: u32::try_from(worked.made.record.ids().len()).unwrap_or(u32::MAX),
         output_digest: worked.digest,
         stream_hash: worked.made.stream_hash,
     }
@@ -218,12 +218,13 @@ fn stand_by(
         output_digest: *digest,
         prompt_hash: made.prompt_hash,
         prompt_tokens,
-        output_tokens: u32::try_from(made.ids.len()).unwrap_or(u32::MAX),
+        output_tokens: u32::try_from(made.record.ids().len()).unwrap_or(u32::MAX),
         class: tools.engine.info().numeric_class,
         end_reason: made.end_reason,
         salt: salts.tokens,
     };
-    let proof = ProofSeal { root: EMPTY_ROOT, salt: salts.proof };
+    let tree = made.record.tree().map_err(|error| refuse("internal", error.to_string()))?;
+    let proof = ProofSeal { root: tree.root(), salt: salts.proof };
     let answer = Answer {
         task: terms.task,
         signed: match source {
@@ -234,6 +235,7 @@ fn stand_by(
         deadline_s: terms.deadline_s,
         answer: SessionQueue::Answer::new(tools.node, &seal, proof.hash(&scope)),
         proof,
+        proof_block: made.record.encode(),
     };
     tools.answers.store(&answer).map_err(|error| refuse("internal", error.to_string()))?;
     let precommit = (terms.redundancy > 1).then(|| {

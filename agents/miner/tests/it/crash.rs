@@ -10,7 +10,7 @@ use std::{
 
 use assay_engine::{
     EchoEngine, EchoOptions, Engine, EngineError, EngineInfo, Failure, GenerateEvent,
-    GenerateRequest, GenerateStream,
+    GenerateRequest, GenerateStream, Reading, Score, ScoreRequest,
 };
 use assay_miner::{MinerHandle, start_node};
 use assay_protocol::TaskState;
@@ -125,19 +125,27 @@ impl Engine for Fickle {
         self.inner.tokenize(prompt).await
     }
 
-    async fn detokenize(&self, ids: &[u32]) -> Result<String, EngineError> {
-        self.inner.detokenize(ids).await
+    fn end_tokens(&self) -> &[u32] {
+        self.inner.end_tokens()
+    }
+
+    async fn read(&self, ids: &[u32], stop: &[String]) -> Result<Reading, EngineError> {
+        self.inner.read(ids, stop).await
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
         let other = self.other.load(Ordering::SeqCst);
         let stream = self.inner.generate(request).await?;
         Ok(GenerateStream::new(stream.map(move |event| match event? {
-            GenerateEvent::Token { id, text } if other && id < 256 => {
-                Ok(GenerateEvent::Token { id: id ^ 1, text })
+            GenerateEvent::Token { id, contrasts, text } if other && id < 256 => {
+                Ok(GenerateEvent::Token { id: id ^ 1, contrasts, text })
             }
             event => Ok(event),
         })))
+    }
+
+    async fn score(&self, request: ScoreRequest) -> Result<Vec<Score>, EngineError> {
+        self.inner.score(request).await
     }
 }
 

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use alloy::primitives::aliases::U96;
 
-use assay_engine::{EchoOptions, Engine, Failure};
+use assay_engine::{EchoOptions, Engine, Failure, ScoreRequest};
+use assay_miner::Ledger;
+use assay_proof::{Contrasts, Record, Width};
 use assay_store::ContentStore;
 use assay_types::{
-    B256, CommitScope, EMPTY_ROOT, EndReason, NumericClass, ProofSeal, ResultBlock, Signature,
+    B256, CommitScope, EndReason, NumericClass, ProofSeal, ResultBlock, SeedInput, Signature,
     Signed, StreamHash, TaskId, commitment,
     link::{FromMiner, FromRouter, Offer, StreamReceipt},
-    prompt_hash,
+    prompt_hash, seed_g,
 };
 
 use crate::world::*;
@@ -68,14 +70,34 @@ async fn an_offer_is_streamed_pinned_and_committed_with_its_submission() {
     let status = miner.status();
     assert_eq!((status.served, status.tokens), (1, frames.ids.len() as u64));
     miner.stop().await.unwrap();
-    // H2 seals the empty root with the salt of the database.
+    // H2 seals the fingerprint of the database with the salt beside it.
     let parts = world.parts(world.folder.path());
-    let salt: Vec<u8> = parts
+    let (salt, proof): (Vec<u8>, Vec<u8>) = parts
         .database
-        .transaction(|tx| tx.query_row("SELECT proof_salt FROM answers", [], |row| row.get(0)))
+        .transaction(|tx| {
+            let sql = "SELECT proof_salt, proof_block FROM answers";
+            tx.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        })
         .unwrap();
+    let record = Record::decode(&proof, frames.ids.clone(), Width::Four).unwrap();
+    // They are what the model leaves when it is fed the answer.
+    let beacon = world.chain.seed(ROUND).await.unwrap();
+    let seed = seed_g(&SeedInput {
+        chain_id: CHAIN_ID,
+        queue: QUEUE,
+        task,
+        prompt_hash: commit.promptHash,
+        node: NODE,
+        beacon,
+    });
+    let sampling = block.sampling;
+    let request =
+        ScoreRequest { prompt_ids: prompt, claimed_ids: frames.ids.clone(), sampling, seed };
+    let scores = world.engine.score(request).await.unwrap();
+    let scored: Vec<Contrasts> = scores.iter().map(|score| score.contrasts).collect();
+    assert_eq!(record.contrasts(), scored);
     let scope = CommitScope { chain_id: CHAIN_ID, queue: QUEUE, task, node: NODE };
-    let seal = ProofSeal { root: EMPTY_ROOT, salt: B256::from_slice(&salt) };
+    let seal = ProofSeal { root: record.tree().unwrap().root(), salt: B256::from_slice(&salt) };
     assert_eq!(commit.proofSeal, seal.hash(&scope));
     assert_ne!(commitment(commit.salt, commit.proofSeal), B256::ZERO);
 }

@@ -107,6 +107,22 @@ contract LayoutTest is QueueBase {
         assertEq(queue.settle(only(anyTask(1, 9))), 0, "nine parts");
     }
 
+    /// [T5] Settled one after the other, tasks lie in the same memory: one that no stored task can be, because it has
+    /// more parts, leaves nothing there that the next one is paid by.
+    function testFuzz_a_task_with_too_many_parts_spoils_no_other(uint256 seed, uint8 more) public {
+        Task memory task = submit(wanted(0));
+        NodeId nodeId = task.parts[0].nodeId;
+        task = commit(task, answer(nodeId, 90, 150));
+        skipTime(SETTLE_DELAY);
+        Task[] memory both = new Task[](2);
+        (both[0], both[1]) = (anyTask(seed, 9 + more % 8), task);
+        vm.prank(keeper);
+        assertEq(queue.settle(both), 1, "the real one");
+        uint256 fee = task.parts[0].fee;
+        assertEq(payment.balanceOf(payoutOf(NodeId.unwrap(nodeId)), COR), fee * MINER_BPS / 10_000, "paid");
+        assertEq(free(ROUTER_LANE), ALLOTMENT - fee, "out of its lane");
+    }
+
     /// The short members of an answer are what they can be: their words are hashed and told as they come.
     function testFuzz_a_dirty_answer_is_refused(uint8 which, uint8 bit) public {
         Task memory task = submit(wanted(0));

@@ -1,11 +1,14 @@
 //! Balances, code, storage and their proofs; calls and estimates.
 
+use std::collections::BTreeMap;
+
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
 use alloy::rpc::types::state::StateOverride;
 use alloy::rpc::types::{EIP1186AccountProofResponse, EIP1186StorageProof, TransactionRequest};
 use alloy::serde::JsonStorageKey;
-use assay_evm::{CallAt, StateError, StateView};
+use assay_evm::{CallAt, State, StateError, StateView};
+use serde::Serialize;
 
 use super::{Answer, Context, Maybe, Module, Must, by_id, heavy, quantity};
 use crate::error::{DevnetError, RpcError};
@@ -21,6 +24,7 @@ pub(super) fn register(module: &mut Module) -> Result<(), DevnetError> {
     heavy(module, "eth_getTransactionCount", transaction_count)?;
     heavy(module, "eth_getProof", proof)?;
     heavy(module, "eth_call", call)?;
+    heavy(module, "debug_dumpBlock", dump)?;
     heavy(module, "eth_estimateGas", estimate)?;
     Ok(())
 }
@@ -93,6 +97,48 @@ fn proof(
         account_proof: proof.nodes,
         storage_proof,
     })
+}
+
+/// Everything that an account has, as geth dumps it; the address is not known, only its hash.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DumpedAccount {
+    balance: String,
+    nonce: u64,
+    code_hash: B256,
+    code: Bytes,
+    storage: BTreeMap<B256, U256>,
+    key: B256,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Dump {
+    root: B256,
+    accounts: BTreeMap<String, DumpedAccount>,
+}
+
+/// The whole state after the genesis block: what a replay of the chain begins with. Any other state is asked for
+/// account by account.
+fn dump(node: &Context, (Must(id),): (Must<BlockId>,)) -> Answer<Dump> {
+    let inner = node.read();
+    let number = by_id(&inner.chain, id).ok_or(StateError::UnknownBlock)?.number();
+    if number != 0 {
+        return Err(RpcError::params("only the state of block 0 can be dumped".to_owned()));
+    }
+    let genesis = inner.chain.genesis_state();
+    let accounts = genesis.changes_since(&State::default()).into_iter().filter_map(|account| {
+        let basic = account.basic?;
+        let dumped = DumpedAccount {
+            balance: basic.balance.to_string(),
+            nonce: basic.nonce,
+            code_hash: basic.code_hash,
+            code: account.code,
+            storage: account.slots.into_iter().collect(),
+            key: account.key,
+        };
+        Some((format!("pre({})", account.key), dumped))
+    });
+    Ok(Dump { root: genesis.root(), accounts: accounts.collect() })
 }
 
 fn transaction_count(

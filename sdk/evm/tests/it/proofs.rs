@@ -152,7 +152,7 @@ proptest! {
             blocks.push((**chain.block(number as u64).unwrap()).clone());
         }
         let history: VecDeque<State> = sealed.into_iter().map(|(state, _)| state).collect();
-        let resumed = Chain::resume(config, blocks, history).unwrap();
+        let resumed = Chain::resume(config, blocks, State::default(), history).unwrap();
         prop_assert_eq!(resumed.head().hash, chain.head().hash);
     }
 }
@@ -190,7 +190,7 @@ fn a_stored_chain_that_does_not_fit_together_is_refused() {
     let blocks: Vec<Block> = (0..3).map(|n| (**world.chain.block(n).unwrap()).clone()).collect();
     let head = world.chain.head_state().clone();
     let resume = |blocks: Vec<Block>, state: State| {
-        Chain::resume(ChainConfig::default(), blocks, VecDeque::from([state]))
+        Chain::resume(ChainConfig::default(), blocks, State::default(), VecDeque::from([state]))
     };
     assert_eq!(resume(blocks.clone(), head.clone()).unwrap().head().number(), 2);
     for (blocks, state) in [

@@ -1,6 +1,8 @@
-//! Noise against vectors made by another program, and the sampler against plain definitions.
+//! Everything against vectors made by other programs, sampler and scorer against plain definitions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod distribution;
 mod reference;
+mod scoring;
+mod shared;
 mod vectors;

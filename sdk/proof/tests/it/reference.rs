@@ -68,7 +68,7 @@ impl Slow {
     }
 }
 
-fn sampling() -> impl Strategy<Value = Sampling> {
+pub fn sampling() -> impl Strategy<Value = Sampling> {
     (
         prop_oneof![Just(0_u32), Just(1), Just(1000), 2_u32..2000],
         prop_oneof![Just(1000_u32), 1_u32..1000],

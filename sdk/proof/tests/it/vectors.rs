@@ -1,4 +1,4 @@
-use assay_proof::{GUMBEL_MAX, GUMBEL_MIN, Noise, gumbel};
+use assay_proof::{GUMBEL_MAX, GUMBEL_MIN, Noise, Pairs, Width, gumbel};
 use assay_types::B256;
 use serde::Deserialize;
 
@@ -6,6 +6,15 @@ use serde::Deserialize;
 struct Vectors {
     noise: Vec<Row>,
     words: Vec<Word>,
+    pairs: Vec<OfStep>,
+}
+
+#[derive(Deserialize)]
+struct OfStep {
+    seed: B256,
+    step: u64,
+    vocabulary: u32,
+    pairs: Vec<(u32, u32)>,
 }
 
 #[derive(Deserialize)]
@@ -45,5 +54,15 @@ fn noise_is_that_of_the_vectors() {
         let got = gumbel(hex(&word.word));
         close(got, &word.noise);
         assert!((GUMBEL_MIN..=GUMBEL_MAX).contains(&got));
+    }
+}
+
+#[test]
+fn pairs_are_those_of_the_vectors() {
+    let vectors: Vectors = serde_json::from_str(include_str!("../../vectors/noise.json")).unwrap();
+    assert_eq!(vectors.pairs.len(), 30);
+    for row in vectors.pairs {
+        let pairs = Pairs::new(row.seed, row.vocabulary, Width::Four).at(row.step);
+        assert_eq!(pairs.collect::<Vec<_>>(), row.pairs, "step {}", row.step);
     }
 }

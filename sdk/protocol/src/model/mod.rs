@@ -14,9 +14,12 @@ mod phases;
 mod sessions;
 mod tunables;
 
-use alloy::primitives::{Address, B256};
+use alloy::{
+    primitives::{Address, B256},
+    sol_types::{self, SolCall, SolInterface},
+};
 use assay_bindings::{
-    BlockhashBeacon,
+    BlockhashBeacon, Deployment,
     ModelRegistry::{self, ModelRegistryCalls},
     NodePool::{self, NodePoolCalls},
     NodeStats::{self, NodeStatsCalls},
@@ -77,6 +80,36 @@ pub enum Call {
     Beacon(RandomBeacon::revealCall),
 }
 
+impl Call {
+    /// The call that calldata for a contract means; `None` if the contract is none of those that calls change.
+    ///
+    /// # Errors
+    /// Calldata of no function of the contract.
+    pub fn decode(
+        deployment: &Deployment,
+        contract: Address,
+        input: &[u8],
+    ) -> Result<Option<Self>, sol_types::Error> {
+        macro_rules! decoded {
+            ($($field:ident => $variant:ident($calls:ident)),* $(,)?) => {
+                $(if contract == deployment.$field {
+                    return $calls::abi_decode(input).map(Self::$variant).map(Some);
+                })*
+            };
+        }
+        decoded! {
+            parameters => Parameters(ParametersCalls), models => Models(ModelRegistryCalls),
+            stats => Stats(NodeStatsCalls), nodes => Nodes(NodePoolCalls),
+            sessions => Sessions(SessionCalls), queue => Queue(SessionQueueCalls),
+            payment => Payment(SessionPaymentCalls),
+        }
+        if contract == deployment.beacon {
+            return RandomBeacon::revealCall::abi_decode(input).map(Self::Beacon).map(Some);
+        }
+        Ok(None)
+    }
+}
+
 /// From a call of one function.
 macro_rules! calls {
     ($($contract:ident in $variant:ident as $calls:ident { $($function:ident $call:ident),* $(,)? })*) => {
@@ -124,18 +157,20 @@ calls! {
 /// # Errors
 /// What the contracts refuse the call with, or that the state is not whole.
 pub fn predict(state: &State, at: &At<'_>, call: &Call) -> Result<Vec<ProtocolEvent>, Failure> {
-    let mut run = Run { state: state.clone(), at: *at, events: Vec::new() };
-    match call {
-        Call::Parameters(call) => run.parameters(call)?,
-        Call::Models(call) => run.models(call)?,
-        Call::Stats(call) => run.stats(call)?,
-        Call::Nodes(call) => run.nodes(call)?,
-        Call::Sessions(call) => run.sessions(call)?,
-        Call::Queue(call) => run.queue(call)?,
-        Call::Payment(call) => run.payment(call)?,
-        Call::Beacon(call) => run.reveal(call)?,
-    }
-    Ok(run.events)
+    enact(&mut state.clone(), at, call)
+}
+
+/// As [`predict`], but the call takes place in the state: what it costs does not depend on how much is stored. A call
+/// that is refused leaves the state half-changed.
+///
+/// # Errors
+/// As [`predict`].
+pub fn enact(state: &mut State, at: &At<'_>, call: &Call) -> Result<Vec<ProtocolEvent>, Failure> {
+    let nothing = State::new(state.network.clone());
+    let mut run = Run { state: std::mem::replace(state, nothing), at: *at, events: Vec::new() };
+    let outcome = run.call(call);
+    *state = run.state;
+    outcome.map(|()| run.events)
 }
 
 /// A call on its way.
@@ -146,6 +181,19 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn call(&mut self, call: &Call) -> Result<(), Failure> {
+        match call {
+            Call::Parameters(call) => self.parameters(call),
+            Call::Models(call) => self.models(call),
+            Call::Stats(call) => self.stats(call),
+            Call::Nodes(call) => self.nodes(call),
+            Call::Sessions(call) => self.sessions(call),
+            Call::Queue(call) => self.queue(call),
+            Call::Payment(call) => self.payment(call),
+            Call::Beacon(call) => self.reveal(call),
+        }
+    }
+
     fn emit(&mut self, event: impl Into<ProtocolEvent>) -> Result<(), Failure> {
         let event = event.into();
         self.state.fold(self.at.time_s, &event)?;

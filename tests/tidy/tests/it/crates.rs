@@ -27,6 +27,7 @@ const SDK: &[(&str, &[&str])] = &[
     ("assay-engine", &["assay-types", "assay-proof"]),
     ("assay-evm", &[]),
     ("assay-devnet", &["assay-evm"]),
+    ("assay-replay", &["assay-types", "assay-bindings", "assay-protocol", "assay-evm"]),
 ];
 
 /// These agents never depend on one another.

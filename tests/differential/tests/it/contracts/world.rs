@@ -201,19 +201,6 @@ impl World {
         }
     }
 
-    /// The answer of a view.
-    pub fn read<C: SolCall>(&self, contract: Address, call: &C) -> C::Return {
-        let request = TransactionRequest {
-            to: Some(contract.into()),
-            input: TransactionInput::new(call.abi_encode().into()),
-            ..TransactionRequest::default()
-        };
-        let data = self.chain.call(&request, CallAt::Head, None).unwrap_or_else(|error| {
-            panic!("{}: {error}", C::SIGNATURE);
-        });
-        C::abi_decode_returns(&data).unwrap()
-    }
-
     fn encode(&self, call: &Call) -> (Address, Bytes) {
         let to = &self.state.network.deployment;
         let (to, input) = match call {

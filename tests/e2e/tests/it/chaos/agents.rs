@@ -14,8 +14,6 @@ pub struct Agent {
     args: Vec<String>,
     data: PathBuf,
     child: Option<Child>,
-    /// How often it was killed.
-    pub kills: u32,
 }
 
 impl Drop for Agent {
@@ -29,7 +27,7 @@ impl Agent {
     pub fn start(name: &str, data: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let (name, data) = (name.to_owned(), data.to_owned());
-        let mut agent = Self { name, args, data, child: None, kills: 0 };
+        let mut agent = Self { name, args, data, child: None };
         agent.run();
         agent
     }
@@ -68,7 +66,6 @@ impl Agent {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
-            self.kills += 1;
         }
     }
 

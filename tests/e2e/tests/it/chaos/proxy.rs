@@ -1,12 +1,6 @@
 //! A line that can be cut: TCP from a port of ours to an address, any number of connections.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::net::SocketAddr;
 
 use tokio::{
     io::copy_bidirectional,
@@ -18,9 +12,8 @@ use tokio::{
 /// Ends with its owner.
 pub struct Line {
     address: SocketAddr,
+    /// The server holds one receiver, each connection another.
     cut: watch::Sender<u32>,
-    /// Connections that a cut ended.
-    pub ended: Arc<AtomicU32>,
     server: JoinHandle<()>,
 }
 
@@ -36,34 +29,32 @@ impl Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, cuts) = watch::channel(0);
-        let ended = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&ended);
         let server = tokio::spawn(async move {
             loop {
                 let Ok((mut near, _)) = listener.accept().await else { continue };
-                let (mut cuts, count) = (cuts.clone(), Arc::clone(&count));
+                let mut cuts = cuts.clone();
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
                     let _ = (near.set_nodelay(true), far.set_nodelay(true));
                     tokio::select! {
                         _ = copy_bidirectional(&mut near, &mut far) => {}
-                        Ok(()) = cuts.changed() => {
-                            count.fetch_add(1, Ordering::Relaxed);
-                        }
+                        Ok(()) = cuts.changed() => {}
                     }
                 });
             }
         });
-        Self { address, cut, ended, server }
+        Self { address, cut, server }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends every connection at once, wherever in a message it is.
-    pub fn cut(&self) {
+    /// Ends every connection at once, wherever in a message it is; returns how many.
+    pub fn cut(&self) -> usize {
+        let connections = self.cut.receiver_count() - 1;
         self.cut.send_modify(|count| *count += 1);
+        connections
     }
 }

@@ -31,8 +31,8 @@ pub struct World {
     /// Base URL of the router.
     pub http_url: String,
     pub model: String,
-    /// A session of the client, for tasks past the router.
-    pub direct_session: u64,
+    /// An account and a session of its own, for tasks past the router.
+    pub direct_sessions: [(&'static str, u64); 2],
     rpc_url: String,
     data: TempDir,
     _store: Option<StoreServer>,
@@ -65,18 +65,22 @@ fn json(data: &Path, args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A session of the client with all miners, with nodes and seed.
-async fn open_session(data: &Path) -> u64 {
+/// Sessions with all miners, with nodes and seed.
+async fn open_sessions(data: &Path) -> [(&'static str, u64); 2] {
     let nodes = MINERS.to_string();
-    let open = ["session", "open", "--account", "client", "--deposit", "500"];
-    let open = [&open[..], &["--min-nodes", &nodes, "--max-nodes", &nodes]].concat();
-    let session = json(data, &open)["session"].as_u64().unwrap();
+    let sessions = ["client", "deployer"].map(|account| {
+        let open = ["session", "open", "--account", account, "--deposit", "500"];
+        let open = [&open[..], &["--min-nodes", &nodes, "--max-nodes", &nodes]].concat();
+        (account, json(data, &open)["session"].as_u64().unwrap())
+    });
     let begun = Instant::now();
-    while json(data, &["session", "show", &session.to_string()])["seed_known"] != true {
-        assert!(begun.elapsed() < READY, "the session got no nodes");
-        tokio::time::sleep(POLL).await;
+    for (_, session) in sessions {
+        while json(data, &["session", "show", &session.to_string()])["seed_known"] != true {
+            assert!(begun.elapsed() < READY, "session {session} got no nodes");
+            tokio::time::sleep(POLL).await;
+        }
     }
-    session
+    sessions
 }
 
 async fn reachable(http_url: &str) {
@@ -106,7 +110,7 @@ impl World {
         let http = ["--http", "127.0.0.1:0"];
         // `assay up` registers everybody; then each agent goes on alone.
         let (first, description) = up(data.path(), &[&flags[..], &http].concat()).await;
-        let direct_session = open_session(data.path()).await;
+        let direct_sessions = open_sessions(data.path()).await;
         drop(first);
         let file = data.path().join("network.json");
         std::fs::write(&file, serde_json::to_vec(&description).unwrap()).unwrap();
@@ -136,7 +140,7 @@ impl World {
             lines: vec![rpc, link],
             http_url,
             model: description["model"]["name"].as_str().unwrap().to_owned(),
-            direct_session,
+            direct_sessions,
             rpc_url: anvil.url().to_owned(),
             data,
             _store: Some(store),
@@ -151,13 +155,13 @@ impl World {
         let (http, rpc, ipfs, miners) = (port(), port(), port(), MINERS.to_string());
         let flags = ["--http", &http, "--rpc", &rpc, "--ipfs", &ipfs, "--miners", &miners];
         let (agent, description) = up(data.path(), &flags).await;
-        let direct_session = open_session(data.path()).await;
+        let direct_sessions = open_sessions(data.path()).await;
         Self {
             agents: vec![agent],
             lines: Vec::new(),
             http_url: format!("http://{http}"),
             model: description["model"]["name"].as_str().unwrap().to_owned(),
-            direct_session,
+            direct_sessions,
             rpc_url: format!("http://{rpc}"),
             data,
             _store: None,

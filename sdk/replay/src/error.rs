@@ -1,0 +1,79 @@
+//! Why an audit cannot be made. What is wrong with the network itself is no error: it stands in the report.
+
+use alloy::transports::TransportError;
+
+/// The audit could not be made, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The RPC failed.
+    #[error(
+        "the chain's RPC did not answer {call}: {source}; check that it is up, then run the same command again"
+    )]
+    Rpc {
+        /// What was asked for.
+        call: &'static str,
+        /// Why.
+        source: TransportError,
+    },
+    /// The range is empty or beyond the head.
+    #[error(
+        "there are no blocks {from} to {to}: the chain's newest block is {head}; choose --from and --to up to it"
+    )]
+    NoRange {
+        /// First block that was asked for.
+        from: u64,
+        /// Last block that was asked for.
+        to: u64,
+        /// The newest.
+        head: u64,
+    },
+    /// The contracts are not there at the end of the range.
+    #[error(
+        "{contract} is not deployed at {address} up to block {to}: choose a later --to, or name the network's folder with --data"
+    )]
+    NotDeployed {
+        /// Its name.
+        contract: &'static str,
+        /// Where it should be.
+        address: alloy::primitives::Address,
+        /// End of the range.
+        to: u64,
+    },
+    /// The state that the chain began with cannot be had.
+    #[error(
+        "the state that chain {chain_id} began with cannot be had from this RPC ({reason}): a replay needs the embedded chain (`assay up`) or anvil"
+    )]
+    NoGenesis {
+        /// The chain.
+        chain_id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The RPC has forgotten the state at the end of the range.
+    #[error(
+        "the RPC has no state of block {block} any more ({source}): audit up to a newer block, or use an archive node"
+    )]
+    NoState {
+        /// The block.
+        block: u64,
+        /// What the RPC says.
+        source: TransportError,
+    },
+    /// The contracts are of another version.
+    #[error(
+        "the contracts are of another version than this program: {reason}; use the program that they were deployed with"
+    )]
+    OtherVersion {
+        /// What shows it.
+        reason: String,
+    },
+    /// The blocks changed while they were audited.
+    #[error("the chain was reorganised at block {number} during the audit: run it again")]
+    Reorganised {
+        /// The first block that has another parent.
+        number: u64,
+    },
+    /// A thread of the audit ended.
+    #[error("a part of the audit ended before it was done: {0}")]
+    Stopped(String),
+}

@@ -1,0 +1,7 @@
+//! Networks on the embedded chain, sound ones and others, and what an audit finds.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod contracts;
+mod liar;
+mod sound;
+mod world;

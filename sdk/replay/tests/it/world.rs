@@ -1,0 +1,581 @@
+//! A network on the embedded chain that works: clients, a router, nodes, and everything that they sign.
+
+use std::collections::{BTreeMap, HashMap};
+
+use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy::eips::eip2718::Encodable2718;
+use alloy::network::TxSignerSync;
+use alloy::primitives::aliases::{U24, U40, U80, U96};
+use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::rpc::types::TransactionReceipt;
+use alloy::signers::SignerSync;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::{SolCall, SolConstructor};
+use assay_bindings::SessionQueue::{Answer, Precommit, Task};
+use assay_bindings::{
+    BlockhashBeacon, COR, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
+    RandomBeacon, Session, SessionPayment, SessionQueue,
+};
+use assay_devnet::{Clock, Devnet, DevnetConfig, ManualClock};
+use assay_protocol::{ProtocolEvent, QueueScope, TaskRecord, commitment_of};
+use assay_replay::{Audit, AuditError, Options, Report, Source};
+use assay_types::{
+    EndReason, NodeId, NumericClass, Precommit as SignedPrecommit, Signed, TaskId,
+    TaskRequest as SignedRequest, TokenSeal,
+};
+
+/// Time that the chain starts at.
+pub const START_S: u64 = 1_800_000_000;
+pub const TX_GAS: u64 = 20_000_000;
+pub const MODEL: B256 = B256::repeat_byte(0x11);
+const CLASS: B256 = B256::repeat_byte(0xc1);
+const ROUTER_LANE: u32 = 1;
+const NODES: usize = 5;
+/// Odd, so that fees have something to round.
+const FLOORS: (u128, u128) = (10_000_000_000_000_001, 30_000_000_000_000_001);
+
+pub fn key(name: &str) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&keccak256(name)).unwrap()
+}
+
+/// A network and everybody's keys.
+pub struct World {
+    pub devnet: Devnet,
+    pub clock: ManualClock,
+    pub provider: DynProvider,
+    pub deployment: Deployment,
+    pub deployer: PrivateKeySigner,
+    pub client: PrivateKeySigner,
+    pub router: PrivateKeySigner,
+    pub keeper: PrivateKeySigner,
+    pub nodes: Vec<PrivateKeySigner>,
+    pub tasks: BTreeMap<B256, TaskRecord>,
+    nonces: HashMap<Address, u64>,
+    lane_nonces: BTreeMap<u64, u64>,
+}
+
+/// Creation codes that stand in for those of the artifacts, by contract.
+pub type Faults = BTreeMap<&'static str, Bytes>;
+
+impl World {
+    /// A chain with the contracts, a model and its nodes.
+    pub async fn start(faults: &Faults) -> Self {
+        let people = ["deployer", "client", "router", "keeper"].map(key);
+        let nodes: Vec<_> = (0..NODES).map(|number| key(&format!("node {number}"))).collect();
+        let wealth = U256::from(10).pow(U256::from(24));
+        let clock = ManualClock::new(START_S);
+        let devnet = Devnet::start(DevnetConfig {
+            block_time: None,
+            accounts: people.iter().chain(&nodes).map(|key| (key.address(), wealth)).collect(),
+            clock: Clock::Manual(clock.clone()),
+            ..DevnetConfig::default()
+        })
+        .await
+        .unwrap();
+        let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .connect_http(devnet.http_url().parse().unwrap())
+            .erased();
+        let [deployer, client, router, keeper] = people;
+        let at = |nonce: u64| deployer.address().create(nonce);
+        let deployment = Deployment {
+            chain_id: 31337,
+            token: at(0),
+            beacon: at(1),
+            parameters: at(2),
+            models: at(3),
+            payment: at(4),
+            stats: at(5),
+            nodes: at(6),
+            sessions: at(7),
+            queue: at(8),
+        };
+        let mut world = Self {
+            devnet,
+            clock,
+            provider,
+            deployment,
+            deployer,
+            client,
+            router,
+            keeper,
+            nodes,
+            tasks: BTreeMap::new(),
+            nonces: HashMap::new(),
+            lane_nonces: BTreeMap::new(),
+        };
+        world.deploy(faults).await;
+        world.populate().await;
+        world
+    }
+
+    async fn deploy(&mut self, faults: &Faults) {
+        let deployer = self.deployer.clone();
+        for (name, code, arguments) in creations(&self.deployment, deployer.address()) {
+            let code = faults.get(name).unwrap_or(&code);
+            let input = [code.as_ref(), &arguments].concat();
+            let receipt = self.transact(&deployer, TxKind::Create, input.into()).await;
+            assert!(receipt.status(), "{name} was not created");
+        }
+    }
+
+    /// Money, a model, nodes of different owners.
+    async fn populate(&mut self) {
+        let (token, payment) = (self.deployment.token, self.deployment.payment);
+        let deployer = self.deployer.clone();
+        let everybody: Vec<_> = self.nodes.iter().chain([&self.client]).cloned().collect();
+        for person in &everybody {
+            let value = U256::from(10_000_000 * COR);
+            let call = CorToken::transferCall { to: person.address(), value };
+            self.send(&deployer, token, &call).await;
+            let call = CorToken::approveCall { spender: payment, value: U256::MAX };
+            self.send(person, token, &call).await;
+        }
+        let price = |units: u128| U80::from(units);
+        let registration = ModelRegistry::ModelRegistration {
+            modelId: MODEL,
+            manifestDigest: B256::repeat_byte(0x12),
+            predecessor: B256::ZERO,
+            royaltyBps: 200,
+            floors: vec![ModelRegistry::Floor {
+                asset: 0,
+                priceIn: price(FLOORS.0),
+                priceOut: price(FLOORS.1),
+            }],
+        };
+        let call = ModelRegistry::registerCall { registration };
+        self.send(&deployer, self.deployment.models, &call).await;
+        for node in self.nodes.clone() {
+            let registration = NodePool::NodeRegistration {
+                operator: node.address(),
+                payout: node.address(),
+                dedicatedTo: Address::ZERO,
+                numericClass: CLASS,
+                offers: vec![NodePool::Offer { modelId: MODEL, capacity: 2 }],
+            };
+            let call = NodePool::registerCall { registration };
+            self.send(&node, self.deployment.nodes, &call).await;
+        }
+        self.clock.advance(200);
+    }
+
+    pub async fn send<C: SolCall>(
+        &mut self,
+        from: &PrivateKeySigner,
+        to: Address,
+        call: &C,
+    ) -> TransactionReceipt {
+        let receipt = self.transact(from, to.into(), call.abi_encode().into()).await;
+        assert!(receipt.status(), "{} reverted", C::SIGNATURE);
+        receipt
+    }
+
+    /// A signed transaction in a block of its own; what became of it.
+    pub async fn transact(
+        &mut self,
+        from: &PrivateKeySigner,
+        to: TxKind,
+        input: Bytes,
+    ) -> TransactionReceipt {
+        let hash = self.offer(from, to, input).await;
+        let receipt = self.provider.get_transaction_receipt(hash).await.unwrap().unwrap();
+        self.take_in(&receipt);
+        receipt
+    }
+
+    /// A signed transaction, sent.
+    pub async fn offer(&mut self, from: &PrivateKeySigner, to: TxKind, input: Bytes) -> B256 {
+        let nonce = self.nonces.entry(from.address()).or_default();
+        let mut tx = TxEip1559 {
+            chain_id: self.deployment.chain_id,
+            nonce: *nonce,
+            gas_limit: TX_GAS,
+            max_fee_per_gas: 100_000_000_000,
+            max_priority_fee_per_gas: 1,
+            to,
+            value: U256::ZERO,
+            access_list: Default::default(),
+            input,
+        };
+        *nonce += 1;
+        let signature = from.sign_transaction_sync(&mut tx).unwrap();
+        let raw = TxEnvelope::from(tx.into_signed(signature)).encoded_2718();
+        *self.provider.send_raw_transaction(&raw).await.unwrap().tx_hash()
+    }
+
+    /// What the events of a transaction say of tasks.
+    pub fn take_in(&mut self, receipt: &TransactionReceipt) {
+        let scope = QueueScope { chain_id: 31337, queue: self.deployment.queue };
+        for log in receipt.logs() {
+            let event = ProtocolEvent::decode(&self.deployment, log.address(), log.data());
+            match event.unwrap() {
+                Some(ProtocolEvent::TaskSubmitted(event)) => {
+                    self.tasks.insert(event.taskId, TaskRecord::submitted(&event));
+                }
+                Some(ProtocolEvent::TaskPrecommitted(event)) => {
+                    let task = self.tasks.get_mut(&event.taskId).unwrap();
+                    task.precommitted(&scope, &event).unwrap();
+                }
+                Some(ProtocolEvent::TaskCommitted(event)) => {
+                    let task = self.tasks.get_mut(&event.taskId).unwrap();
+                    task.committed(&scope, &event).unwrap();
+                }
+                Some(ProtocolEvent::TaskMoved(event)) => {
+                    self.tasks.get_mut(&event.taskId).unwrap().moved(&event);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub fn task(&self, id: B256) -> Task {
+        self.tasks[&id].task.clone()
+    }
+
+    pub async fn mine(&self, blocks: u64) {
+        let _: serde_json::Value =
+            self.provider.raw_request("anvil_mine".into(), [blocks]).await.unwrap();
+    }
+
+    pub async fn head(&self) -> u64 {
+        self.provider.get_block_number().await.unwrap()
+    }
+
+    async fn reveal(&mut self, round: u64) {
+        while self.head().await < round + 1 {
+            self.mine(1).await;
+        }
+        let keeper = self.keeper.clone();
+        let call = RandomBeacon::revealCall { round, proof: Bytes::new() };
+        self.send(&keeper, self.deployment.beacon, &call).await;
+    }
+
+    async fn info(&self, session: u64) -> Session::SessionInfo {
+        let sessions = Session::new(self.deployment.sessions, &self.provider);
+        sessions.sessionOf(session).call().await.unwrap()
+    }
+
+    /// A session of the client with nodes and a seed; the router has a lane.
+    pub async fn session(&mut self) -> u64 {
+        let (client, keeper) = (self.client.clone(), self.keeper.clone());
+        let deposit = 1_000_000 * COR;
+        let terms = Session::OpenTerms {
+            modelId: MODEL,
+            asset: 0,
+            minNodes: 1,
+            maxNodes: 3,
+            dedicated: Vec::new(),
+            maxPriceIn: U80::MAX,
+            maxPriceOut: U80::MAX,
+            deposit: U96::from(deposit),
+            lanes: vec![Session::LaneTerms {
+                holder: self.router.address(),
+                allotment: U96::from(deposit / 2),
+            }],
+        };
+        let sessions = self.deployment.sessions;
+        self.send(&client, sessions, &Session::openCall { terms }).await;
+        let contract = Session::new(sessions, &self.provider);
+        let id = contract.sessionCount().call().await.unwrap();
+        loop {
+            let round = self.info(id).await.drawRound;
+            self.reveal(round).await;
+            self.send(&keeper, sessions, &Session::activateCall { sessionId: id }).await;
+            let info = self.info(id).await;
+            if !info.current.nodes.is_empty() {
+                self.reveal(info.current.seedRound).await;
+                return id;
+            }
+        }
+    }
+
+    /// A request in the router's lane, signed.
+    pub async fn request(&mut self, session: u64, redundancy: u8) -> (SignedRequest, Bytes) {
+        let nonce = self.lane_nonces.entry(session).or_default();
+        let request = SignedRequest {
+            sessionId: session,
+            lane: ROUTER_LANE,
+            nonce: *nonce,
+            seedRound: 0,
+            requestDigest: keccak256(nonce.to_be_bytes()),
+            maxPrompt: 1000,
+            maxOutput: 2000,
+            feeCap: U96::MAX,
+            deadline: self.clock.now_s() + 50,
+            nodeId: 0,
+            redundancy,
+            attempts: 1,
+            dispatch: 0,
+            callbackGas: 0,
+        };
+        *nonce += 1;
+        let hash = request.signing_hash(31337, self.deployment.queue);
+        let signature = self.router.sign_hash_sync(&hash).unwrap();
+        (request, signature.as_bytes().to_vec().into())
+    }
+
+    fn node_key(&self, node: u32) -> PrivateKeySigner {
+        self.nodes[node as usize - 1].clone()
+    }
+
+    /// What a node answers to a task, signed or not.
+    pub fn answer(&self, task: B256, node: u32, signed: bool) -> Answer {
+        let seal = TokenSeal {
+            output_digest: keccak256(task),
+            prompt_hash: B256::repeat_byte(0x0b),
+            prompt_tokens: 33,
+            output_tokens: 77 + u32::from(task[0]),
+            class: NumericClass(CLASS),
+            end_reason: EndReason::Eos,
+            salt: B256::repeat_byte(node as u8),
+        };
+        let mut answer = Answer::new(NodeId(node), &seal, B256::repeat_byte(0x0f));
+        if signed {
+            let scope = QueueScope { chain_id: 31337, queue: self.deployment.queue };
+            let commitment =
+                commitment_of(&scope.commit_scope(TaskId(task), NodeId(node)), &answer);
+            answer.signature = self.word(task, node, commitment).signature;
+        }
+        answer
+    }
+
+    /// A node's signature of a commitment.
+    pub fn word(&self, task: B256, node: u32, commitment: B256) -> Precommit {
+        let signed = SignedPrecommit { taskId: task, nodeId: node, commitment };
+        let hash = signed.signing_hash(31337, self.deployment.queue);
+        let signature = self.node_key(node).sign_hash_sync(&hash).unwrap();
+        Precommit { nodeId: node, commitment, signature: signature.as_bytes().to_vec().into() }
+    }
+
+    /// A task that is submitted and not answered.
+    pub async fn submit(&mut self, session: u64, redundancy: u8) -> B256 {
+        let (request, signature) = self.request(session, redundancy).await;
+        let id = request.task_id(self.deployment.queue).0;
+        let keeper = self.keeper.clone();
+        let call = SessionQueue::submitSignedCall { request: request.into(), signature };
+        self.send(&keeper, self.deployment.queue, &call).await;
+        id
+    }
+
+    /// A task of one node, in two transactions.
+    pub async fn answered(&mut self, session: u64) -> B256 {
+        let id = self.submit(session, 1).await;
+        let task = self.task(id);
+        let answers = vec![self.answer(id, task.parts[0].nodeId, true)];
+        let keeper = self.keeper.clone();
+        let call = SessionQueue::commitCall { task, answers };
+        self.send(&keeper, self.deployment.queue, &call).await;
+        id
+    }
+
+    /// Request and answer in one call, to be sent by anyone. The named node must be one of the session's.
+    pub async fn carried_call(
+        &mut self,
+        session: u64,
+        node: u32,
+    ) -> (B256, SessionQueue::submitAndCommitCall) {
+        let (mut request, _) = self.request(session, 1).await;
+        request.nodeId = node;
+        let hash = request.signing_hash(31337, self.deployment.queue);
+        let signature = self.router.sign_hash_sync(&hash).unwrap().as_bytes().to_vec().into();
+        let id = request.task_id(self.deployment.queue).0;
+        let answer = self.answer(id, node, true);
+        (id, SessionQueue::submitAndCommitCall { request: request.into(), signature, answer })
+    }
+
+    /// The nodes that serve a session now.
+    pub async fn serving(&self, session: u64) -> Vec<u32> {
+        self.info(session).await.current.nodes
+    }
+
+    /// A task of several nodes, precommitted and opened.
+    pub async fn redundant(&mut self, session: u64) -> B256 {
+        let wanted = self.serving(session).await.len() as u8;
+        let id = self.submit(session, wanted).await;
+        let keeper = self.keeper.clone();
+        let nodes: Vec<u32> = self.task(id).parts.iter().map(|part| part.nodeId).collect();
+        let answers: Vec<Answer> =
+            nodes.iter().map(|node| self.answer(id, *node, wanted == 1)).collect();
+        if wanted > 1 {
+            let scope = QueueScope { chain_id: 31337, queue: self.deployment.queue };
+            let word = |answer: &Answer| {
+                let scope = scope.commit_scope(TaskId(id), NodeId(answer.nodeId));
+                self.word(id, answer.nodeId, commitment_of(&scope, answer))
+            };
+            let precommits = answers.iter().map(word).collect();
+            let call = SessionQueue::precommitCall { task: self.task(id), precommits };
+            self.send(&keeper, self.deployment.queue, &call).await;
+        }
+        let call = SessionQueue::commitCall { task: self.task(id), answers };
+        self.send(&keeper, self.deployment.queue, &call).await;
+        id
+    }
+
+    pub async fn settle(&mut self, ids: &[B256]) -> B256 {
+        self.clock.advance(5);
+        let keeper = self.keeper.clone();
+        let tasks = ids.iter().map(|id| self.task(*id)).collect();
+        let call = SessionQueue::settleCall { tasks };
+        self.send(&keeper, self.deployment.queue, &call).await.transaction_hash
+    }
+
+    /// A task whose node stays silent, and is refunded.
+    pub async fn silent(&mut self, session: u64) -> B256 {
+        let id = self.submit(session, 1).await;
+        self.clock.advance(60);
+        let keeper = self.keeper.clone();
+        let call = SessionQueue::advanceCall { task: self.task(id) };
+        self.send(&keeper, self.deployment.queue, &call).await;
+        id
+    }
+
+    /// The node of a task signs two answers, and is punished: the node.
+    pub async fn lie(&mut self, task: B256) -> u32 {
+        let node = self.task(task).parts[0].nodeId;
+        let keeper = self.keeper.clone();
+        let call = SessionQueue::reportEquivocationCall {
+            taskId: task,
+            one: self.word(task, node, B256::repeat_byte(1)),
+            other: self.word(task, node, B256::repeat_byte(2)),
+        };
+        self.send(&keeper, self.deployment.queue, &call).await;
+        node
+    }
+
+    /// Somebody collects what a contract owes him.
+    pub async fn withdraw(&mut self, who: &PrivateKeySigner) {
+        let payment = SessionPayment::new(self.deployment.payment, &self.provider);
+        let amount = payment.balanceOf(who.address(), 0).call().await.unwrap();
+        let amount = U256::from(amount);
+        let call = SessionPayment::withdrawCall { asset: 0, to: who.address(), amount };
+        self.send(who, self.deployment.payment, &call).await;
+    }
+
+    /// One of everything that a network does.
+    pub async fn live(&mut self) -> u64 {
+        let session = self.session().await;
+        let one = self.answered(session).await;
+        let several = self.redundant(session).await;
+        self.settle(&[one, several]).await;
+        self.silent(session).await;
+        let node = self.serving(session).await[0];
+        let (id, call) = self.carried_call(session, node).await;
+        let keeper = self.keeper.clone();
+        self.send(&keeper, self.deployment.queue, &call).await;
+        self.settle(&[id]).await;
+        self.withdraw(&keeper).await;
+        session
+    }
+
+    pub fn source(&self) -> Source {
+        Source::new(self.provider.clone())
+    }
+
+    pub async fn audit(&self) -> Report {
+        self.try_audit(&self.source()).await.unwrap()
+    }
+
+    pub async fn try_audit(&self, source: &Source) -> Result<Report, AuditError> {
+        let to = source.head().await?;
+        let options = Options { deployment: self.deployment.clone(), from: 1, to };
+        Audit::run(source, options, &mut ()).await
+    }
+}
+
+/// Name, creation code and constructor's arguments of every contract, in the order of its address.
+fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u8>)> {
+    let supply = U256::from(10_u128.pow(27));
+    let token = CorToken::constructorCall { holder: owner, supply };
+    let parameters = Parameters::constructorCall {
+        config: Parameters::Config {
+            governor: owner,
+            delay: U40::from(3600),
+            drawWindow: U40::from(120),
+            maxRoyaltyBps: 300,
+        },
+        first: terms(),
+    };
+    let models = ModelRegistry::constructorCall {
+        wiring: ModelRegistry::Wiring { parameters: to.parameters },
+    };
+    let payment = SessionPayment::constructorCall {
+        wiring: SessionPayment::Wiring { pool: to.nodes, queue: to.queue, session: to.sessions },
+        assets: vec![to.token],
+    };
+    let stats = NodeStats::constructorCall {
+        wiring: NodeStats::Wiring { queue: to.queue },
+        config: NodeStats::Config { epochLength: U40::from(600), levelPeriod: U40::from(20_000) },
+    };
+    let nodes = NodePool::constructorCall {
+        wiring: NodePool::Wiring {
+            session: to.sessions,
+            queue: to.queue,
+            models: to.models,
+            payment: to.payment,
+            stats: to.stats,
+            parameters: to.parameters,
+        },
+    };
+    let sessions = Session::constructorCall {
+        wiring: Session::Wiring {
+            beacon: to.beacon,
+            models: to.models,
+            parameters: to.parameters,
+            payment: to.payment,
+            pool: to.nodes,
+        },
+    };
+    let queue = SessionQueue::constructorCall {
+        wiring: SessionQueue::Wiring {
+            beacon: to.beacon,
+            models: to.models,
+            parameters: to.parameters,
+            payment: to.payment,
+            pool: to.nodes,
+            session: to.sessions,
+            stats: to.stats,
+        },
+    };
+    vec![
+        ("CorToken", CorToken::BYTECODE.clone(), token.abi_encode()),
+        ("BlockhashBeacon", BlockhashBeacon::BYTECODE.clone(), Vec::new()),
+        ("Parameters", Parameters::BYTECODE.clone(), parameters.abi_encode()),
+        ("ModelRegistry", ModelRegistry::BYTECODE.clone(), models.abi_encode()),
+        ("SessionPayment", SessionPayment::BYTECODE.clone(), payment.abi_encode()),
+        ("NodeStats", NodeStats::BYTECODE.clone(), stats.abi_encode()),
+        ("NodePool", NodePool::BYTECODE.clone(), nodes.abi_encode()),
+        ("Session", Session::BYTECODE.clone(), sessions.abi_encode()),
+        ("SessionQueue", SessionQueue::BYTECODE.clone(), queue.abi_encode()),
+    ]
+}
+
+fn terms() -> Parameters::Terms {
+    let seconds = |seconds: u64| U24::from(seconds);
+    Parameters::Terms {
+        session: Parameters::SessionTerms {
+            minerBps: 9000,
+            routerBps: 500,
+            maxDeadline: seconds(300),
+            attemptTime: seconds(60),
+            revealTime: seconds(30),
+            settleDelay: seconds(2),
+            maxAttempts: 3,
+            noticePeriod: seconds(600),
+            reservationTimeout: seconds(110),
+            reservePeriod: seconds(86_400),
+            maxTasks: 1_000_000_000,
+        },
+        node: Parameters::NodeTerms {
+            activationDelay: 1,
+            unbondingPeriod: 600,
+            collateralPerSlot: 100 * COR,
+            slashBps: 5000,
+            reporterBps: 1000,
+        },
+        assets: vec![Parameters::AssetTerms {
+            tip: U96::from(10_u64.pow(9)),
+            minDeposit: U96::from(COR),
+        }],
+    }
+}
