@@ -264,10 +264,8 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     function _reasonsOf(Audit memory audit, Findings calldata findings) internal view returns (uint8 reasons) {
         uint256 n = audit.outputTokens;
         Verdicts.check(findings.statistics, n);
-        uint256 blocks = Positions.blocksOf(n);
-        uint256 last = blocks == 0 ? 0 : blocks - 1;
-        if (findings.failingBlocks > blocks || findings.worstBlock > last) {
-            revert ProofOfInference_BadBlocks(findings.failingBlocks, findings.worstBlock, blocks);
+        if (!Positions.canFail(n, findings.failingBlocks, findings.worstBlock)) {
+            revert ProofOfInference_BadBlocks(findings.failingBlocks, findings.worstBlock, Positions.blocksOf(n));
         }
         Calibration memory limits = _limitsOf(audit, audit.validator);
         bytes32 seed = Positions.seedOf(_valueOf(audit.round), audit.taskId, audit.nodeId);
@@ -317,26 +315,7 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
         _slashIdle(audit, idle, until);
     }
 
-    /// @inheritdoc IProofOfInference
-    function collect(Audit calldata brought) external {
-        (Audit memory audit,) = _take(brought, AuditState.Closed);
-        uint256 pay = uint256(audit.fee) * _auditPayBps / BPS;
-        uint256 booked = _books[audit.model][audit.asset];
-        delete _words[audit.taskId][audit.nodeId];
-        uint256 wanted;
-        for (uint256 i; i < NodeSet.MAX; ++i) {
-            if (audit.earners >> i & 1 == 1) wanted += pay;
-        }
-        if (wanted > booked) revert ProofOfInference_BookTooSmall(wanted, booked);
-        _setBook(audit.model, audit.asset, booked - wanted);
-        emit AuditCollected(audit.taskId, audit.nodeId, wanted);
-        for (uint256 i; i < NodeSet.MAX; ++i) {
-            if (audit.earners >> i & 1 == 0) continue;
-            ISessionPayment(_payment).give(audit.asset, INodePool(_pool).payoutOf(audit.drawn.nodeAt(i)), pay);
-        }
-    }
-
-    // ---------------------------------------------------------------- disputes
+    // ---------------------------------------------------------------- disputes, and what validators are paid
 
     /// @inheritdoc IProofOfInference
     function convene(Audit calldata) external {
@@ -360,6 +339,11 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
 
     /// @inheritdoc IProofOfInference
     function advancePanel(Audit calldata, Party[] calldata) external {
+        _delegate();
+    }
+
+    /// @inheritdoc IProofOfInference
+    function collect(Audit calldata) external {
         _delegate();
     }
 
@@ -397,11 +381,6 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
         uint256 byRecord = AuditOdds.byRecord(_records[nodeId][model].passed, value);
         if (byRecord > probability) probability = byRecord;
         if (_minProbabilityBps > probability) probability = _minProbabilityBps;
-    }
-
-    function _setBook(ModelIndex model, AssetId asset, uint256 amount) internal {
-        _books[model][asset] = amount;
-        emit BookChanged(model, asset, amount);
     }
 
     // ---------------------------------------------------------------- views

@@ -226,6 +226,11 @@ abstract contract ProofOfInferenceBase {
         _setRecord(audit, passed > type(uint96).max ? type(uint96).max : uint96(passed), drift);
     }
 
+    function _setBook(ModelIndex model, AssetId asset, uint256 amount) internal {
+        _books[model][asset] = amount;
+        emit IProofOfInference.BookChanged(model, asset, amount);
+    }
+
     function _setRecord(Audit memory audit, uint96 passed, uint32 drift) private {
         _records[audit.nodeId][audit.model] = Record(passed, drift);
         emit IProofOfInference.RecordChanged(audit.nodeId, audit.model, passed, drift);

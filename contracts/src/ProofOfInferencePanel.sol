@@ -15,20 +15,23 @@ import {
 } from "./interfaces/IProofOfInference.sol";
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {Evidence, Rule} from "./interfaces/ISessionPayment.sol";
+import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
 import {Calibration} from "./libraries/Calibrations.sol";
 import {Clusters} from "./libraries/Clusters.sol";
 import {Hearings, Ruling} from "./libraries/Hearings.sol";
 import {Jury} from "./libraries/Jury.sol";
 import {Multiproof} from "./libraries/Multiproof.sol";
+import {NodeSet} from "./libraries/NodeSet.sol";
 import {Positions} from "./libraries/Positions.sol";
 import {Verdicts} from "./libraries/Verdicts.sol";
 import {ProofOfInferenceBase} from "./ProofOfInferenceBase.sol";
 import {NodeId, NumericClass} from "./types/Ids.sol";
 
-/// Disputes over an answer that its validator found false. `ProofOfInference` runs its code as its own (one contract would
+/// Disputes over an answer that its validator found false, and what validators are paid. `ProofOfInference` runs its code as its own (one contract would
 /// exceed the size that the EVM allows); called by anyone else it has no audits.
 contract ProofOfInferencePanel is ProofOfInferenceBase {
+    using NodeSet for uint256;
+
     /// Members of a panel: with the first validator, one more than the quorum.
     uint256 internal constant MEMBERS = 3;
     /// Owners of one class that fail in one epoch, from which on it is no fraud but a fault of what they run.
@@ -286,6 +289,27 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         Evidence memory evidence = Evidence(audit.taskId, Rule.Withheld, block.timestamp, until);
         for (uint256 i; i < silent.length; ++i) {
             _slashLiar(audit, silent[i], evidence, new NodeId[](0));
+        }
+    }
+
+    // ---------------------------------------------------------------- pay
+
+    /// See `IProofOfInference`.
+    function collect(Audit calldata brought) external {
+        (Audit memory audit,) = _take(brought, AuditState.Closed);
+        uint256 pay = uint256(audit.fee) * _auditPayBps / BPS;
+        uint256 booked = _books[audit.model][audit.asset];
+        delete _words[audit.taskId][audit.nodeId];
+        uint256 wanted;
+        for (uint256 i; i < NodeSet.MAX; ++i) {
+            if (audit.earners >> i & 1 == 1) wanted += pay;
+        }
+        if (wanted > booked) revert IProofOfInference.ProofOfInference_BookTooSmall(wanted, booked);
+        _setBook(audit.model, audit.asset, booked - wanted);
+        emit IProofOfInference.AuditCollected(audit.taskId, audit.nodeId, wanted);
+        for (uint256 i; i < NodeSet.MAX; ++i) {
+            if (audit.earners >> i & 1 == 0) continue;
+            ISessionPayment(_payment).give(audit.asset, INodePool(_pool).payoutOf(audit.drawn.nodeAt(i)), pay);
         }
     }
 

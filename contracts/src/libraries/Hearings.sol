@@ -155,24 +155,25 @@ library Hearings {
         uint256 word = bench.models.calibrationOf(bench.model, one, other);
         if (word == 0) word = bench.models.calibrationOf(bench.model, other, one);
         Calibration memory limits = Calibrations.unpack(word);
-        return _areClose(parties[bench.places[i]], parties[bench.places[j]], bench.positions, limits);
+        uint256 limit = bench.positions >= Verdicts.MANY ? limits.tau : limits.spotTau;
+        // Classes that nobody calibrated cannot be compared: nothing is close.
+        return areClose(parties[bench.places[i]], parties[bench.places[j]], bench.positions, limits.contrasts, limit);
     }
 
-    function _areClose(Party memory one, Party memory other, uint256 positions, Calibration memory limits)
-        private
+    /// Whether two parties have the same ids and close contrasts.
+    function areClose(Party memory one, Party memory other, uint256 positions, uint256 contrasts, uint256 limit)
+        internal
         pure
         returns (bool)
     {
-        // Classes that nobody calibrated cannot be compared.
-        if (one.ids != other.ids || limits.contrasts == 0) return false;
-        uint256 limit = positions >= Verdicts.MANY ? limits.tau : limits.spotTau;
+        if (one.ids != other.ids) return false;
         uint256 close;
         for (uint256 i; i < positions; ++i) {
             uint256 shift = 192 - 64 * (i & 3);
             (uint64 ours, uint64 theirs) = (uint64(one.values[i >> 2] >> shift), uint64(other.values[i >> 2] >> shift));
-            close += Verdicts.closeContrasts(ours, theirs, limits.contrasts, limit);
+            close += Verdicts.closeContrasts(ours, theirs, contrasts, limit);
         }
-        return 2 * close > positions * limits.contrasts;
+        return 2 * close > positions * contrasts;
     }
 
     // ---------------------------------------------------------------- sampling
@@ -215,19 +216,22 @@ library Hearings {
 
     // ---------------------------------------------------------------- content
 
-    /// A flag that the accuser raised is upheld if more than half of the panel that has opened raise it.
-    function poll(Party[] memory parties, uint8 reasons, Ruling memory ruling) internal pure {
-        uint256 open = openOf(parties);
-        uint256 members = Clusters.sizeOf(open);
-        uint8 upheld;
+    /// Flags out of `reasons` that more than half of the panel that has opened raise.
+    function upheldOf(Party[] memory parties, uint8 reasons) internal pure returns (uint8 upheld) {
+        uint256 members = Clusters.sizeOf(openOf(parties));
         for (uint8 flag = Verdicts.END; flag != 0; flag <<= 1) {
-            if (reasons & flag == 0) continue;
             uint256 raised;
             for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
-                if (open >> i & 1 == 1 && Verdicts.flagsOf(parties[i].statistics) & flag != 0) ++raised;
+                if (parties[i].isOpen && Verdicts.flagsOf(parties[i].statistics) & flag != 0) ++raised;
             }
-            if (2 * raised > members) upheld |= flag;
+            if (reasons & flag != 0 && 2 * raised > members) upheld |= flag;
         }
+    }
+
+    /// Whether the panel upholds what the accuser says of the answer's content.
+    function poll(Party[] memory parties, uint8 reasons, Ruling memory ruling) internal pure {
+        uint256 open = openOf(parties);
+        uint8 upheld = upheldOf(parties, reasons);
         (ruling.decided, ruling.guilty, ruling.isOnlyUnread) = (true, upheld != 0, upheld == Verdicts.IDS);
         for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
             if (open >> i & 1 == 0) continue;
@@ -235,7 +239,7 @@ library Hearings {
             if (flags & (upheld == 0 ? reasons : upheld) != 0) ruling.failing |= 1 << i;
             else ruling.against |= 1 << i;
         }
-        _blame(ruling, members);
+        _blame(ruling, Clusters.sizeOf(open));
     }
 
     /// The accuser is right with the panel, or, if all of a whole panel are against it, has lied.

@@ -19,11 +19,8 @@ library Multiproof {
         pure
         returns (bytes32)
     {
-        uint256 count = positions.length;
-        uint256[] memory indices = new uint256[](count);
-        for (uint256 i; i < count; ++i) {
-            indices[i] = positions[i] - 1;
-        }
+        uint256[] memory indices = _indicesOf(n, positions);
+        uint256 count = indices.length;
         uint256 used;
         for (uint256 width = n; width > 1; width = (width + 1) >> 1) {
             uint256 kept;
@@ -62,6 +59,21 @@ library Multiproof {
         hashes = new bytes32[](leaves.length);
         for (uint256 i; i < leaves.length; ++i) {
             hashes[i] = _leafOf(positions[i], leaves[i], contrasts, withMargins);
+        }
+    }
+
+    /// Places of positions among the leaves, counted from 0.
+    function _indicesOf(uint256 n, uint256[] memory positions) private pure returns (uint256[] memory indices) {
+        uint256 count = positions.length;
+        if (count == 0 || count > MAX_POSITIONS || n > MAX_TOKENS) {
+            revert IProofOfInference.ProofOfInference_BadProof(count);
+        }
+        indices = new uint256[](count);
+        uint256 last;
+        for (uint256 i; i < count; ++i) {
+            uint256 position = positions[i];
+            if (position <= last || position > n) revert IProofOfInference.ProofOfInference_BadPosition(position, n);
+            (indices[i], last) = (position - 1, position);
         }
     }
 

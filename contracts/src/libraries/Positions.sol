@@ -52,6 +52,12 @@ library Positions {
         if (blocks == 0) blocks = 1;
     }
 
+    /// Whether so many blocks of an answer can fail, this one, counted from 0, worst.
+    function canFail(uint256 n, uint256 failing, uint256 worst) internal pure returns (bool) {
+        uint256 blocks = blocksOf(n);
+        return failing <= blocks && worst < (blocks == 0 ? 1 : blocks);
+    }
+
     /// First position and number of positions of a block, counted from 0; the last one goes on to the end.
     function windowOf(uint256 n, uint256 index) internal pure returns (uint256 first, uint256 count) {
         first = index * BLOCK + 1;

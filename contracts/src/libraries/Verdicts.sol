@@ -31,8 +31,8 @@ library Verdicts {
     /// Reverts unless the word is one that honest arithmetic can give for `n` tokens.
     function check(uint256 word, uint256 n) internal pure {
         (uint256 largest, uint256 sum) = (maxMarginOf(word), marginSumOf(word));
-        uint256 least = largest < MARGIN_CAP ? largest : MARGIN_CAP;
-        bool valid = word >> 104 == 0 && uint32(word) == n && sum <= MARGIN_CAP * n && sum >= least
+        if (largest > MARGIN_CAP) largest = MARGIN_CAP;
+        bool valid = n != 0 && n <= Multiproof.MAX_TOKENS && word >> 104 == 0 && uint32(word) == n && sum <= largest * n && sum >= largest
             && flagsOf(word) & ~FLAGS == 0;
         if (!valid) revert IProofOfInference.ProofOfInference_BadStatistics(word, n);
     }
@@ -58,7 +58,7 @@ library Verdicts {
         uint256 n = uint32(word);
         uint256 blocks = Positions.blocksOf(n);
         uint256 enough = limits.blockLimit < blocks ? limits.blockLimit : blocks;
-        if (failingBlocks != 0 && failingBlocks >= enough) reasons |= FINGERPRINT;
+        if (blocks != 0 && failingBlocks != 0 && failingBlocks >= enough) reasons |= FINGERPRINT;
         if (maxMarginOf(word) > limits.hardMargin) reasons |= HARD_MARGIN;
         if (marginSumOf(word) > limits.threshold(n)) reasons |= MARGIN_SUM;
         return reasons | flagsOf(word);
