@@ -273,7 +273,8 @@ contract Deploy {
             maxRoyaltyBps: uint16(fixed_.maxRoyaltyBps)
         });
         codes[2] = abi.encodePacked(codes[2], abi.encode(parameters, terms));
-        codes[3] = abi.encodePacked(codes[3], abi.encode(ModelRegistry.Wiring({parameters: all.parameters, pool: all.nodes})));
+        codes[3] =
+            abi.encodePacked(codes[3], abi.encode(ModelRegistry.Wiring({parameters: all.parameters, pool: all.nodes})));
         NodeStats.Config memory counters =
             NodeStats.Config({epochLength: uint40(fixed_.epochLength), levelPeriod: uint40(fixed_.levelPeriod)});
         codes[4] = abi.encodePacked(codes[4], abi.encode(NodeStats.Wiring({queue: all.queue}), counters));

@@ -31,6 +31,7 @@ contract ModelRegistry is IModelRegistry {
     /// Prices are at most five times the floor, and have 80 bits.
     uint80 internal constant MAX_FLOOR = type(uint80).max / 5;
 
+    AssetId internal constant COR = AssetId.wrap(0);
     /// Owners that must have measured a pair before it can cost anybody stake: the publisher alone cannot.
     uint8 internal constant ATTESTATIONS = 3;
     /// Pairs of a model: more classes than there are backends and data types.
@@ -78,6 +79,7 @@ contract ModelRegistry is IModelRegistry {
             index: index,
             version: version,
             pairs: 0,
+            contrasts: 0,
             modelId: modelId,
             predecessor: registration.predecessor,
             manifestDigest: registration.manifestDigest
@@ -116,7 +118,12 @@ contract ModelRegistry is IModelRegistry {
         Pair storage pair = _pairs[index][minerClass][validatorClass];
         if (pair.word != 0) revert ModelRegistry_AlreadyCalibrated(index, minerClass, validatorClass);
         if (model.pairs == MAX_PAIRS) revert ModelRegistry_TooManyPairs(index, MAX_PAIRS);
-        ++model.pairs;
+        if (_floors[index][COR].priceIn == 0) revert ModelRegistry_AssetNotAccepted(index, COR);
+        uint8 contrasts = uint8(Calibrations.unpack(word).contrasts);
+        if (model.pairs++ == 0) model.contrasts = contrasts;
+        if (contrasts != model.contrasts) {
+            revert ModelRegistry_OtherContrasts(index, contrasts, model.contrasts);
+        }
         pair.word = word;
         emit PairCalibrated(index, minerClass, validatorClass, word);
     }

@@ -381,7 +381,9 @@ contract NodePool is INodePool {
     {
         Place memory place = _pools[model][false].placeAt(index);
         StoredNode storage node = _nodes[place.nodeId];
-        if (!place.isActive(asOf) || node.state == NodeState.Jailed) return (NodeId.wrap(0), address(0), NumericClass.wrap(0));
+        if (!place.isActive(asOf) || node.state == NodeState.Jailed) {
+            return (NodeId.wrap(0), address(0), NumericClass.wrap(0));
+        }
         return (place.nodeId, node.owner, node.numericClass);
     }
 

@@ -21,6 +21,7 @@ import {
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
 import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
 import {Answer} from "./interfaces/ISessionQueue.sol";
+import {Answers} from "./libraries/Answers.sol";
 import {AuditMemory} from "./libraries/AuditMemory.sol";
 import {AuditOdds} from "./libraries/AuditOdds.sol";
 import {AuditWords} from "./libraries/AuditWords.sol";
@@ -101,11 +102,7 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     }
 
     /// @inheritdoc IProofOfInference
-    function resolve(Docket calldata docket)
-        external
-        onlyQueue
-        returns (bool ready, uint256 unpaid, uint256 levies)
-    {
+    function resolve(Docket calldata docket) external onlyQueue returns (bool ready, uint256 unpaid, uint256 levies) {
         uint256 count = docket.claims.length;
         uint256 fresh;
         uint256 paid;
@@ -193,7 +190,7 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
         audit = AuditMemory.create();
         (audit.taskId, audit.nodeId, audit.client) = (docket.taskId, claim.nodeId, docket.client);
         (audit.model, audit.asset) = (docket.model, docket.asset);
-        (audit.fee, audit.value, audit.commitment) = (claim.fee, word.valueOf(), claim.commitment);
+        (audit.fee, audit.value, audit.root) = (claim.fee, word.valueOf(), claim.commitment);
         (audit.committedAt, audit.slots) = (word.committedAtOf(), word.slotsOf());
         (audit.probabilityBps, audit.seed) = (word.probabilityOf(), seed);
         for (uint256 i; i < docket.claims.length; ++i) {
@@ -225,12 +222,10 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     {
         (Audit memory audit, uint40 until) = _take(brought, AuditState.Sealed);
         _checkInTime(audit, until);
-        bytes32 h1 = Commitments.tokenSeal(block.chainid, _queue, audit.taskId, answer);
+        bytes32 h1 = Commitments.tokenSeal(block.chainid, _queue, audit.taskId, Answers.read(answer));
         bytes32 h2 = Commitments.proofSeal(block.chainid, _queue, audit.taskId, audit.nodeId, root, salt);
         bytes32 commitment = Commitments.commitment(h1, h2);
-        if (commitment != audit.commitment) {
-            revert ProofOfInference_WrongOpening(audit.nodeId, audit.commitment, commitment);
-        }
+        if (commitment != audit.root) revert ProofOfInference_WrongOpening(audit.nodeId, audit.root, commitment);
         (audit.root, audit.outputTokens, audit.round) = (root, answer.outputTokens, _nextRound());
         emit ProofOpened(audit.taskId, audit.nodeId, root, proofDigest);
         _enter(audit, AuditState.Opened, _revealTime);
@@ -244,15 +239,19 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
         if (seal != audit.validatorRoot) {
             revert ProofOfInference_WrongOpening(audit.validator, audit.validatorRoot, seal);
         }
-        uint8 reasons = _reasonsOf(audit, findings);
-        (audit.validatorRoot, audit.statistics, audit.reasons) = (findings.root, findings.statistics, reasons);
+        Calibration memory limits = _limitsOf(audit, audit.validator);
+        uint8 reasons = _reasonsOf(audit, findings, limits);
+        (audit.validatorRoot, audit.reasons) = (findings.root, reasons);
         _earn(audit, audit.validator);
-        emit Verdict(
-            audit.taskId, audit.nodeId, audit.validator, reasons, findings.statistics, findings.failingBlocks
-        );
-        if (reasons == 0) return _conclude(audit, AuditState.Passed);
-        (audit.window, audit.named, audit.alsoNamed) = (findings.worstBlock, findings.named, findings.alsoNamed);
-        if (Verdicts.questionOf(reasons) == Question.Sampling) {
+        emit Verdict(audit.taskId, audit.nodeId, audit.validator, reasons, findings.statistics, findings.failingBlocks);
+        if (reasons == 0) {
+            _vouch(audit, findings.statistics, limits);
+            return _conclude(audit, AuditState.Passed);
+        }
+        Question question = Verdicts.questionOf(reasons);
+        if (question == Question.Weights) audit.named = findings.worstBlock;
+        if (question == Question.Sampling) {
+            (audit.named, audit.alsoNamed) = (findings.named, findings.alsoNamed);
             uint256[] memory named = Positions.unpack(audit.named, audit.alsoNamed, audit.outputTokens);
             if (named.length == 0) revert ProofOfInference_BadPosition(0, audit.outputTokens);
         }
@@ -261,13 +260,16 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     }
 
     /// What a validator's findings come to, once what they stand on is checked.
-    function _reasonsOf(Audit memory audit, Findings calldata findings) internal view returns (uint8 reasons) {
+    function _reasonsOf(Audit memory audit, Findings calldata findings, Calibration memory limits)
+        internal
+        view
+        returns (uint8 reasons)
+    {
         uint256 n = audit.outputTokens;
         Verdicts.check(findings.statistics, n);
         if (!Positions.canFail(n, findings.failingBlocks, findings.worstBlock)) {
             revert ProofOfInference_BadBlocks(findings.failingBlocks, findings.worstBlock, Positions.blocksOf(n));
         }
-        Calibration memory limits = _limitsOf(audit, audit.validator);
         bytes32 seed = Positions.seedOf(_valueOf(audit.round), audit.taskId, audit.nodeId);
         uint256[] memory positions = Positions.draw(seed, 1, n, Verdicts.SPOTS);
         bytes32[] memory hashes = Multiproof.hashesOf(positions, findings.leaves, limits.contrasts, true);
@@ -410,11 +412,7 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     }
 
     /// @inheritdoc IProofOfInference
-    function probabilityOf(NodeId nodeId, ModelIndex model, AssetId asset, uint96 fee)
-        external
-        view
-        returns (uint256)
-    {
+    function probabilityOf(NodeId nodeId, ModelIndex model, AssetId asset, uint96 fee) external view returns (uint256) {
         uint96 value = _inCor(model, asset, fee);
         return _probability(nodeId, model, value, _openValue[nodeId] + value);
     }

@@ -95,11 +95,7 @@ abstract contract ProofOfInferenceBase {
         if (state != wanted) revert IProofOfInference.ProofOfInference_WrongState(audit.taskId, audit.nodeId, state);
     }
 
-    function _load(Audit calldata brought)
-        internal
-        view
-        returns (Audit memory audit, AuditState state, uint40 until)
-    {
+    function _load(Audit calldata brought) internal view returns (Audit memory audit, AuditState state, uint40 until) {
         audit = AuditMemory.read(brought);
         uint256 word = _words[audit.taskId][audit.nodeId];
         (state, until) = (word.stateOf(), word.untilOf());
@@ -197,9 +193,7 @@ abstract contract ProofOfInferenceBase {
 
     /// Notes that a validator has done its duty.
     function _earn(Audit memory audit, NodeId validator) internal pure {
-        for (uint256 i; i < NodeSet.MAX; ++i) {
-            if (NodeId.unwrap(audit.drawn.nodeAt(i)) == NodeId.unwrap(validator)) audit.earners |= uint8(1 << i);
-        }
+        audit.earners |= NodeSet.bitOf(audit.drawn, validator);
     }
 
     // ---------------------------------------------------------------- the end of an audit
@@ -207,7 +201,6 @@ abstract contract ProofOfInferenceBase {
     /// The audit is over: the answer's value is no longer at stake, and what was found counts for or against its node.
     function _conclude(Audit memory audit, AuditState outcome) internal {
         _openValue[audit.nodeId] -= audit.value;
-        if (outcome == AuditState.Passed) _vouch(audit);
         if (outcome == AuditState.Disproved) _setRecord(audit, 0, 0);
         uint256 levy = _auditShareBps;
         if (audit.probabilityBps >= OWN_COST_BPS) levy += _auditPayBps;
@@ -216,11 +209,11 @@ abstract contract ProofOfInferenceBase {
         _write(audit, outcome, told);
     }
 
-    /// A true answer vouches for its node, unless its margins over many answers have drifted off.
-    function _vouch(Audit memory audit) private {
+    /// A true answer vouches for its node, unless its margins over many answers have drifted off: `statistics` are what
+    /// was found this time, 0 if that counts neither for nor against the node.
+    function _vouch(Audit memory audit, uint256 statistics, Calibration memory limits) internal {
         Record memory record = _records[audit.nodeId][audit.model];
-        Calibration memory limits = _limitsOf(audit, audit.validator);
-        (uint32 drift, bool alarm) = Verdicts.drifted(record.drift, audit.statistics, limits);
+        (uint32 drift, bool alarm) = Verdicts.drifted(record.drift, statistics, limits);
         if (alarm) return _setRecord(audit, 0, 0);
         uint256 passed = uint256(record.passed) + audit.value;
         _setRecord(audit, passed > type(uint96).max ? type(uint96).max : uint96(passed), drift);
@@ -252,8 +245,7 @@ abstract contract ProofOfInferenceBase {
         uint256 toClient = amount * _clientBps / BPS;
         // One who exited cannot be jailed; nothing is left of it.
         if (amount != 0) INodePool(_pool).jail(nodeId);
-        ISessionPayment(_payment)
-            .slash(nodeId, evidence, amount, address(this), toProvers * provers.length + toClient);
+        ISessionPayment(_payment).slash(nodeId, evidence, amount, address(this), toProvers * provers.length + toClient);
         if (amount == 0) return;
         for (uint256 i; i < provers.length; ++i) {
             ISessionPayment(_payment).give(COR, INodePool(_pool).payoutOf(provers[i]), toProvers);

@@ -54,7 +54,6 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         Party[] memory parties = new Party[](Hearings.FIRST_MEMBER + MEMBERS);
         (parties[Hearings.MINER].nodeId, parties[Hearings.MINER].root) = (audit.nodeId, audit.root);
         (parties[Hearings.ACCUSER].nodeId, parties[Hearings.ACCUSER].root) = (audit.validator, audit.validatorRoot);
-        parties[Hearings.ACCUSER].statistics = audit.statistics;
         (parties[Hearings.MINER].isSealed, parties[Hearings.ACCUSER].isSealed) = (true, true);
         for (uint256 i = Hearings.FIRST_MEMBER; i < parties.length; ++i) {
             // One of them runs what the miner runs.
@@ -160,16 +159,14 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         Verdicts.check(testimony.statistics, audit.outputTokens);
         (party.root, party.statistics) = (testimony.root, testimony.statistics);
         uint8 reasons = Verdicts.reasonsOf(testimony.statistics, 0, _limitsOf(audit, party.nodeId));
-        emit IProofOfInference.Verdict(
-            audit.taskId, audit.nodeId, party.nodeId, reasons, testimony.statistics, 0
-        );
+        emit IProofOfInference.Verdict(audit.taskId, audit.nodeId, party.nodeId, reasons, testimony.statistics, 0);
     }
 
     /// The positions that are compared: drawn out of the block that the accuser named, or named themselves.
     function _positionsOf(Audit memory audit, Question question) internal view returns (uint256[] memory) {
         if (question == Question.Sampling) return Positions.unpack(audit.named, audit.alsoNamed, audit.outputTokens);
         bytes32 seed = Positions.seedOf(_valueOf(audit.round), audit.taskId, audit.nodeId);
-        (uint256 first, uint256 count) = Positions.windowOf(audit.outputTokens, audit.window);
+        (uint256 first, uint256 count) = Positions.windowOf(audit.outputTokens, audit.named);
         return Positions.draw(seed, first, count, Multiproof.MAX_POSITIONS);
     }
 
@@ -207,7 +204,7 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
             return;
         }
         uint256 positions = Positions.unpack(audit.named, audit.alsoNamed, audit.outputTokens).length;
-        // What a miner's margins may be is a matter of each pair; the strictest says nothing against the others.
+        // Those of the pair that the accusation was made in.
         Calibration memory limits = _limitsOf(audit, audit.validator);
         Hearings.weigh(parties, ruling, positions, limits);
     }
@@ -227,11 +224,14 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         AuditState outcome = AuditState.Void;
         if (slashed) outcome = AuditState.Disproved;
         else if (ruling.decided && !ruling.guilty) outcome = AuditState.Passed;
-        // What a contradicted accuser measured counts neither for nor against the node.
-        if (outcome == AuditState.Passed) audit.statistics = 0;
+        if (outcome == AuditState.Passed) {
+            // What the accuser measured counts neither for nor against the node. It was wrong, and is not paid for that.
+            _vouch(audit, 0, _limitsOf(audit, audit.validator));
+            audit.earners &= ~NodeSet.bitOf(audit.drawn, audit.validator);
+        }
         NodeId[] memory losers = Hearings.nodesOf(parties, ruling.losers);
         for (uint256 i; i < losers.length; ++i) {
-            audit.earners &= ~Hearings.bitOf(audit, losers[i]);
+            audit.earners &= ~NodeSet.bitOf(audit.drawn, losers[i]);
         }
         emit IProofOfInference.Judged(
             audit.taskId, audit.nodeId, ruling.question, ruling.failing, slashed || ruling.guilty, slashed

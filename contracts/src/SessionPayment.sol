@@ -226,7 +226,9 @@ contract SessionPayment is ISessionPayment {
     }
 
     /// @inheritdoc ISessionPayment
-    function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward) external {
+    function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward)
+        external
+    {
         if (msg.sender != queue && msg.sender != proof) revert SessionPayment_NotProtocol(msg.sender);
         if (evidence.rule == Rule.None) revert SessionPayment_NoEvidence(nodeId);
         uint256 stake_ = stakeOf[nodeId];

@@ -136,8 +136,7 @@ contract ProofVectorsTest {
             uint256 k;
             string memory windows = path("blocks", i, "windows");
             for (; vm.keyExistsJson(json, string.concat(windows, "[", vm.toString(k), "]")); ++k) {
-                uint256[] memory wanted =
-                    vm.parseJsonUintArray(json, string.concat(windows, "[", vm.toString(k), "]"));
+                uint256[] memory wanted = vm.parseJsonUintArray(json, string.concat(windows, "[", vm.toString(k), "]"));
                 (uint256 first, uint256 count) = Positions.windowOf(n, k);
                 same(first, wanted[0], "first", i);
                 same(count, wanted[1], "count", i);

@@ -12,9 +12,7 @@ library Trees {
         returns (bytes32)
     {
         bytes memory data = abi.encodePacked(uint8(withMargin ? 2 : 0), uint32(position), leaf.id);
-        data = contrasts == 4
-            ? abi.encodePacked(data, leaf.contrasts)
-            : abi.encodePacked(data, uint32(leaf.contrasts));
+        data = contrasts == 4 ? abi.encodePacked(data, leaf.contrasts) : abi.encodePacked(data, uint32(leaf.contrasts));
         if (withMargin) data = abi.encodePacked(data, leaf.margin);
         return keccak256(data);
     }

@@ -17,6 +17,8 @@ struct Model {
     uint32 version;
     /// Pairs of numeric classes that are calibrated: with one, sessions of it that open from then on are proven.
     uint16 pairs;
+    /// Contrasts that its miners record at each position: the same for all pairs; 0 without one.
+    uint8 contrasts;
     ModelId modelId;
     /// The version before this one; zero for a first version.
     ModelId predecessor;
@@ -86,6 +88,8 @@ interface IModelRegistry {
     error ModelRegistry_TooManyPairs(ModelIndex index, uint256 limit);
     /// A field of the word is outside its bounds.
     error ModelRegistry_BadCalibration(uint256 word);
+    /// Miners record as many contrasts as the first pair has.
+    error ModelRegistry_OtherContrasts(ModelIndex index, uint256 contrasts, uint8 wanted);
     error ModelRegistry_OtherMeasurement(uint256 word, uint256 registered);
     /// It is not staked, does not offer the model, or is of neither class.
     error ModelRegistry_NotAbleToAttest(NodeId nodeId);
@@ -100,7 +104,7 @@ interface IModelRegistry {
     function deprecate(ModelId modelId) external;
 
     /// Publisher: what honest nodes of these classes differ by, once for each pair. From the first pair on new sessions of
-    /// the model are proven.
+    /// the model are proven. Only of a model with a price in COR: what is at stake in other assets is told by it.
     function calibrate(ModelId modelId, NumericClass minerClass, NumericClass validatorClass, uint256 word) external;
 
     /// The operator of a staked node of one of the classes that offers the model: it has measured the pair, too, and

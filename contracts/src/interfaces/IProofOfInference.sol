@@ -80,8 +80,8 @@ struct Audit {
     uint40 committedAt;
     uint32 slots;
     uint16 probabilityBps;
-    /// keccak256(abi.encode(H1, H2)).
-    bytes32 commitment;
+    /// keccak256(abi.encode(H1, H2)) until the miner opens it, then the root of what it recorded.
+    bytes32 root;
     /// The value that draws, and the try that comes next.
     bytes32 seed;
     uint32 tries;
@@ -91,16 +91,14 @@ struct Audit {
     NodeId validator;
     /// H' until it is opened, then the root of what the validator recorded.
     bytes32 validatorRoot;
-    uint256 statistics;
-    /// What the miner opened.
-    bytes32 root;
+    /// Known once the miner has opened.
     uint32 outputTokens;
     /// The round that is waited for; see `AuditState`.
     uint64 round;
-    /// What the validator found, see `Verdicts`; the block that a panel compares, or the positions that it looks at.
+    /// What the validator found, see `Verdicts`.
     uint8 reasons;
-    uint16 window;
-    /// Up to 16 positions, ascending, 32 bits each, the first highest; zeros behind the last.
+    /// Where the panel looks. Weights: the block, counted from 0. Sampling: up to 16 positions, ascending, 32 bits each, the
+    /// first highest, zeros behind the last.
     uint256 named;
     uint256 alsoNamed;
     /// keccak256(abi.encode(parties)) of a dispute.
@@ -182,9 +180,7 @@ interface IProofOfInference {
     /// Nobody was there to audit the answer.
     event AnswerUnverified(TaskId indexed taskId, NodeId indexed nodeId);
     /// The audit as it stands now.
-    event AuditMoved(
-        TaskId indexed taskId, NodeId indexed nodeId, AuditState indexed state, uint40 until, Audit audit
-    );
+    event AuditMoved(TaskId indexed taskId, NodeId indexed nodeId, AuditState indexed state, uint40 until, Audit audit);
     /// The parties of a dispute as they stand now.
     event PanelMoved(TaskId indexed taskId, NodeId indexed nodeId, Party[] parties);
     /// The miner published its contrasts under this digest (sha-256).
@@ -198,10 +194,10 @@ interface IProofOfInference {
         uint256 statistics,
         uint16 failingBlocks
     );
-    /// How the dispute ended: members of winning clusters (one bit for each party) where contrasts were compared, else
-    /// those of the panel that found the answer false; whether it is false, and whether stake was taken for it.
+    /// How the dispute ended: the parties that found the answer false, one bit each in their order, whether it is false,
+    /// and whether stake was taken for it.
     event Judged(
-        TaskId indexed taskId, NodeId indexed nodeId, Question question, uint256 members, bool guilty, bool slashed
+        TaskId indexed taskId, NodeId indexed nodeId, Question question, uint256 failing, bool guilty, bool slashed
     );
     /// What vouches for a node: audited value in COR, and the sum of its margins (1/65536 nat) over many answers.
     event RecordChanged(NodeId indexed nodeId, ModelIndex indexed model, uint96 passed, uint32 drift);

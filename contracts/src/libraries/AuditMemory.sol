@@ -13,8 +13,8 @@ import {AuditWords} from "./AuditWords.sol";
 library AuditMemory {
     // Assembly takes no computed constants.
 
-    /// The 27 members, one word each.
-    uint256 internal constant BYTES = 864;
+    /// The 24 members, one word each.
+    uint256 internal constant BYTES = 768;
 
     /// An audit of zeros, with room for a word before it.
     function create() internal pure returns (Audit memory audit) {
@@ -42,8 +42,7 @@ library AuditMemory {
 
     /// Emits `AuditMoved`.
     function tellMoved(Audit memory audit, AuditState state, uint40 until) internal {
-        (bytes32 topic, uint256 state_, uint256 until_) =
-            (IProofOfInference.AuditMoved.selector, uint256(state), until);
+        (bytes32 topic, uint256 state_, uint256 until_) = (IProofOfInference.AuditMoved.selector, uint256(state), until);
         (bytes32 taskId, uint256 nodeId) = (TaskId.unwrap(audit.taskId), NodeId.unwrap(audit.nodeId));
         assembly ("memory-safe") {
             let data := sub(audit, 32)

@@ -8,7 +8,6 @@ import {ModelIndex, NodeId, NumericClass} from "../types/Ids.sol";
 import {Calibration, Calibrations} from "./Calibrations.sol";
 import {Clusters} from "./Clusters.sol";
 import {Jury} from "./Jury.sol";
-import {NodeSet} from "./NodeSet.sol";
 import {Verdicts} from "./Verdicts.sol";
 
 /// What a hearing comes to. Parties are bits.
@@ -20,7 +19,7 @@ struct Ruling {
     bool guilty;
     /// All that is upheld is that the answer cannot be read.
     bool isOnlyUnread;
-    /// Who found the answer false; of contrasts, who is in a winning cluster.
+    /// Who found the answer false.
     uint256 failing;
     /// Who is contradicted by a quorum, and who is the quorum.
     uint256 losers;
@@ -29,8 +28,6 @@ struct Ruling {
 
 /// How a panel decides. Nothing here is stored.
 library Hearings {
-    using NodeSet for uint256;
-
     /// Those whose contrasts are compared.
     struct Bench {
         /// Their places among the parties.
@@ -80,14 +77,6 @@ library Hearings {
         }
     }
 
-    /// The bit of a validator among those that were drawn.
-    function bitOf(Audit memory audit, NodeId validator) internal pure returns (uint8) {
-        for (uint256 i; i < NodeSet.MAX; ++i) {
-            if (NodeId.unwrap(audit.drawn.nodeAt(i)) == NodeId.unwrap(validator)) return uint8(1 << i);
-        }
-        return 0;
-    }
-
     function ruleOf(Question question) internal pure returns (Rule) {
         if (question == Question.Weights) return Rule.Fingerprint;
         return question == Question.Sampling ? Rule.Sampling : Rule.Content;
@@ -96,12 +85,10 @@ library Hearings {
     // ---------------------------------------------------------------- weights
 
     /// Clusters of those whose contrasts agree: a miner outside of all that win has used other weights.
-    function compare(
-        Audit memory audit,
-        Party[] memory parties,
-        Ruling memory ruling,
-        Jury.Contracts memory contracts
-    ) internal view {
+    function compare(Audit memory audit, Party[] memory parties, Ruling memory ruling, Jury.Contracts memory contracts)
+        internal
+        view
+    {
         Bench memory bench = _benchOf(parties, contracts);
         bench.positions = audit.outputTokens < Verdicts.MANY ? audit.outputTokens : Verdicts.MANY;
         bench.model = audit.model;
@@ -168,12 +155,12 @@ library Hearings {
     {
         if (one.ids != other.ids) return false;
         uint256 close;
-        for (uint256 i; i < positions; ++i) {
-            uint256 shift = 192 - 64 * (i & 3);
-            (uint64 ours, uint64 theirs) = (uint64(one.values[i >> 2] >> shift), uint64(other.values[i >> 2] >> shift));
-            close += Verdicts.closeContrasts(ours, theirs, contrasts, limit);
+        for (uint256 i; i < 4; ++i) {
+            close += Verdicts.closeLanes(one.values[i], other.values[i], limit);
         }
-        return 2 * close > positions * contrasts;
+        // What is not there is the same on both sides.
+        uint256 compared = positions * contrasts;
+        return 2 * (close + compared - 4 * Verdicts.LANES) > compared;
     }
 
     // ---------------------------------------------------------------- sampling

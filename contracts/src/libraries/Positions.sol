@@ -30,18 +30,21 @@ library Positions {
             return positions;
         }
         uint256 hash;
-        for (uint256 j; j < wanted; ++j) {
-            if (j & 3 == 0) hash = uint256(keccak256(abi.encode(seed, j >> 2)));
-            uint256 word = uint64(hash >> (192 - 64 * (j & 3)));
-            uint256 place = word * (count - j) >> 64;
-            uint256 i;
-            for (; i < j && positions[i] - first <= place; ++i) {
-                ++place;
+        unchecked {
+            // Nothing here is larger than a word of 64 bits times a number of tokens.
+            for (uint256 j; j < wanted; ++j) {
+                if (j & 3 == 0) hash = uint256(keccak256(abi.encode(seed, j >> 2)));
+                uint256 word = uint64(hash >> (192 - 64 * (j & 3)));
+                uint256 place = word * (count - j) >> 64;
+                uint256 i;
+                for (; i < j && positions[i] - first <= place; ++i) {
+                    ++place;
+                }
+                for (uint256 k = j; k > i; --k) {
+                    positions[k] = positions[k - 1];
+                }
+                positions[i] = first + place;
             }
-            for (uint256 k = j; k > i; --k) {
-                positions[k] = positions[k - 1];
-            }
-            positions[i] = first + place;
         }
     }
 

@@ -49,8 +49,8 @@ library ProofBounds {
         within("awardsBps", uint256(config.proverBps) + config.clientBps, 0, MAX_AWARDS_BPS);
         // The draw; validators one after the other, the miner, the validator; the panel's draw, its commitments and
         // openings.
-        uint256 longest = uint256(config.epochLength) + 2 * uint256(config.roundTimeout)
-            + (validators + 1) * config.sealTime + config.openTime + 2 * uint256(config.revealTime);
+        uint256 longest = uint256(config.epochLength) + 2 * uint256(config.roundTimeout) + (validators + 1)
+            * config.sealTime + config.openTime + 2 * uint256(config.revealTime);
         within("longestAudit", longest, 0, allowed);
         return uint40(longest);
     }

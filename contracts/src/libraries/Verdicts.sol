@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IProofOfInference, Leaf, Question} from "../interfaces/IProofOfInference.sol";
 import {Calibration, Calibrations} from "./Calibrations.sol";
+import {Leaves} from "./Leaves.sol";
 import {Multiproof} from "./Multiproof.sol";
 import {Positions} from "./Positions.sol";
 
@@ -25,6 +26,8 @@ library Verdicts {
     uint256 internal constant MARGIN_CAP = 32_768;
     /// Positions from which on contrasts are held against `tau`, fewer against `spotTau`.
     uint256 internal constant MANY = 16;
+    /// Contrasts that fit a word.
+    uint256 internal constant LANES = 16;
     /// Positions of a spot check.
     uint256 internal constant SPOTS = 4;
 
@@ -32,8 +35,8 @@ library Verdicts {
     function check(uint256 word, uint256 n) internal pure {
         (uint256 largest, uint256 sum) = (maxMarginOf(word), marginSumOf(word));
         if (largest > MARGIN_CAP) largest = MARGIN_CAP;
-        bool valid = n != 0 && n <= Multiproof.MAX_TOKENS && word >> 104 == 0 && uint32(word) == n && sum <= largest * n && sum >= largest
-            && flagsOf(word) & ~FLAGS == 0;
+        bool valid = n != 0 && n <= Multiproof.MAX_TOKENS && word >> 104 == 0 && uint32(word) == n && sum <= largest * n
+            && sum >= largest && flagsOf(word) & ~FLAGS == 0;
         if (!valid) revert IProofOfInference.ProofOfInference_BadStatistics(word, n);
     }
 
@@ -71,31 +74,47 @@ library Verdicts {
         return reasons & FLAGS == reasons ? Question.Content : Question.Sampling;
     }
 
-    /// Whether a miner's leaves and a validator's at the same positions can come from the same weights.
+    /// Whether a miner's leaves and a validator's, at the same positions and as many as a spot check has at most, can come
+    /// from the same weights. Both must have been hashed.
     function spotAgrees(Leaf[] calldata ours, Leaf[] calldata theirs, Calibration memory limits)
         internal
         pure
         returns (bool)
     {
-        uint256 close;
+        uint256 one;
+        uint256 other;
         for (uint256 i; i < ours.length; ++i) {
-            if (ours[i].id != theirs[i].id) return false;
-            close += closeContrasts(ours[i].contrasts, theirs[i].contrasts, limits.contrasts, limits.spotTau);
+            (uint256 id, uint256 contrasts,) = Leaves.wordsAt(ours, i);
+            (uint256 otherId, uint256 otherContrasts,) = Leaves.wordsAt(theirs, i);
+            if (id != otherId) return false;
+            (one, other) = (one << 64 | contrasts, other << 64 | otherContrasts);
         }
         // Fewer positions than a spot check has tell nothing but their ids.
-        return ours.length < SPOTS || 2 * close > ours.length * limits.contrasts;
+        if (ours.length < SPOTS) return true;
+        uint256 compared = SPOTS * limits.contrasts;
+        return 2 * (closeLanes(one, other, limits.spotTau) + compared - LANES) > compared;
     }
 
     /// How many of the contrasts of a position differ by no more than `limit`.
     function closeContrasts(uint64 ours, uint64 theirs, uint256 contrasts, uint256 limit)
         internal
         pure
-        returns (uint256 close)
+        returns (uint256)
     {
-        unchecked {
-            for (uint256 j; j < contrasts; ++j) {
-                int256 difference = int256(int16(uint16(ours >> (16 * j)))) - int16(uint16(theirs >> (16 * j)));
-                if (uint256(difference < 0 ? -difference : difference) <= limit) ++close;
+        // What is not there is the same on both sides.
+        return closeLanes(ours, theirs, limit) + contrasts - LANES;
+    }
+
+    /// How many of the sixteen int16 of two words differ by no more than `limit`.
+    function closeLanes(uint256 ours, uint256 theirs, uint256 limit) internal pure returns (uint256 close) {
+        assembly ("memory-safe") {
+            let bound := add(shl(1, limit), 1)
+            for { let i := 0 } lt(i, LANES) { i := add(i, 1) } {
+                // The distance plus the limit, as a number without a sign: small if it is from -limit to limit.
+                let shifted := add(sub(signextend(1, ours), signextend(1, theirs)), limit)
+                close := add(close, lt(shifted, bound))
+                ours := shr(16, ours)
+                theirs := shr(16, theirs)
             }
         }
     }

@@ -31,6 +31,7 @@ abstract contract ProofBase is QueueBase {
     /// What a test follows: the latest of each that was told.
     Audit internal audit;
     Party[] internal parties;
+    mapping(NodeId => Audit) internal audits;
 
     function setUp() public virtual override {
         super.setUp();
@@ -142,6 +143,7 @@ abstract contract ProofBase is QueueBase {
             bytes32 topic = logs[i].topics[0];
             if (topic == IProofOfInference.AuditMoved.selector) {
                 (, audit) = abi.decode(logs[i].data, (uint40, Audit));
+                audits[audit.nodeId] = audit;
             }
             if (topic != IProofOfInference.PanelMoved.selector) continue;
             Party[] memory told = abi.decode(logs[i].data, (Party[]));

@@ -9,7 +9,7 @@ import {ProofBase} from "./ProofBase.sol";
 
 /// Audits without a dispute: `commitAudit`, `openProof`, `reveal`, `advanceAudit`, `collect`.
 contract AuditTest is ProofBase {
-    /// [V1, V2]
+    /// [V20]
     function test_a_true_answer_passes_and_is_paid() public {
         Leaf[] memory leaves = honest(TOKENS);
         Task memory task = opened(0, leaves, withMargins(honest(TOKENS), 10), 0);
@@ -50,9 +50,7 @@ contract AuditTest is ProofBase {
         drawn(0, honest(TOKENS));
         address stranger = operatorOf(audit.nodeId);
         vm.expectRevert(
-            abi.encodeWithSelector(
-                IProofOfInference.ProofOfInference_NotOperator.selector, audit.validator, stranger
-            )
+            abi.encodeWithSelector(IProofOfInference.ProofOfInference_NotOperator.selector, audit.validator, stranger)
         );
         vm.prank(stranger);
         proof.commitAudit(audit, bytes32("seal"));

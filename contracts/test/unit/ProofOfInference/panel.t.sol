@@ -68,7 +68,7 @@ contract PanelTest is ProofBase {
     function comparedPositions(bool named) internal view returns (uint256[] memory) {
         if (named) return Positions.unpack(audit.named, audit.alsoNamed, TOKENS);
         bytes32 seed = Positions.seedOf(beacon.valueOf(audit.round), audit.taskId, audit.nodeId);
-        (uint256 first, uint256 count) = Positions.windowOf(TOKENS, audit.window);
+        (uint256 first, uint256 count) = Positions.windowOf(TOKENS, audit.named);
         return Positions.draw(seed, first, count, 16);
     }
 
@@ -327,6 +327,7 @@ contract PanelTest is ProofBase {
         judge();
         assertStage(AuditState.Passed);
         assertEq(stakeOf(audit.validator), stake, "one of the panel agrees with the accuser: no lie");
+        assertEq(audit.earners, 0x0e, "but no pay");
     }
 
     // ---------------------------------------------------------------- content
@@ -398,9 +399,7 @@ contract PanelTest is ProofBase {
     function test_refusals() public {
         accuse(forged(TOKENS), seen10(), 0);
         NodeId member = parties[2].nodeId;
-        vm.expectRevert(
-            abi.encodeWithSelector(IProofOfInference.ProofOfInference_NotOperator.selector, member, keeper)
-        );
+        vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_NotOperator.selector, member, keeper));
         vm.prank(keeper);
         proof.commitPanel(audit, parties, member, bytes32("seal"));
         address accuser = operatorOf(audit.validator);

@@ -18,7 +18,8 @@ contract PaymentTokensTest is PaymentBase {
     function bankWith(address other) internal {
         address[] memory list = new address[](2);
         (list[0], list[1]) = (address(token), other);
-        bank = new SessionPayment(SessionPayment.Wiring(address(this), address(this), address(this), address(this)), list);
+        bank =
+            new SessionPayment(SessionPayment.Wiring(address(this), address(this), address(this), address(this)), list);
     }
 
     function deposit(uint96 amount) internal {
