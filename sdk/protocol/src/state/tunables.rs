@@ -101,6 +101,14 @@ pub struct Model {
     pub pairs: BTreeMap<(B256, B256), Pair>,
 }
 
+impl Model {
+    /// Contrasts that its miners record at each position: the same for all pairs; 0 without one.
+    pub fn contrasts(&self) -> u8 {
+        const CONTRASTS_BYTE: usize = 6;
+        self.pairs.values().next().map_or(0, |pair| pair.word.byte(CONTRASTS_BYTE))
+    }
+}
+
 /// What is known of a pair of numeric classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
