@@ -22,7 +22,7 @@ use crate::args::{Cli, Command};
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             ui::note(format!("error: {error:#}"));
             ExitCode::FAILURE
@@ -30,17 +30,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<()> {
+async fn run() -> Result<ExitCode> {
     let cli = Cli::parse_from(config::complete(std::env::args_os().collect())?);
     let format = if cli.global.log_json { LogFormat::Json } else { LogFormat::Text };
     init_logging(&LogOptions { filter: cli.global.log.clone(), format })?;
     let global = &cli.global;
-    match cli.command {
+    let done = match cli.command {
+        // It has three outcomes.
+        Command::Audit(args) => return Ok(commands::audit::run(global, args).await),
         Command::Up(args) => up::run(global, args).await,
         Command::Ask(args) => commands::ask::run(global, args).await,
         Command::Deploy(args) => commands::deploy::run(global, args).await,
         Command::Session(command) => commands::session::run(global, command).await,
         Command::Task(command) => commands::task::run(global, command).await,
+        Command::Verify(args) => commands::verify::run(global, args).await,
         Command::Node(command) => commands::node::run(global, command).await,
         Command::Model(command) => commands::model::run(global, command).await,
         Command::Params(command) => commands::params::run(global, command).await,
@@ -57,5 +60,6 @@ async fn run() -> Result<()> {
             ui::piece(&String::from_utf8(script)?);
             Ok(())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

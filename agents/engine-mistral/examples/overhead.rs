@@ -8,7 +8,10 @@ use std::{fs, path::Path, time::Instant};
 
 use assay_engine::{B256, Engine, GenerateEvent, GenerateRequest, Prompt, Sampling};
 use assay_engine_mistral::{LoadOptions, MistralEngine, ModelSource, Shape, write_random_model};
+use assay_proof::Sampler;
 use futures::StreamExt;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 const TEMPERATURE_MILLI: u32 = 1000;
 
@@ -40,10 +43,10 @@ async fn main() {
 async fn measure(engine: &MistralEngine, name: &str, rounds: u8, tokens: u32) {
     let prompt = Prompt::Text("Once there was a machine that had to prove what it said.".into());
     let prompt_ids = engine.tokenize(&prompt).await.unwrap();
-    let (mut own, mut tapped) = (Vec::new(), Vec::new());
+    let sampling = Sampling { temperature_milli: TEMPERATURE_MILLI, ..Sampling::default() };
+    let (mut own, mut tapped, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // One unmeasured pair, then pairs in turn: what disturbs the machine disturbs both.
     for round in 0..=rounds {
-        let sampling = Sampling { temperature_milli: TEMPERATURE_MILLI, ..Sampling::default() };
         let request = GenerateRequest {
             prompt_ids: prompt_ids.clone(),
             sampling,
@@ -51,26 +54,48 @@ async fn measure(engine: &MistralEngine, name: &str, rounds: u8, tokens: u32) {
             max_output: tokens,
             stop: Vec::new(),
         };
-        let times = engine.time_without_tap(&request).await.unwrap();
-        let with_tap = times_with_tap(engine, request).await;
+        let without = ms_a_token(&engine.time_without_tap(&request).await.unwrap());
+        let with = ms_a_token(&times_with_tap(engine, request).await);
         if round > 0 {
-            own.extend(steps(&times));
-            tapped.extend(steps(&with_tap));
+            own.push(without);
+            tapped.push(with);
+            ratios.push(with / without);
         }
     }
-    let (own_ms, tap_ms) = (median(&mut own), median(&mut tapped));
+    let vocabulary = engine.info().vocab_size;
     println!("machine: {}", machine());
-    println!("model: {name}, vocabulary {}, temperature 1.0", engine.info().vocab_size);
-    println!("{} steps each, in {rounds} pairs of answers, in turn", own.len().min(tapped.len()));
-    println!("{:<28} {:>10} {:>10} {:>10}", "milliseconds a token", "10 %", "median", "90 %");
-    for (what, steps) in
-        [("mistral.rs's own sampler", &own), ("seeded sampler and contrasts", &tapped)]
+    println!("model: {name}, vocabulary {vocabulary}, temperature 1.0");
+    println!("{rounds} pairs of answers of {tokens} tokens, in turn");
+    println!("{:<28} {:>10} {:>10} {:>10}", "milliseconds a token", "least", "median", "most");
+    for (what, of) in
+        [("mistral.rs's own sampler", &mut own), ("seeded sampler and contrasts", &mut tapped)]
     {
-        let at = |part: usize| steps[(steps.len() - 1) * part / 10];
-        println!("{what:<28} {:>10.3} {:>10.3} {:>10.3}", at(1), at(5), at(9));
+        let median = median(of);
+        println!("{what:<28} {:>10.3} {median:>10.3} {:>10.3}", of[0], of[of.len() - 1]);
     }
-    let overhead = (tap_ms / own_ms - 1.0) * 100.0;
-    println!("ratio of the medians {:.4}: {overhead:+.2} % of decode time", tap_ms / own_ms);
+    let ratio = median(&mut ratios);
+    println!("median ratio {ratio:.4}: {:+.2} % of decode time", (ratio - 1.0) * 100.0);
+    let step_ms = sampler_ms(sampling, vocabulary);
+    println!(
+        "the seeded sampler alone: {step_ms:.3} ms a token on normal logits of deviation 3, {:.2} % of decode time",
+        step_ms / median(&mut tapped) * 100.0
+    );
+}
+
+/// Milliseconds that the sampler takes for a row by itself.
+fn sampler_ms(sampling: Sampling, vocabulary: u32) -> f64 {
+    const ROWS: u32 = 50;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    // Twelve uniform numbers add up to a normal one of deviation 1.
+    let mut normal = || (0..12).map(|_| random.random::<f32>()).sum::<f32>() - 6.0;
+    let row: Vec<f32> = (0..vocabulary).map(|_| 3.0 * normal()).collect();
+    let mut sampler = Sampler::new(sampling, B256::ZERO, vocabulary).unwrap();
+    sampler.step(&row).unwrap();
+    let begun = Instant::now();
+    for _ in 0..ROWS {
+        sampler.step(&row).unwrap();
+    }
+    begun.elapsed().as_secs_f64() * 1000.0 / f64::from(ROWS)
 }
 
 async fn times_with_tap(engine: &MistralEngine, request: GenerateRequest) -> Vec<Instant> {
@@ -84,9 +109,10 @@ async fn times_with_tap(engine: &MistralEngine, request: GenerateRequest) -> Vec
     times
 }
 
-/// Milliseconds between neighbours.
-fn steps(times: &[Instant]) -> Vec<f64> {
-    times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1000.0).collect()
+/// From the first token to the last.
+fn ms_a_token(times: &[Instant]) -> f64 {
+    let whole = *times.last().unwrap() - times[0];
+    whole.as_secs_f64() * 1000.0 / (times.len() - 1) as f64
 }
 
 /// The median; sorts.

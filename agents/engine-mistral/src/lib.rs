@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod baseline;
+pub mod calibrate;
 mod check;
 mod demo;
 mod engine;
@@ -20,4 +21,4 @@ mod tap;
 pub use demo::{DEMO_MODEL, unpack as unpack_demo};
 pub use engine::MistralEngine;
 pub use random::{Shape, write_random_model};
-pub use source::{Dtype, LoadOptions, LoadStep, ModelSource, Progress};
+pub use source::{Dtype, LoadOptions, LoadStep, ModelSource, Progress, Quantised};

@@ -11,8 +11,8 @@ use std::{
 use assay_engine::{B256, EngineError, Manifest, ManifestFile, NumericClass};
 use assay_proof::SAMPLER_VERSION;
 use mistralrs::{
-    AutoDeviceMapParams, DefaultSchedulerMethod, Device, DeviceMapSetting, MistralRs, ModelDType,
-    SchedulerConfig, TokenSource,
+    AutoDeviceMapParams, DefaultSchedulerMethod, Device, DeviceMapSetting, IsqType, MistralRs,
+    ModelDType, SchedulerConfig, TokenSource,
     core::{
         AutoLoaderBuilder, EmbeddingSpecificConfig, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
         MistralRsBuilder, MultimodalSpecificConfig, NormalSpecificConfig, Pipeline,
@@ -25,7 +25,7 @@ use tokio::sync::Mutex;
 use crate::{
     check::{self, ModelFacts},
     demo,
-    source::{Dtype, LoadOptions, LoadStep, ModelSource},
+    source::{Dtype, LoadOptions, LoadStep, ModelSource, Quantised},
 };
 
 /// Name and version of the engine, part of every manifest.
@@ -92,12 +92,22 @@ pub(crate) async fn load(options: &LoadOptions) -> Result<Loaded, EngineError> {
             let reason = format!("mistral.rs gave up on it: {text}");
             bad(&source, reason, BELONG_TOGETHER)
         };
-        let (pipeline, known) = blocking(move || read_weights(&loading, prepared), died).await?;
+        let reading = move || on_thread_of_its_own(move || read_weights(&loading, prepared));
+        let (pipeline, known) = blocking(reading, died).await?;
         facts = Some(known);
         lanes.push(start(pipeline).await);
     }
     let facts = facts.ok_or_else(|| EngineError::Internal("a model without facts".into()))?;
     Ok(Loaded { lanes, facts })
+}
+
+/// mistral.rs notes in a variable of the thread that it shall quantise, and never takes it back: whatever
+/// the same thread loads later would be quantised, too.
+fn on_thread_of_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match std::thread::spawn(work).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 async fn start(pipeline: SharedPipeline) -> Lane {
@@ -159,7 +169,10 @@ fn read_weights(
             &Device::Cpu,
             !is_hub,
             DeviceMapSetting::Auto(AutoDeviceMapParams::default_text()),
-            None,
+            options.quantised.map(|quantised| match quantised {
+                Quantised::Q8_0 => IsqType::Q8_0,
+                Quantised::Q4K => IsqType::Q4K,
+            }),
             None,
         )
         .map_err(|error| {
@@ -294,7 +307,10 @@ pub(crate) fn manifest(
         files,
         max_context: shape.max_context,
         numeric_classes: vec![shape.numeric_class],
-        quantisation: facts.quantisation.clone(),
+        quantisation: match options.quantised {
+            Some(quantised) => quantised.name().to_owned(),
+            None => facts.quantisation.clone(),
+        },
         sampler: SAMPLER_VERSION,
         tokenizer_sha256,
         version: assay_engine::MANIFEST_VERSION,

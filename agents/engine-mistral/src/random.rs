@@ -7,14 +7,14 @@ use std::{
     path::Path,
 };
 
-use rand::{Rng, SeedableRng};
+use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-/// Standard deviation of the weights of linear layers, as models are initialised with.
-const LINEAR_DEVIATION: f32 = 0.02;
 /// Bytes of a bfloat16, in which weights are written.
 const WEIGHT_BYTES: usize = 2;
+/// Bytes drawn and written at once.
+const PIECE_BYTES: usize = 1 << 16;
 /// Bytes that a byte-level tokenizer writes as they are: `!` to `~`, and two ranges of Latin-1.
 const PRINTABLE: [std::ops::RangeInclusive<u32>; 3] = [0x21..=0x7E, 0xA1..=0xAC, 0xAE..=0xFF];
 
@@ -49,6 +49,18 @@ impl Shape {
         head: 128,
         intermediate: 3072,
         vocabulary: 151_936,
+        logit_deviation: 3.0,
+    };
+
+    /// Small enough for thousands of answers within minutes on a CPU, with open choices at temperature 1.
+    pub const SMALL: Self = Self {
+        hidden: 256,
+        layers: 4,
+        heads: 4,
+        kv_heads: 2,
+        head: 64,
+        intermediate: 512,
+        vocabulary: 4096,
         logit_deviation: 3.0,
     };
 
@@ -169,29 +181,50 @@ pub fn write_random_model(folder: &Path, shape: &Shape, seed: u64) -> io::Result
         let count = dimensions.iter().product();
         if dimensions.len() == 1 {
             // Norms keep the scale.
-            write_weights(&mut file, count, || 1.0)?;
+            file.write_all(&bfloat16(1.0).repeat(count))?;
             continue;
         }
-        // A normalised state has a length of sqrt(hidden).
-        let deviation = match name.starts_with("model.embed_tokens") {
-            true => shape.logit_deviation / (shape.hidden as f32).sqrt(),
-            false => LINEAR_DEVIATION,
-        };
+        // What a layer gets is normalised, and its output is as large as its input: with smaller weights
+        // the state would stay the embedding of the last token, and that would be the next one.
+        let inputs = dimensions.get(1).copied().unwrap_or(1) as f32;
+        let scale =
+            if name.starts_with("model.embed_tokens") { shape.logit_deviation } else { 1.0 };
+        let deviation = scale / inputs.sqrt();
         // Uniform numbers of that deviation: sums of thousands of them are normal all the same.
         let bound = deviation * 3_f32.sqrt();
-        write_weights(&mut file, count, || random.random_range(-bound..bound))?;
+        let values: Vec<[u8; WEIGHT_BYTES]> = (0..=u16::MAX)
+            .map(|word| bfloat16(bound * (f32::from(word) / 32767.5 - 1.0)))
+            .collect();
+        write_weights(&mut file, count, &values, &mut random)?;
     }
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
 /// bfloat16 is the upper half of an f32.
+fn bfloat16(value: f32) -> [u8; WEIGHT_BYTES] {
+    let [_, _, low, high] = value.to_le_bytes();
+    [low, high]
+}
+
+/// Draws `count` of the 65,536 values.
 fn write_weights(
     file: &mut impl Write,
     count: usize,
-    mut next: impl FnMut() -> f32,
+    values: &[[u8; WEIGHT_BYTES]],
+    random: &mut ChaCha8Rng,
 ) -> io::Result<()> {
-    (0..count).try_for_each(|_| {
-        let [_, _, low, high] = next().to_le_bytes();
-        file.write_all(&[low, high])
-    })
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut left = count * WEIGHT_BYTES;
+    while left > 0 {
+        let piece = left.min(PIECE_BYTES);
+        random.fill_bytes(&mut buffer);
+        for word in buffer.as_chunks_mut().0 {
+            if let Some(value) = values.get(usize::from(u16::from_le_bytes(*word))) {
+                *word = *value;
+            }
+        }
+        file.write_all(buffer.get(..piece).unwrap_or_default())?;
+        left -= piece;
+    }
+    Ok(())
 }

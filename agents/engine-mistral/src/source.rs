@@ -92,6 +92,25 @@ pub enum Dtype {
     F16,
 }
 
+/// A quantisation of the weights while they are loaded: the cheaper copy that a dishonest miner would serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantised {
+    /// 8 bits.
+    Q8_0,
+    /// 4 bits.
+    Q4K,
+}
+
+impl Quantised {
+    /// As manifests and GGUF files write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "Q8_0",
+            Self::Q4K => "Q4_K",
+        }
+    }
+}
+
 /// What loading is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadStep {
@@ -136,6 +155,8 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Data type of the arithmetic.
     pub dtype: Dtype,
+    /// Whether the weights are quantised while they are loaded; GGUF files are as they are.
+    pub quantised: Option<Quantised>,
     /// Generations that run at once; more wait. Each holds a copy of the weights in memory, because
     /// mistral.rs mixes up sequences that it batches on a CPU.
     pub lanes: usize,
@@ -157,6 +178,7 @@ impl LoadOptions {
             data_dir: data_dir.into(),
             name: None,
             dtype: Dtype::F32,
+            quantised: None,
             lanes,
             max_context: None,
             score_bytes: SCORE_BYTES,
@@ -179,6 +201,7 @@ impl fmt::Debug for LoadOptions {
             .field("data_dir", &self.data_dir)
             .field("name", &self.name)
             .field("dtype", &self.dtype)
+            .field("quantised", &self.quantised)
             .field("lanes", &self.lanes)
             .field("max_context", &self.max_context)
             .field("score_bytes", &self.score_bytes)

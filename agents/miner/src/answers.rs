@@ -273,6 +273,21 @@ impl Answers {
         self.db.transaction(|tx| begin(tx, task))?
     }
 
+    /// Whether another request of this task's nonce was begun: one that a reorganisation took off the chain, and whose
+    /// client asked for something else with the nonce that had become free.
+    pub(crate) fn has_begun_other(
+        &self,
+        task: TaskId,
+        digest: B256,
+    ) -> Result<bool, DatabaseError> {
+        self.db.transaction(|tx| {
+            let sql = "SELECT 1 FROM begun WHERE task_id = ? AND request_digest <> ?";
+            let of = params![task.0.as_slice(), digest.as_slice()];
+            let found = tx.prepare_cached(sql)?.query_row(of, |_| Ok(())).optional()?;
+            Ok(found.is_some())
+        })
+    }
+
     /// Remembers a receipt, before it is signed.
     pub fn note_receipt(&self, task: TaskId, receipt: SignedReceipt) -> Result<(), DatabaseError> {
         self.db.transaction(|tx| {

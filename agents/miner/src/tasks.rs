@@ -33,6 +33,8 @@ pub enum Standing {
     Elsewhere,
     /// This node's answer, or its precommitment, is due.
     Due,
+    /// The same, but this node has begun another request of this nonce, and signs nothing for a second one.
+    Replaced,
     /// Precommitted; others are not yet.
     Promised,
     /// Its precommitment is to be opened.
@@ -66,7 +68,7 @@ pub(crate) struct Taken {
 }
 
 impl ChainTask {
-    /// How it stands for `node`.
+    /// How it stands for `node`, whatever that has begun: see [`Answers::standing`].
     pub fn standing(&self, node: NodeId) -> Standing {
         let part = self.record.part(node).map(|part| part.state);
         let is = |state: PartState| part == Some(state as u8);
@@ -197,8 +199,10 @@ fn prune(tx: &Transaction<'_>, number: i64) -> rusqlite::Result<()> {
     let old = number - KEPT_BLOCKS as i64;
     for sql in [
         "DELETE FROM undo WHERE number <= ?",
+        // A refunded task of a queue is brought along by whoever claims one behind it, whenever that is.
         "DELETE FROM tasks WHERE state >= 5 AND earned IS NULL AND changed_at <= ?
-         AND task_id NOT IN (SELECT task_id FROM answers)",
+         AND task_id NOT IN (SELECT task_id FROM answers)
+         AND (state = 5 OR ticket = 0 OR session_id NOT IN (SELECT session_id FROM sessions))",
         "DELETE FROM sessions WHERE closed_at IS NOT NULL AND closed_at <= ?",
     ] {
         tx.prepare_cached(sql)?.execute([old])?;
@@ -332,6 +336,16 @@ impl Answers {
     /// A task as the chain's events tell it.
     pub fn chain_task(&self, task: TaskId) -> Result<Option<ChainTask>, DatabaseError> {
         self.database().transaction(|tx| Ok(get(tx, task)?.map(|(found, _)| found)))
+    }
+
+    /// How a task of the chain stands for `node`.
+    pub fn standing(&self, task: &ChainTask, node: NodeId) -> Result<Standing, DatabaseError> {
+        let standing = task.standing(node);
+        let known = !task.request_digest.is_zero();
+        let replaced = standing == Standing::Due
+            && known
+            && self.has_begun_other(task.task, task.request_digest)?;
+        Ok(if replaced { Standing::Replaced } else { standing })
     }
 
     /// Tasks that are not at their end.

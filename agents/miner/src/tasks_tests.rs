@@ -15,7 +15,7 @@ use assay_chain::{BlockRef, Database, Event};
 use proptest::prelude::*;
 
 use super::*;
-use crate::answers::MIGRATIONS;
+use crate::answers::{Beginning, MIGRATIONS};
 
 const NODE: NodeId = NodeId(3);
 const SCOPE: Scope = Scope { queue: QueueScope { chain_id: 1, queue: Address::ZERO }, node: NODE };
@@ -207,6 +207,41 @@ fn a_task_is_followed_from_its_submission_to_its_pay() {
     chain.revert();
     assert_eq!(chain.standing(1), Some(Standing::Committed));
     assert_eq!(chain.answers.earned().unwrap(), (0, 0));
+}
+
+#[test]
+fn a_second_request_of_a_nonce_is_replaced_and_the_first_one_is_not() {
+    let mut chain = Chain::new();
+    chain.block(vec![submitted(1, &[3], 0)]);
+    let first = chain.answers.chain_task(id(1)).unwrap().unwrap();
+    let begin = |request_digest| Beginning {
+        task: id(1),
+        request_digest,
+        session: SessionId(1),
+        lane: assay_types::Lane(0),
+        money: None,
+        deadline_s: 90,
+        now_s: 1,
+    };
+    let standing = |chain: &Chain| chain.answers.standing(&first, NODE).unwrap();
+    assert_eq!(standing(&chain), Standing::Due);
+    chain.answers.begin(&begin(first.request_digest)).unwrap();
+    assert_eq!(standing(&chain), Standing::Due);
+    let other = Chain::new();
+    other.answers.begin(&begin(B256::repeat_byte(0xee))).unwrap();
+    assert_eq!(standing(&other), Standing::Replaced);
+}
+
+#[test]
+fn a_refunded_task_of_a_queue_is_kept_until_its_session_is_closed() {
+    let mut chain = Chain::new();
+    chain.block(vec![activated(), submitted(1, &[], 1), refunded(1)]);
+    let kept = |chain: &Chain| chain.answers.queued_before(SessionId(1), 1, 2).unwrap().len();
+    (0..KEPT_BLOCKS).for_each(|_| drop(chain.block(vec![])));
+    assert_eq!(kept(&chain), 1);
+    chain.block(vec![closed()]);
+    (0..=KEPT_BLOCKS).for_each(|_| drop(chain.block(vec![])));
+    assert_eq!(kept(&chain), 0);
 }
 
 #[test]

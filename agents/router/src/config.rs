@@ -6,10 +6,23 @@ use assay_types::{MAX_BLOCK_BYTES, ModelId};
 
 /// Largest body of a request: a request block of 1 MiB, and room for the JSON around it.
 pub const MAX_BODY_BYTES: usize = MAX_BLOCK_BYTES + (64 << 10);
-/// Time in which a body must have arrived: a megabyte over a poor line, and no more.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests that are served at once; each holds up to two bodies and an answer in memory.
 pub const MAX_REQUESTS: usize = 256;
+/// Connections that are open at once: those of all requests, all miners and all WebSockets, and as many that
+/// wait for their next request.
+pub const MAX_CONNECTIONS: usize = 2 * (MAX_REQUESTS + MAX_LINKS + MAX_SOCKETS);
+/// Bytes of a request's line and headers: far above what clients send, cookies of the host included.
+pub const MAX_HEAD_BYTES: usize = 32 << 10;
+/// Headers of a request.
+pub const MAX_HEADERS: usize = 64;
+/// Bytes that a connection buffers of what it reads or writes; a head must fit.
+pub const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
+/// Clients that are connected by WebSocket at once.
+pub const MAX_SOCKETS: usize = 256;
+/// Frames that a client may send in [`SOCKET_WINDOW`], pings included: many times what a client needs.
+pub const SOCKET_FRAMES: u32 = 120;
+/// Time in which a client's frames are counted.
+pub const SOCKET_WINDOW: Duration = Duration::from_secs(10);
 /// Requests that wait at once for a node to have room; more are refused at once.
 pub const MAX_WAITING: usize = 64;
 /// Time that a request waits for a node to have room.
@@ -31,6 +44,8 @@ pub const RESULT_RETRY: Duration = Duration::from_millis(100);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Miners connected at once; a session has at most 8 nodes.
 pub const MAX_LINKS: usize = 512;
+/// Nodes whose record is remembered while they are away.
+pub const MAX_STANDINGS: usize = 4 * MAX_LINKS;
 /// Time in which a miner proves its key.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest first frame: before the key is proven nobody may send megabytes.
@@ -50,8 +65,11 @@ pub const CHORES_GRACE: Duration = Duration::from_secs(8);
 pub const CHORE_QUEUE: usize = 4 * MAX_REQUESTS;
 /// Entries of timelines that wait to be written.
 pub const NOTE_QUEUE: usize = 16 * MAX_REQUESTS;
-/// Entries of timelines in one database transaction.
-pub const NOTE_BATCH: usize = 256;
+/// Entries of timelines in one database transaction: at full speed most of its time goes to wait for the disk.
+pub const NOTE_BATCH: usize = 1024;
+/// Time that an entry waits for others to be written with it: most of what is to be said of a short answer then goes
+/// to the disk at once.
+pub const NOTE_DELAY: Duration = Duration::from_millis(5);
 /// Nonces that one database transaction takes ahead of use, so that no request waits for the disk. A crash
 /// skips at most so many.
 pub const NONCE_BATCH: u64 = 16;
@@ -80,6 +98,31 @@ pub const TEMPLATE_TOKENS: usize = 256;
 pub const MESSAGE_TOKENS: usize = 16;
 /// Pause of a session after a submission was refused for lack of money.
 pub const UNPAID_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long clients of HTTP may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Until the head of a request is there, on a new connection and on one that waits for its next request: no
+    /// program types it by hand.
+    pub head: Duration,
+    /// Until the body is there: a megabyte over a poor line, and no more.
+    pub body: Duration,
+    /// For a client to read anything of what it is sent: longer than any pause of a line that works.
+    pub write: Duration,
+    /// Without a frame on a WebSocket that waits for its next request; clients send pings more often.
+    pub socket: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            socket: Duration::from_secs(60),
+        }
+    }
+}
 
 /// A model that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +156,8 @@ pub struct RouterConfig {
     pub token_timeout: Duration,
     /// Time that tasks wait for a node whose connection dropped: some of its tries to come back.
     pub resume_timeout: Duration,
+    /// How long clients may take.
+    pub patience: Patience,
     /// How long tasks stay in the database after their deadline; far longer than any reorganisation.
     pub keep_tasks: Duration,
     /// Block that events are read from when the database is new: the deployment's.
@@ -132,6 +177,7 @@ impl RouterConfig {
             first_token_timeout: Duration::from_secs(45),
             token_timeout: Duration::from_secs(20),
             resume_timeout: Duration::from_secs(5),
+            patience: Patience::default(),
             keep_tasks: Duration::from_secs(90 * 24 * 3600),
             start_block: 0,
         }

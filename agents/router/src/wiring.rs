@@ -5,13 +5,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use alloy::signers::local::PrivateKeySigner;
 use assay_runtime::{BoxError, Health, Phase, Running, Runtime, RuntimeError};
 use assay_store::ContentStore;
-use axum::{
-    Router,
-    serve::{ListenerExt, TapIo},
-};
+use assay_types::{BadKey, SigningKey};
+use axum::Router;
 use futures::future::BoxFuture;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -20,14 +18,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     book::service::{BlockChange, Ledger, SaveCursor},
     clock::now_s,
-    config::{CHORE_QUEUE, MAX_CHORES, NOTE_QUEUE, PRUNE_INTERVAL, RouterConfig},
-    http::routes::{App, routes},
+    config::{CHORE_QUEUE, MAX_CHORES, NOTE_QUEUE, PRUNE_INTERVAL, Patience, RouterConfig},
+    http::{
+        routes::{App, routes},
+        server::serve,
+    },
     journal::{Journal, JournalError},
     link::{hub::Hub, service::LinkServer, state::Scope},
     ports::ChainPort,
     tasks::{
         chores::{Chore, Chores},
         dispatch::Dispatcher,
+        pace::Paces,
     },
 };
 
@@ -53,6 +55,9 @@ pub enum RouterError {
     /// Nothing to serve.
     #[error("the router has no model to serve: name at least one with its id and its context")]
     NoModel,
+    /// Its key.
+    #[error(transparent)]
+    Key(#[from] BadKey),
     /// Its database.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -139,6 +144,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let (listener, address) = listen(config.http).await?;
     let Parts { chain, signer, store, journal, blocks, services, services_stop } = parts;
 
+    let key = SigningKey::new(signer.to_bytes())?;
     let mut runtime = Runtime::new("router");
     let health = Health::new("router");
     let (entries, recorded) = mpsc::channel(NOTE_QUEUE);
@@ -155,11 +161,12 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let dispatcher = Arc::new(Dispatcher {
         config: config.clone(),
         scope,
-        signer: signer.clone(),
+        signer: key,
         hub: hub.clone(),
         ledger: ledger.clone(),
         store: store.clone(),
         chores: chores.clone(),
+        paces: Paces::default(),
         waiting: Dispatcher::waiting_room(),
         stopping: intake.clone(),
     });
@@ -177,7 +184,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let routes = routes(app, health.clone());
 
     let (work, output) = (runtime.token(Phase::Work), runtime.token(Phase::Output));
-    let web = Web { routes, closing, links_end };
+    let web = Web { routes, patience: config.patience, closing, links_end };
     runtime.spawn(Phase::Work, "http", web.serve(listener, work.clone()));
     let worker = Chores { chain, store, ledger: ledger.clone() };
     let (pinner, pins_end) = (worker.clone(), work.clone());
@@ -219,20 +226,10 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Router
     Ok((listener, bound))
 }
 
-/// Small frames go out at once: Nagle's algorithm costs 40 ms on the first token.
-fn without_delay(
-    listener: TcpListener,
-) -> TapIo<TcpListener, impl FnMut(&mut TcpStream) + Send + 'static> {
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
-    })
-}
-
 /// The HTTP service.
 struct Web {
     routes: Router,
+    patience: Patience,
     closing: CancellationToken,
     links_end: CancellationToken,
 }
@@ -241,13 +238,8 @@ impl Web {
     async fn serve(self, listener: TcpListener, work: CancellationToken) -> Result<(), BoxError> {
         let _links = self.links_end.drop_guard();
         let _connections = self.closing.clone().drop_guard();
-        let listener = without_delay(listener);
-        let service = self.routes.into_make_service_with_connect_info::<SocketAddr>();
-        let closing = self.closing.clone();
-        let serving = axum::serve(listener, service)
-            .with_graceful_shutdown(async move { closing.cancelled().await });
         tokio::select! {
-            ended = serving => Ok(ended?),
+            () = serve(listener, self.routes, self.patience, self.closing) => Ok(()),
             () = async { work.cancelled().await; sleep(DRAIN_TIMEOUT).await } => {
                 tracing::warn!("answers that were not complete in time are cut off");
                 Ok(())
@@ -336,21 +328,4 @@ fn not_ready(ledger: &Ledger, hub: &Hub, config: &RouterConfig) -> Option<String
         .flat_map(|s| &s.reservations)
         .any(|r| r.nodes.iter().any(|n| connected.contains(n)));
     (!reachable).then(|| "no node of its sessions is connected".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::serve::Listener;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connections_socket_does_not_wait_for_more_to_send() {
-        let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let mut listener = without_delay(listener);
-        let (client, (accepted, _)) =
-            tokio::join!(TcpStream::connect(address), Listener::accept(&mut listener));
-        assert!(!client.unwrap().nodelay().unwrap(), "the system's default is a delay");
-        assert!(accepted.nodelay().unwrap());
-    }
 }

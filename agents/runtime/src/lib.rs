@@ -8,6 +8,7 @@
 pub mod config;
 mod health;
 pub mod keystore;
+mod lines;
 mod logging;
 mod observe;
 mod supervisor;

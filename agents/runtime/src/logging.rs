@@ -5,9 +5,15 @@ use std::io::IsTerminal;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::lines::LineWriter;
+
 /// What is logged unless a filter is given: our own progress, and only trouble of the libraries.
 const DEFAULT_FILTER: &str = "warn,assay=info,assay_oracle=info,assay_router=info,assay_miner=info,\
     assay_runtime=info,assay_chain=info,assay_store=info,assay_devnet=info,assay_engine_mistral=info";
+
+/// Of a connection that breaks `assay_chain` tells once; alloy would tell in four lines of errors. A filter that names them
+/// hears them.
+const TOLD_ELSEWHERE: &str = "alloy_pubsub=off,alloy_transport_ws=off";
 
 /// Shape of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -75,11 +81,12 @@ pub enum LogError {
 /// A filter that does not parse, or logging that is set up already.
 pub fn init_logging(options: &LogOptions) -> Result<(), LogError> {
     let text = if options.filter.is_empty() { DEFAULT_FILTER } else { &options.filter };
-    let filter = EnvFilter::try_new(text)
+    let filter = EnvFilter::try_new(format!("{TOLD_ELSEWHERE},{text}"))
         .map_err(|source| LogError::Filter { filter: text.to_string(), source })?;
+    LineWriter::start();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LineWriter)
         .with_ansi(std::io::stderr().is_terminal());
     match options.format {
         LogFormat::Text => builder.try_init(),

@@ -9,7 +9,7 @@ use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{BoxError, upkeep_metrics};
+use crate::{BoxError, lines, upkeep_metrics};
 
 /// How long intake may take to stop: it only has to refuse what is new and close its listeners.
 const INTAKE_GRACE: Duration = Duration::from_secs(5);
@@ -373,6 +373,7 @@ impl Running {
         };
         let result = task.await;
         self.task = None;
+        lines::flush();
         match result {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {

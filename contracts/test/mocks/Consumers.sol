@@ -56,10 +56,11 @@ contract Consumer is IAssayConsumer {
         }
     }
 
-    /// EIP-1271: whatever is signed, by the first byte of the signature.
+    /// EIP-1271: whatever is signed, if the signature is the byte 0x01. A key's is longer, and begins with that byte once
+    /// in 256 times.
     function isValidSignature(bytes32, bytes calldata signature) external view returns (bytes4) {
         _misbehave();
-        return signature.length != 0 && signature[0] == 0x01 ? this.isValidSignature.selector : bytes4(0xffffffff);
+        return signature.length == 1 && signature[0] == 0x01 ? this.isValidSignature.selector : bytes4(0xffffffff);
     }
 
     function _misbehave() internal view {

@@ -21,7 +21,7 @@ pub struct Database {
     path: PathBuf,
     connection: Mutex<Connection>,
     /// Held for as long as the database is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// The database cannot be used.
@@ -127,8 +127,20 @@ impl Database {
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             connection: Mutex::new(connection),
-            _lock: lock,
+            _lock: Some(lock),
         }))
+    }
+
+    /// A database that ends with the process, for programs that do one thing and whose user sees whether it was done.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn in_memory() -> Result<Arc<Self>, DatabaseError> {
+        let path = PathBuf::from("in memory");
+        let mut connection =
+            Connection::open_in_memory().map_err(|source| DatabaseError::sqlite(&path, source))?;
+        migrate(&mut connection, &path, &[])?;
+        Ok(Arc::new(Self { path, connection: Mutex::new(connection), _lock: None }))
     }
 
     /// Runs `f` in one transaction: all of it is stored, or, if `f` fails, nothing. Keep it short: it

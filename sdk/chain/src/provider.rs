@@ -166,7 +166,9 @@ impl Chain {
         let deployment = &self.deployment;
         let contracts = [
             ("CorToken", deployment.token),
+            ("Parameters", deployment.parameters),
             ("ModelRegistry", deployment.models),
+            ("NodeStats", deployment.stats),
             ("NodePool", deployment.nodes),
             ("Session", deployment.sessions),
             ("SessionQueue", deployment.queue),

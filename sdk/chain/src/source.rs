@@ -49,6 +49,8 @@ pub struct EventSource {
     bound: bool,
     /// What was sent and is canonical as far as we know, oldest first.
     recent: VecDeque<Block>,
+    /// A block below the head that was not there at the last look.
+    missing: Option<u64>,
 }
 
 /// What one look at the chain led to.
@@ -65,7 +67,15 @@ impl EventSource {
     /// `start_block` is the first block to send if the database has no cursor.
     pub fn new(chain: Chain, db: Arc<Database>, start_block: u64) -> Self {
         let emitters = ProtocolEvent::emitters(&chain.deployment);
-        Self { chain, db, start_block, emitters, bound: false, recent: VecDeque::new() }
+        Self {
+            chain,
+            db,
+            start_block,
+            emitters,
+            bound: false,
+            recent: VecDeque::new(),
+            missing: None,
+        }
     }
 
     /// Sends every canonical block from the cursor on, in order, until `stop`. Failed calls are repeated
@@ -162,14 +172,14 @@ impl EventSource {
         head: &Header,
         out: &mpsc::Sender<ChainEvent>,
     ) -> Result<Step, ChainError> {
-        let blocks: Vec<Option<Block>> = futures::stream::iter(numbers)
+        let blocks: Vec<Option<Block>> = futures::stream::iter(numbers.clone())
             .map(|number| self.block(number, head))
             .buffered(FETCH_WINDOW)
             .try_collect()
             .await?;
-        for block in blocks {
-            // Gone between two calls: look again.
-            let Some(block) = block else { return Ok(Step::More) };
+        for (number, block) in numbers.zip(blocks) {
+            let Some(block) = block else { return self.missing(number, head) };
+            self.missing = None;
             if let Some(tip) = self.recent.back()
                 && block.parent != tip.at.hash
             {
@@ -188,6 +198,14 @@ impl EventSource {
             }
         }
         Ok(Step::More)
+    }
+
+    /// A block that went away between two calls is looked for once more; then the node's chain has a hole.
+    fn missing(&mut self, number: u64, head: &Header) -> Result<Step, ChainError> {
+        if self.missing.replace(number) != Some(number) {
+            return Ok(Step::More);
+        }
+        Err(self.chain.bad_answer(&format!("there is no block {number} below {}", head.number)))
     }
 
     /// Fails if the node says in one breath that `tip` is canonical and that `next` follows another block:

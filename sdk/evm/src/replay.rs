@@ -156,6 +156,16 @@ impl Replay {
         self.now.state.prove(address, slots)
     }
 
+    /// Sees to it that an account has so much wei: for a chain on which ether can be set by hand, and whose roots do
+    /// not tell. Whether that took any.
+    pub fn grant(&mut self, address: &Address, wei: U256) -> bool {
+        let lacks = self.now.state.basic(address).balance < wei;
+        if lacks {
+            self.now.state.set_balance(address, wei);
+        }
+        lacks
+    }
+
     /// Executes a block on the state.
     ///
     /// # Errors

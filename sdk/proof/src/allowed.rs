@@ -21,11 +21,15 @@ pub(crate) fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
+/// Whether anything but the noise decides which ids can be chosen.
+pub(crate) fn restricts(sampling: &Sampling) -> bool {
+    sampling.top_k > 0 || sampling.top_p_milli < 1000 || sampling.min_p_milli > 0
+}
+
 /// The candidates of a row whose logit is at least `floor`, ascending by id.
 pub(crate) fn near(row: &Row<'_>, floor: f64, candidates: &mut Vec<Candidate>) {
     candidates.clear();
-    let all = (0_u32..).zip(row.logits).map(|(id, logit)| Candidate { id, logit: *logit });
-    candidates.extend(all.filter(|c| f64::from(c.logit) >= floor));
+    candidates.extend(row.candidates().filter(|c| f64::from(c.logit) >= floor));
 }
 
 /// First prefix that top_p looks at; it grows fourfold until the mass is reached. Most distributions
@@ -98,11 +102,6 @@ impl Borders {
         });
         let floor = self.min_p.map_or(f64::INFINITY, |floor| logit - floor);
         rank.min(mass).min(floor).max(0.0)
-    }
-
-    /// Whether the mass before a candidate matters.
-    pub(crate) fn needs_mass(&self) -> bool {
-        self.top_p.is_some()
     }
 }
 

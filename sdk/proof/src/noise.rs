@@ -17,6 +17,8 @@ use rand_chacha::ChaCha8Rng;
 const GROUP: usize = 32;
 /// 32-bit words of key stream that one id takes.
 const WORDS_PER_ID: u128 = 2;
+/// Bytes of it.
+const BYTES_PER_ID: usize = 8;
 const TWO_53: f64 = 9_007_199_254_740_992.0;
 const HALF: u64 = 1 << 52;
 
@@ -56,7 +58,7 @@ impl Noise {
     pub fn row(&self, step: u64) -> NoiseRow {
         let mut generator = ChaCha8Rng::from_seed(self.key);
         generator.set_stream(step);
-        NoiseRow { generator, group: None, words: [0; GROUP] }
+        NoiseRow { generator, group: None, stream: [[0; BYTES_PER_ID]; GROUP] }
     }
 }
 
@@ -70,7 +72,7 @@ impl std::fmt::Debug for Noise {
 pub struct NoiseRow {
     generator: ChaCha8Rng,
     group: Option<u32>,
-    words: [u64; GROUP],
+    stream: [[u8; BYTES_PER_ID]; GROUP],
 }
 
 impl NoiseRow {
@@ -79,10 +81,10 @@ impl NoiseRow {
         let group = id / GROUP as u32;
         if self.group != Some(group) {
             self.generator.set_word_pos(u128::from(group) * GROUP as u128 * WORDS_PER_ID);
-            self.words.fill_with(|| self.generator.next_u64());
+            self.generator.fill_bytes(self.stream.as_flattened_mut());
             self.group = Some(group);
         }
-        self.words.get(id as usize % GROUP).copied().unwrap_or_default()
+        self.stream.get(id as usize % GROUP).map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
     /// `g[t, id]`.

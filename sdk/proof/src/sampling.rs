@@ -15,7 +15,7 @@
 use assay_types::{B256, Sampling, seed_f};
 
 use crate::{
-    allowed::{Candidate, near, restrict},
+    allowed::{Candidate, near, restrict, restricts},
     contrasts::{Contrasts, Pairs, Width},
     noise::{GUMBEL_MAX, GUMBEL_MIN, Noise},
     row::Rows,
@@ -138,22 +138,25 @@ impl Sampler {
         let contrasts = self.pairs.contrasts(row.step, row.logits);
         let best = row.best;
 
-        // No noise lifts an id from below this line over the likeliest id, whatever its noise is; nor
-        // has all that lies below it a mass that top_p could feel (less than V * e^-41).
-        near(&row, f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN), &mut self.candidates);
-        restrict(&mut self.candidates, &self.sampling, &best, t, &best);
-
         let mut winner = best.id;
         let mut score = f64::from(best.logit) + t * noise.get(best.id);
-        for Candidate { id, logit } in &self.candidates {
-            let needed = (score - f64::from(*logit)) / t;
-            let Some(drawn) = noise.reaching(*id, needed).filter(|_| *id != best.id) else {
-                continue;
-            };
-            let other = f64::from(*logit) + t * drawn;
-            if other > score || (other == score && *id < winner) {
-                (winner, score) = (*id, other);
+        let mut consider = |Candidate { id, logit }| {
+            if let Some(drawn) = noise.reaching(id, (score - f64::from(logit)) / t) {
+                let other = f64::from(logit) + t * drawn;
+                if other > score || (other == score && id < winner) {
+                    (winner, score) = (id, other);
+                }
             }
+        };
+        if restricts(&self.sampling) {
+            // No noise lifts an id from below this line over the likeliest id, whatever its noise is;
+            // nor has all that lies below it a mass that top_p could feel (less than V * e^-41).
+            let floor = f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN);
+            near(&row, floor, &mut self.candidates);
+            restrict(&mut self.candidates, &self.sampling, &best, t, &best);
+            self.candidates.iter().copied().for_each(consider);
+        } else {
+            row.candidates().for_each(&mut consider);
         }
         self.rows.count(winner);
         Ok(Step { id: winner, contrasts })

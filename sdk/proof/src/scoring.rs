@@ -25,10 +25,10 @@ use assay_types::{B256, Sampling, seed_f};
 
 use crate::{
     SamplingError,
-    allowed::{Borders, Candidate, near, restrict, weight},
+    allowed::{Candidate, near, rank, restrict, restricts, weight},
     contrasts::{Contrasts, Pairs, Width},
     noise::{GUMBEL_MAX, GUMBEL_MIN, Noise},
-    row::Rows,
+    row::{Row, Rows},
     temperature,
 };
 
@@ -61,14 +61,8 @@ pub struct Scorer {
     pairs: Pairs,
     /// Kept between steps, so that a step allocates nothing.
     candidates: Vec<Candidate>,
-    reachable: Vec<Reachable>,
-}
-
-/// An id of the allowed set, and how far it is inside.
-#[derive(Clone, Copy, Debug)]
-struct Reachable {
-    candidate: Candidate,
-    inside_by: f64,
+    /// The allowed ids, and how far each is inside the set.
+    reachable: Vec<(Candidate, f64)>,
 }
 
 impl Scorer {
@@ -107,49 +101,56 @@ impl Scorer {
             return Ok(Score { margin: f64::INFINITY, contrasts });
         };
         let claim = Candidate { id: claimed, logit };
-        let (best, t) = (row.best, temperature(&self.sampling));
-        // As in the sampler: what lies below this line could win in no one's eyes.
-        near(&row, f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN), &mut self.candidates);
-        let borders = restrict(&mut self.candidates, &self.sampling, &best, t, &claim);
-        self.measure(&borders, &best);
-
-        let mut noise = self.noise.row(self.rows.steps());
+        let t = temperature(&self.sampling);
+        let mut noise = self.noise.row(row.step);
         let own = f64::from(logit) + t * noise.get(claimed);
-        let mut margin = borders.outside_by(&claim);
-        for Reachable { candidate, inside_by } in &self.reachable {
-            let needed = (own + margin - f64::from(candidate.logit)) / t;
-            if *inside_by <= margin {
-                continue;
+        let mut margin: f64 = 0.0;
+        let mut consider = |Candidate { id, logit }, inside_by: f64| {
+            if inside_by > margin
+                && let Some(drawn) = noise.reaching(id, (own + margin - f64::from(logit)) / t)
+            {
+                let ahead = f64::from(logit) + t * drawn - own;
+                margin = margin.max(ahead.min(inside_by));
             }
-            if let Some(drawn) = noise.reaching(candidate.id, needed) {
-                let ahead = f64::from(candidate.logit) + t * drawn - own;
-                margin = margin.max(ahead.min(*inside_by));
-            }
+        };
+        if restricts(&self.sampling) {
+            let (borders, reachable) = (&mut self.candidates, &mut self.reachable);
+            let outside_by = measure(&row, &self.sampling, &claim, borders, reachable);
+            self.reachable
+                .iter()
+                .for_each(|(candidate, inside_by)| consider(*candidate, *inside_by));
+            margin = margin.max(outside_by);
+        } else {
+            row.candidates().for_each(|candidate| consider(candidate, f64::INFINITY));
         }
         self.rows.count(claimed);
         Ok(Score { margin, contrasts })
     }
+}
 
-    /// Notes how far each allowed id is inside the set.
-    fn measure(&mut self, borders: &Borders, best: &Candidate) {
-        let t = temperature(&self.sampling);
-        self.reachable.clear();
-        if borders.needs_mass() {
-            self.candidates.sort_unstable_by(crate::allowed::rank);
-        }
-        let mut before = 0.0;
-        for candidate in &self.candidates {
-            let inside_by = borders.inside_by(candidate, before);
-            self.reachable.push(Reachable { candidate: *candidate, inside_by });
-            if borders.needs_mass() {
-                before += weight(candidate, best.logit, t);
-            }
-        }
-        if borders.needs_mass() {
-            // Noise is cheapest in the order of ids.
-            self.reachable.sort_unstable_by_key(|reachable| reachable.candidate.id);
-        }
+/// Finds the allowed ids, ascending, each with how far it is inside the set, and how far the claimed one is
+/// outside.
+fn measure(
+    row: &Row<'_>,
+    sampling: &Sampling,
+    claim: &Candidate,
+    candidates: &mut Vec<Candidate>,
+    reachable: &mut Vec<(Candidate, f64)>,
+) -> f64 {
+    let (best, t) = (row.best, temperature(sampling));
+    // As in the sampler: what lies below this line could win in no one's eyes.
+    near(row, f64::from(best.logit) - t * (GUMBEL_MAX - GUMBEL_MIN), candidates);
+    let borders = restrict(candidates, sampling, &best, t, claim);
+    candidates.sort_unstable_by(rank);
+    reachable.clear();
+    let mut before = 0.0;
+    for candidate in candidates.iter() {
+        reachable.push((*candidate, borders.inside_by(candidate, before)));
+        before += weight(candidate, best.logit, t);
     }
+    // Noise is cheapest in the order of ids.
+    reachable.sort_unstable_by_key(|(candidate, _)| candidate.id);
+    borders.outside_by(claim)
 }
 
 #[cfg(test)]

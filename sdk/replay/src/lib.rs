@@ -6,6 +6,7 @@
 //!   compares what they say with storage.
 //! - [`Report`] says what was checked and what diverges. A divergence is data: an audit goes on after it as far as it
 //!   can.
+//! - [`Explainer`] watches an audit, and tells how what became of a task or a node came about.
 //! - [`probes`] are the values that the contracts must store, as calls of their views: the tests of `assay-protocol`
 //!   against the contracts use them, too.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -14,15 +15,19 @@ mod audit;
 mod code;
 mod compare;
 mod error;
+mod explain;
 mod facts;
 mod genesis;
+mod html;
 mod ledger;
 mod probe;
 mod report;
 mod source;
+mod text;
 
 pub use audit::{Audit, Observer, Options};
 pub use error::AuditError;
+pub use explain::{Explainer, Line, MAX_LINES, Subject};
 pub use genesis::Genesis;
 pub use probe::{About, Probe, Touched, owed, probes};
 pub use report::{Counts, Divergence, MAX_DIVERGENCES, Report, Rule};

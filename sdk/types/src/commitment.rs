@@ -211,7 +211,8 @@ pub struct AuditSeal {
 }
 
 impl AuditSeal {
-    /// H'; the scope's node is the validator.
+    /// H' = (DOMAIN_AUDIT, chainId, queue, taskId, validatorId, minerId, root', statistics, salt'); the
+    /// scope's node is the validator.
     pub fn hash(&self, scope: &CommitScope) -> B256 {
         keccak256(
             (

@@ -9,6 +9,7 @@ mod commitment;
 mod ids;
 pub mod link;
 mod request;
+mod signature;
 
 pub use block::{
     BLOCK_VERSION, BlockError, MAX_BLOCK_BYTES, MAX_MESSAGES, MAX_OUTPUT_LIMIT, MAX_PROMPT_LIMIT,
@@ -24,5 +25,6 @@ pub use ids::{
     TaskId,
 };
 pub use request::{Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain};
+pub use signature::{BadKey, SigningKey};
 
 pub use alloy::primitives::{Address, B256, Bytes, Signature, U256, keccak256};

@@ -7,7 +7,7 @@ use alloy::{
     sol_types::{Eip712Domain, SolStruct},
 };
 
-use crate::{CommitScope, Lane, Nonce, SessionId, TaskId, task_id};
+use crate::{CommitScope, Lane, Nonce, SessionId, TaskId, signature::recover, task_id};
 
 alloy::sol! {
     /// A request for one task. Whoever holds the lane signs it or sends it.
@@ -71,8 +71,8 @@ pub fn domain(chain_id: u64, queue: Address) -> Eip712Domain {
 #[derive(Debug, thiserror::Error)]
 pub enum SignatureError {
     /// Not a signature over this message.
-    #[error("the signature cannot be recovered: {0}")]
-    Malformed(#[from] alloy::primitives::SignatureError),
+    #[error("the signature is nobody's over this message")]
+    Malformed,
     /// A second signature can be made from one with a high `s`; contracts refuse it.
     #[error("the signature's s is in the upper half of the curve order: sign again with a low s")]
     Malleable,
@@ -95,7 +95,7 @@ pub trait Signed: SolStruct {
         if signature.normalize_s().is_some() {
             return Err(SignatureError::Malleable);
         }
-        Ok(signature.recover_address_from_prehash(&self.signing_hash(chain_id, queue))?)
+        recover(&self.signing_hash(chain_id, queue), signature).ok_or(SignatureError::Malformed)
     }
 }
 

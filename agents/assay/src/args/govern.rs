@@ -17,6 +17,14 @@ pub enum ModelCommand {
     Deprecate(ModelDeprecateArgs),
     /// Show a registered model.
     Show(ModelShowArgs),
+    /// Measure how much honest nodes of a model differ, derive the thresholds of its proof, and report what they catch.
+    #[command(
+        after_help = "Examples:\n  assay model calibrate --report ./calibration\n  assay model calibrate --audits 60 --trials 20 --report ./quick\n  assay model calibrate --model ~/models/Qwen3-0.6B --cheat ./qwen3-0.6b.Q4_K.gguf --report ./qwen\n\nTwo machines:\n  first$  assay model calibrate --save answers.json\n  second$ assay model calibrate --answers answers.json --report ./calibration"
+    )]
+    Calibrate(ModelCalibrateArgs),
+    /// Write a model with random weights: as fast as a real one of its shape, and its answers are as long as asked for.
+    #[command(after_help = "Example:\n  assay model random --shape qwen3-0.6b ./random")]
+    Random(ModelRandomArgs),
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +60,71 @@ pub struct ModelDeprecateArgs {
 pub struct ModelShowArgs {
     /// Id of the model; default: the network's.
     pub model_id: Option<assay_types::ModelId>,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelCalibrateArgs {
+    /// assay-demo, a folder, a .gguf file, or an id of the Hugging Face hub.
+    #[arg(long, env = "ASSAY_MODEL", default_value = "assay-demo")]
+    pub model: String,
+    /// Numeric classes that honest nodes run it in here; every one audits every one.
+    #[arg(long = "class", value_delimiter = ',', default_value = "f32,f16", value_name = "TYPE")]
+    pub classes: Vec<DataType>,
+    /// What a dishonest miner might run instead, beside copies of 8 and 4 bits and one with a layer fewer, which are made
+    /// of a model in a folder. May be repeated.
+    #[arg(long = "cheat", value_name = "MODEL")]
+    pub cheats: Vec<String>,
+    /// Honest audits that the thresholds of each pair of classes are tried on; half as many others set them.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub audits: u32,
+    /// Answers of each cheat.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub trials: u32,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub tokens: u32,
+    /// Answers that run at once, each with a copy of the model in memory.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub lanes: u8,
+    /// Honest answers that another machine saved: they are audited here, too. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub answers: Vec<PathBuf>,
+    /// Only answer the questions in the first class and save the answers, for another machine to audit.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["report", "answers", "cheats"])]
+    pub save: Option<PathBuf>,
+    /// Folder for the table, the page and its charts; the table is printed in any case.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+}
+
+/// Data types of a CPU.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum DataType {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelRandomArgs {
+    /// Folder to write; about 1.2 GB for Qwen3-0.6B's shape.
+    pub folder: PathBuf,
+    /// Its shape.
+    #[arg(long, default_value = "small")]
+    pub shape: ModelShape,
+    /// Another number, other weights.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Shapes of random models.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ModelShape {
+    /// 4 layers of 256, a vocabulary of 4,096: for calibrations within minutes.
+    Small,
+    /// 28 layers of 1,024, a vocabulary of 151,936.
+    #[value(name = "qwen3-0.6b")]
+    Qwen3,
 }
 
 #[derive(Debug, Subcommand)]

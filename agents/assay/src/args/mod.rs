@@ -1,9 +1,11 @@
 //! The command line.
 
+mod audit;
 mod govern;
 mod node;
 mod session;
 mod task;
+mod verify;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -11,14 +13,17 @@ use alloy::primitives::Address;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use audit::{AuditArgs, AuditChain, AuditCommand, AuditExplainArgs};
 pub use govern::{
-    ModelCommand, ModelDeprecateArgs, ModelRegisterArgs, ParamsCommand, ParamsProposeArgs,
+    DataType, ModelCalibrateArgs, ModelCommand, ModelDeprecateArgs, ModelRandomArgs,
+    ModelRegisterArgs, ModelShape, ParamsCommand, ParamsProposeArgs,
 };
 pub use node::{NodeChange, NodeCommand, NodeRegisterArgs, NodeWithdraw};
 pub use session::{
     LaneAdd, LaneCommand, LaneReclaim, SessionCommand, SessionOpenArgs, SessionTopUp,
 };
 pub use task::{TaskCancelArgs, TaskCommand, TaskSubmitArgs};
+pub use verify::VerifyArgs;
 
 /// An open network for AI inference: contracts, router, miners and oracle in one binary.
 #[derive(Debug, Parser)]
@@ -78,10 +83,15 @@ pub enum Command {
     /// Submit a task without a router, show one, take one back.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Score a task's answer with weights of one's own: do these tokens come out of this model? Ends with 1 if not.
+    #[command(
+        after_help = "Example:\n  assay model calibrate --audits 60 --trials 20 --report ./calibration\n  assay verify <task> --calibration ./calibration/calibration.json\n\nThe miner's fingerprint stays sealed: it is not compared."
+    )]
+    Verify(VerifyArgs),
     /// Register a node, show nodes, let one leave, collect what it earned.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Register, deprecate and show models.
+    /// Register, deprecate, show and calibrate models.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Show the protocol's tunables, or propose others.
@@ -93,6 +103,12 @@ pub enum Command {
     Claim(ClaimArgs),
     /// Check this machine and the network: each check says what to do. Ends with 1 if one fails.
     Doctor(DoctorArgs),
+    /// Replay the chain and check everything: ends with 0 if all is as the protocol says, 1 if something diverges, 2 if
+    /// the audit could not be made.
+    #[command(
+        after_help = "Examples:\n  assay audit\n  assay audit --from 1000 --to 2000 --html report.html\n  assay audit explain 3"
+    )]
+    Audit(AuditArgs),
     /// Measure the engine alone and through a whole network, side by side.
     #[command(after_help = "Example:\n  assay bench --runs 10")]
     Bench(BenchArgs),

@@ -2,8 +2,10 @@
 
 pub mod agents;
 pub mod ask;
+pub mod audit;
 pub mod balance;
 pub mod bench;
+pub mod calibrate;
 pub mod deploy;
 pub mod doctor;
 pub mod model;
@@ -11,6 +13,7 @@ pub mod node;
 pub mod params;
 pub mod session;
 pub mod task;
+pub mod verify;
 
 use alloy::{eips::BlockId, providers::Provider};
 use anyhow::{Context, Result};

@@ -1,4 +1,4 @@
-//! `assay model register|deprecate|show`.
+//! `assay model register|deprecate|show`; the rest is in `calibrate`.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use assay_store::{ContentStore, KuboStore, cid_of};
 use assay_types::ModelId;
 use serde_json::{Value, json};
 
-use super::{reader, session::COR_ASSET, writer};
+use super::{calibrate, reader, session::COR_ASSET, writer};
 use crate::{
     amount::{cor, parse_cor},
     args::{Global, ModelCommand, ModelDeprecateArgs, ModelRegisterArgs},
@@ -25,6 +25,8 @@ pub async fn run(global: &Global, command: ModelCommand) -> Result<()> {
     match command {
         ModelCommand::Register(args) => register(global, args).await,
         ModelCommand::Deprecate(args) => deprecate(global, args).await,
+        ModelCommand::Calibrate(args) => calibrate::run(global, args).await,
+        ModelCommand::Random(args) => calibrate::random(global, &args),
         ModelCommand::Show(args) => {
             let (network, chain) = reader(global).await?;
             let model_id = args

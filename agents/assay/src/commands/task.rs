@@ -201,7 +201,7 @@ async fn wait_for_answer(chain: &Chain, task: TaskId, longest: Duration) -> Resu
 }
 
 /// Events of one task of one kind, oldest first: the contract itself keeps only a hash.
-async fn events<E: SolEvent>(chain: &Chain, start_block: u64, task: TaskId) -> Result<Vec<E>> {
+pub async fn events<E: SolEvent>(chain: &Chain, start_block: u64, task: TaskId) -> Result<Vec<E>> {
     let filter = Filter::new()
         .from_block(start_block)
         .address(chain.deployment.queue)

@@ -5,7 +5,7 @@ use assay_engine::{
     B256, Contrasts, Engine, EngineError, GenerateRequest, Generation, Prompt, Sampling, Score,
     ScoreRequest,
 };
-use assay_engine_mistral::{Dtype, LoadOptions, MistralEngine, ModelSource};
+use assay_engine_mistral::{Dtype, LoadOptions, MistralEngine, ModelSource, Quantised};
 use futures::future::{join, join_all};
 
 use crate::support::{Folder, at, demo, demo_file, demo_folder, request, run};
@@ -111,6 +111,23 @@ async fn another_precision_leaves_another_fingerprint() {
     println!("median distances of F16, Q8_0 and Q4_K to F32: {medians:?}");
     assert!(medians[0] < medians[1] && medians[1] < medians[2], "{medians:?}");
     assert!(medians[2] > 20, "{medians:?}");
+}
+
+#[tokio::test]
+async fn quantising_one_model_leaves_the_next_as_it_is() {
+    let source = || ModelSource::Directory(demo_folder());
+    let plain = load(source(), |_| {}).await;
+    let four = load(source(), |o| o.quantised = Some(Quantised::Q4K)).await;
+    // The one thread that blocks here is the one that has just quantised.
+    let again = load(source(), |_| {}).await;
+    assert_eq!(four.manifest().quantisation, "Q4_K");
+    assert_ne!(four.info().model_id, plain.info().model_id);
+    assert_eq!(again.info().model_id, plain.info().model_id);
+    let one = GenerateRequest { sampling: at(1000), ..request(&plain, "What is a miner?").await };
+    let made = run(&plain, one.clone()).await;
+    assert_eq!(run(&again, one.clone()).await, made);
+    let scores = four.score(score_of(&one, &made.ids)).await.unwrap();
+    assert!(median(distances(&made.contrasts, &scores)) > 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

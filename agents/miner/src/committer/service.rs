@@ -242,7 +242,7 @@ async fn look(
     if given.record.state != state || digest(&given.record.task) != stored {
         return Ok(Seen::Ahead);
     }
-    Ok(Seen::On(given.standing(node), until_s))
+    Ok(Seen::On(answers.standing(&given, node)?, until_s))
 }
 
 /// A task could not be looked up.

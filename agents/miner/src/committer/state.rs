@@ -200,7 +200,11 @@ impl State {
                 vec![]
             }
             Input::Decline { task, until_s } => {
-                self.open.entry(task).or_insert(Entry::new(Want::Decline, until_s, 0));
+                // In place of an answer, if there is one: that is to another request.
+                let wanted = |entry: &Entry| entry.want == Want::Decline;
+                if !self.open.get(&task).is_some_and(wanted) {
+                    self.open.insert(task, Entry::new(Want::Decline, until_s, 0));
+                }
                 vec![]
             }
             Input::Looked { task, seen } => self.looked(task, seen),
@@ -290,9 +294,7 @@ impl State {
             entry.failures = entry.failures.saturating_add(1);
             return entry.idle(self.now_s.saturating_add(pause_s(entry.failures)));
         };
-        let over =
-            matches!(seen, Seen::On(Standing::Over | Standing::Elsewhere | Standing::Queued, _));
-        if over {
+        if is_over(entry, seen) {
             // The events that say so are stored, or on their way.
             self.open.remove(&task);
             return vec![];
@@ -318,18 +320,18 @@ impl State {
 
     fn moved(&mut self, task: TaskId, seen: Seen) {
         let Some(entry) = self.open.get_mut(&task) else { return };
+        if is_over(entry, seen) {
+            self.open.remove(&task);
+            return;
+        }
         let (done, settle_at_s, pause) = match seen {
             Seen::On(Standing::Committed, at) => (true, Some(at), 0),
             Seen::On(Standing::Answered, _) => (true, None, EVENT_PATIENCE_S),
             Seen::On(Standing::Promised, _) => (false, None, EVENT_PATIENCE_S),
-            Seen::On(Standing::Over | Standing::Elsewhere | Standing::Queued, _) => {
-                self.open.remove(&task);
-                return;
-            }
             // A block with what was done is reverted: it usually comes again.
             Seen::Absent => (false, None, RETRY_S),
             Seen::On(Standing::Due, _) if entry.done => (false, None, RETRY_S),
-            Seen::On(Standing::Due | Standing::Opening, _) | Seen::Ahead => (false, None, 0),
+            Seen::On(_, _) | Seen::Ahead => (false, None, 0),
         };
         (entry.done, entry.settle_at_s, entry.told) = (done, settle_at_s, true);
         if entry.step != Step::Busy {
@@ -338,10 +340,19 @@ impl State {
     }
 }
 
+/// Whether nothing is left to do about the task; another request's answer says nothing for this one.
+fn is_over(entry: &Entry, seen: Seen) -> bool {
+    match seen {
+        Seen::On(Standing::Over | Standing::Elsewhere | Standing::Queued, _) => true,
+        Seen::On(Standing::Replaced, _) => entry.want != Want::Decline,
+        _ => false,
+    }
+}
+
 /// Hands a task back as long as that can be done; `None` if there is nothing to do.
 fn decline(entry: &mut Entry, task: TaskId, seen: Seen, now_s: u64) -> Option<Vec<Action>> {
     match seen {
-        Seen::On(Standing::Due, until_s) if now_s <= until_s => {
+        Seen::On(Standing::Due | Standing::Replaced, until_s) if now_s <= until_s => {
             Some(entry.send(task, Way::Decline))
         }
         Seen::Absent | Seen::Ahead if now_s <= entry.deadline_s => {
@@ -403,7 +414,7 @@ fn answer(
             entry.settle_at_s = Some(settle_at_s);
             Some(entry.idle(now_s))
         }
-        Seen::On(Standing::Over | Standing::Elsewhere | Standing::Queued, _) => None,
+        Seen::On(_, _) => None,
     }
 }
 

@@ -324,6 +324,24 @@ fn a_task_is_handed_back_once_and_only_while_it_is_due() {
 }
 
 #[test]
+fn an_answer_to_another_request_of_the_nonce_is_never_sent_and_the_task_handed_back() {
+    let mut state = State::new(1, 64);
+    let replaced = Seen::On(Standing::Replaced, 50);
+    // A look, an event, and an event before the worker's word: the answer goes.
+    state.on(answered(1, false));
+    state.tick(at(10));
+    assert!(state.on(looked(1, replaced)).is_empty() && !state.owes());
+    state.on(answered(1, false));
+    state.on(moved(1, Standing::Replaced, 50));
+    assert!(!state.owes());
+    state.on(answered(1, false));
+    state.on(Input::Decline { task: task(1), until_s: 50 });
+    state.on(moved(1, Standing::Replaced, 50));
+    assert_eq!(state.tick(at(10)), [Action::Look { task: task(1) }]);
+    assert_eq!(sends(&state.on(looked(1, replaced))), Some(Way::Decline));
+}
+
+#[test]
 fn a_task_that_moved_away_is_forgotten() {
     let mut state = State::new(1, 64);
     state.on(answered(1, true));

@@ -104,8 +104,10 @@ impl Intake {
 
     async fn tell(&self, change: Change) -> Result<(), DatabaseError> {
         let (task, now) = (change.task, change.now);
-        let standing =
-            now.as_ref().map_or(Standing::Elsewhere, |now| now.standing(self.scope.node));
+        let standing = match &now {
+            Some(now) => self.answers.standing(now, self.scope.node)?,
+            None => Standing::Elsewhere,
+        };
         let seen = match &now {
             Some(now) => Seen::On(standing, now.record.until_s),
             None => Seen::Absent,

@@ -214,8 +214,12 @@ pub(crate) async fn pin(
         text: made.text.clone(),
         version: BLOCK_VERSION,
     };
-    let (bytes, digest) =
-        block.encode().map_err(|error| refuse("internal", format!("the result: {error}")))?;
+    let (bytes, digest) = block.encode().map_err(|error| {
+        refuse(
+            "answer_too_long",
+            format!("the result cannot be stored: {error}: ask for fewer tokens"),
+        )
+    })?;
     let bytes = Bytes::from(bytes);
     let mut pause = FIRST_STORE_PAUSE;
     loop {

@@ -91,7 +91,7 @@ impl Worker {
             () = drain.cancelled() => return Ok(()),
         }
         for task in self.tools.answers.open_tasks()? {
-            let standing = task.standing(self.tools.node);
+            let standing = self.tools.answers.standing(&task, self.tools.node)?;
             let input = Input::Chain { task: task.task, now: Some(Box::new(task)), standing };
             self.take(input, &mut state)?;
         }
@@ -148,6 +148,11 @@ impl Worker {
                     self.hand_back(given);
                 }
                 spent
+            }
+            Input::Chain { now: Some(given), standing: Standing::Replaced, .. } => {
+                tracing::warn!(task = %given.task, "another request of this nonce was begun before: the task is handed back");
+                self.hand_back(given);
+                true
             }
             Input::Chain { task, .. } => answers.is_spent(*task)?,
             Input::Cancel { .. } => false,
@@ -294,7 +299,7 @@ impl Worker {
     /// The chain may have given the task to this node while its offer was refused.
     fn look_again(&self, task: TaskId, state: &mut State) -> Result<(), DatabaseError> {
         if let Some(given) = self.tools.answers.chain_task(task)? {
-            let standing = given.standing(self.tools.node);
+            let standing = self.tools.answers.standing(&given, self.tools.node)?;
             self.take(Input::Chain { task, now: Some(Box::new(given)), standing }, state)?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use rusqlite::{Result, Row, Transaction, params};
 use serde::Serialize;
 
 use super::{
-    db::digest,
     facts::{Fact, PartFailure, Submitted},
+    sql::{digest, run},
 };
 
 /// The answers of each task.
@@ -62,14 +62,16 @@ impl AnswerRow {
 
 /// The answers of a task by part; of one part, the first node first.
 pub fn of(tx: &Transaction<'_>, task: &TaskId) -> Result<Vec<AnswerRow>> {
-    let mut query = tx.prepare("SELECT * FROM answers WHERE task = ?1 ORDER BY part, rowid")?;
+    let mut query =
+        tx.prepare_cached("SELECT * FROM answers WHERE task = ?1 ORDER BY part, rowid")?;
     query.query_map([task.to_string()], AnswerRow::read)?.collect()
 }
 
 /// A task is offered, or the chain has it: who shall answer.
 pub fn plan(tx: &Transaction<'_>, task: &Submitted) -> Result<()> {
     for (part, node) in task.nodes.iter().enumerate() {
-        tx.execute(
+        run(
+            tx,
             "INSERT OR IGNORE INTO answers (task, part, node, state) VALUES (?1, ?2, ?3, 'planned')",
             params![task.task.to_string(), i64::try_from(part).unwrap_or(i64::MAX), node.0],
         )?;
@@ -81,7 +83,8 @@ pub fn plan(tx: &Transaction<'_>, task: &Submitted) -> Result<()> {
 pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId, &'static str)>> {
     let (task, node, event) = match fact {
         Fact::PartTaken { task, node, part } => {
-            tx.execute(
+            run(
+                tx,
                 "INSERT OR REPLACE INTO answers (task, part, node, state)
                  SELECT task, ?2, ?3, 'waiting' FROM tasks WHERE task = ?1",
                 params![task.to_string(), part, node.0],
@@ -98,7 +101,8 @@ pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId
             (task, node, "precommitted")
         }
         Fact::TaskCommitted { task, node, output_digest, prompt_tokens, output_tokens, fee } => {
-            tx.execute(
+            run(
+                tx,
                 "UPDATE answers SET state = 'committed', fee = ?3, output_digest = ?4,
                     prompt_tokens = ?5, output_tokens = ?6 WHERE task = ?1 AND node = ?2",
                 params![
@@ -113,7 +117,8 @@ pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId
             (task, node, "committed")
         }
         Fact::TaskSettled { task, node, fee } => {
-            tx.execute(
+            run(
+                tx,
                 "UPDATE answers SET state = 'settled', fee = ?3 WHERE task = ?1 AND node = ?2",
                 params![task.to_string(), node.0, fee.to_string()],
             )?;
@@ -128,7 +133,8 @@ pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId
 pub fn undo(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<TaskId>> {
     let task = match fact {
         Fact::PartTaken { task, node, .. } => {
-            tx.execute(
+            run(
+                tx,
                 "DELETE FROM answers WHERE task = ?1 AND node = ?2",
                 params![task.to_string(), node.0],
             )?;
@@ -144,7 +150,8 @@ pub fn undo(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<TaskId>> {
         }
         Fact::TaskCommitted { task, node, .. } => {
             // An answer that stands alone is committed at once.
-            tx.execute(
+            run(
+                tx,
                 "UPDATE answers SET fee = NULL, output_digest = NULL, prompt_tokens = NULL,
                     output_tokens = NULL, state = CASE
                         WHEN (SELECT max(part) FROM answers WHERE task = ?1) = 0 THEN 'waiting'
@@ -173,7 +180,8 @@ fn failed(why: PartFailure) -> (&'static str, &'static str) {
 }
 
 fn put(tx: &Transaction<'_>, task: &TaskId, node: NodeId, state: &str) -> Result<()> {
-    tx.execute(
+    run(
+        tx,
         "UPDATE answers SET state = ?3 WHERE task = ?1 AND node = ?2",
         params![task.to_string(), node.0, state],
     )?;
@@ -183,7 +191,7 @@ fn put(tx: &Transaction<'_>, task: &TaskId, node: NodeId, state: &str) -> Result
 /// The chain has the task, or has it no more.
 pub fn submitted(tx: &Transaction<'_>, task: &TaskId, on_chain: bool) -> Result<()> {
     let state = if on_chain { "waiting" } else { "planned" };
-    tx.execute("UPDATE answers SET state = ?2 WHERE task = ?1", params![task.to_string(), state])?;
+    run(tx, "UPDATE answers SET state = ?2 WHERE task = ?1", params![task.to_string(), state])?;
     Ok(())
 }
 
@@ -208,7 +216,8 @@ pub fn refresh(tx: &Transaction<'_>, task: &TaskId) -> Result<bool> {
     let fees: Vec<u128> = fees.filter_map(|answer| answer.fee.as_ref()?.parse().ok()).collect();
     let fee =
         (!fees.is_empty()).then(|| fees.into_iter().fold(0, u128::saturating_add).to_string());
-    let rows = tx.execute(
+    let rows = run(
+        tx,
         "UPDATE tasks SET chain_state = CASE WHEN tip IS NULL THEN ?2 ELSE 'refunded' END, fee = ?3
          WHERE task = ?1",
         params![task.to_string(), state, fee],

@@ -1,13 +1,17 @@
 //! The router's tables: sessions, tasks and their timelines.
 
+use std::collections::HashSet;
+
+use alloy::sol_types::SolValue;
 use assay_store::Bytes;
 use assay_types::{B256, ModelId, ModelIndex, NodeId, SessionId, TaskId, TaskRequest};
-use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Result, Transaction, params};
 use serde::Serialize;
 
 use super::{
     answers::{self, AnswerRow},
     owed, prune, receipts,
+    sql::{digest, int, run, unsigned, unsigned_or_null},
     state::{Fact, Observed, SessionView, Submitted},
 };
 use crate::link::state::SignedReceipt;
@@ -201,23 +205,6 @@ pub struct Entry {
     pub detail: Option<String>,
 }
 
-/// SQLite's integers are signed; ours stay far below that. What does not is stored as the largest.
-pub(super) fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-pub(super) fn unsigned(row: &Row<'_>, column: &str) -> Result<u64> {
-    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
-}
-
-fn unsigned_or_null(row: &Row<'_>, column: &str) -> Result<Option<u64>> {
-    Ok(row.get::<_, Option<i64>>(column)?.and_then(|v| u64::try_from(v).ok()))
-}
-
-pub(super) fn amount(text: Option<String>) -> u128 {
-    text.and_then(|t| t.parse().ok()).unwrap_or_default()
-}
-
 /// All sessions.
 pub fn sessions(tx: &Transaction<'_>) -> Result<Vec<SessionView>> {
     let mut query = tx.prepare("SELECT body FROM sessions ORDER BY session")?;
@@ -241,7 +228,8 @@ fn from_json(error: serde_json::Error) -> rusqlite::Error {
 
 /// Answers that an earlier life of the router did not finish: their clients are gone.
 pub fn fail_pending(tx: &Transaction<'_>) -> Result<()> {
-    tx.execute(
+    run(
+            tx,
         "UPDATE tasks SET answer = 'failed', error_code = 'router_restarted',
             error_message = 'the router stopped before the answer was complete' WHERE answer = 'pending'",
         [],
@@ -257,13 +245,14 @@ pub fn save_sessions(
 ) -> Result<()> {
     for view in changed {
         let body = serde_json::to_string(view).map_err(from_json)?;
-        tx.execute(
+        run(
+            tx,
             "INSERT OR REPLACE INTO sessions (session, body) VALUES (?1, ?2)",
             params![int(view.id.0), body],
         )?;
     }
     for id in gone {
-        tx.execute("DELETE FROM sessions WHERE session = ?1", params![int(id.0)])?;
+        run(tx, "DELETE FROM sessions WHERE session = ?1", params![int(id.0)])?;
     }
     Ok(())
 }
@@ -271,14 +260,15 @@ pub fn save_sessions(
 fn insert_task(
     tx: &Transaction<'_>,
     task: &Submitted,
-    model: Option<&str>,
-    answer: &str,
+    (model, answer, request): (Option<&str>, &str, Option<&TaskRequest>),
 ) -> Result<()> {
-    tx.execute(
+    run(
+            tx,
         "INSERT INTO tasks (task, session, lane, nonce, node, request_digest, max_prompt, max_output,
-            deadline, hold, model, chain_state, answer)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'none', ?12)
+            deadline, hold, model, chain_state, answer, request)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'none', ?12, ?13)
          ON CONFLICT (task) DO UPDATE SET model = coalesce(model, excluded.model),
+            request = coalesce(request, excluded.request),
             answer = CASE answer WHEN 'unknown' THEN excluded.answer ELSE answer END",
         params![
             task.task.to_string(),
@@ -293,34 +283,68 @@ fn insert_task(
             task.held.to_string(),
             model,
             answer,
+            request.map(|request| request.abi_encode()),
         ],
     )?;
     answers::plan(tx, task)
 }
 
-/// Writes what the router says itself.
-pub fn write_note(tx: &Transaction<'_>, note: &Note) -> Result<()> {
+/// Writes what the router says itself, in order. The block of a task that is received and pinned in one transaction
+/// is never stored.
+pub fn write_notes(tx: &Transaction<'_>, notes: &[Note]) -> Result<()> {
+    let pinned: HashSet<TaskId> = notes.iter().filter_map(Note::settles_pin).collect();
+    let mut never_stored = HashSet::new();
+    for note in notes {
+        if let Note::Received { task, .. } = note
+            && pinned.contains(&task.task)
+        {
+            never_stored.insert(task.task);
+        }
+        write_note(tx, note, |task| never_stored.contains(task))?;
+    }
+    Ok(())
+}
+
+impl Note {
+    /// The task whose request block need not be kept any longer.
+    fn settles_pin(&self) -> Option<TaskId> {
+        match self {
+            Self::Pinned { task, .. } => Some(*task),
+            Self::Happened { task, event, .. } if *event == NOT_SUBMITTED => Some(*task),
+            _ => None,
+        }
+    }
+}
+
+fn write_note(
+    tx: &Transaction<'_>,
+    note: &Note,
+    is_pinned: impl Fn(&TaskId) -> bool,
+) -> Result<()> {
+    if let Some(task) = note.settles_pin().filter(|task| !is_pinned(task)) {
+        owed::forget_pin(tx, &task)?;
+    }
     match note {
         Note::Received { task, model, owed, at_ms } => {
-            insert_task(tx, task, Some(model), "pending")?;
-            owed::save(tx, &task.task, (&owed.0, &owed.1), *at_ms)?;
+            let (request, block) = owed.as_ref();
+            insert_task(tx, task, (Some(model), "pending", Some(request)))?;
+            if !is_pinned(&task.task) {
+                owed::save(tx, &task.task, block, *at_ms)?;
+            }
             happened(tx, &task.task, "received", *at_ms, None)
         }
         Note::Pinned { task, error, at_ms } => {
-            owed::forget_pin(tx, task)?;
             let event = if error.is_none() { "request_pinned" } else { "request_not_pinned" };
             happened(tx, task, event, *at_ms, error.as_deref())
         }
         Note::Happened { task, event, at_ms, detail } => {
-            if *event == NOT_SUBMITTED {
-                owed::forget_pin(tx, task)?;
-            }
             happened(tx, task, event, *at_ms, detail.as_deref())
         }
         Note::Signed { task, receipt } => receipts::save(tx, task, receipt),
         Note::Answered { task, output_digest, tokens, at_ms } => {
             receipts::announced(tx, task, *output_digest, *at_ms)?;
-            tx.execute(
+            run(
+            tx,
                 "UPDATE tasks SET answer = 'complete', output_digest = ?2, prompt_tokens = ?3, output_tokens = ?4
                  WHERE task = ?1",
                 params![task.to_string(), output_digest.to_string(), tokens.0, tokens.1],
@@ -328,14 +352,16 @@ pub fn write_note(tx: &Transaction<'_>, note: &Note) -> Result<()> {
             happened(tx, task, "done", *at_ms, None)
         }
         Note::Failed { task, answer, code, message, at_ms } => {
-            tx.execute(
+            run(
+                tx,
                 "UPDATE tasks SET answer = ?2, error_code = ?3, error_message = ?4 WHERE task = ?1",
                 params![task.to_string(), answer, code, message],
             )?;
             happened(tx, task, answer, *at_ms, Some(code))
         }
         Note::Gas { transaction, gas_used } => {
-            tx.execute(
+            run(
+                tx,
                 "UPDATE timeline SET gas_used = ?2 WHERE transaction_hash = ?1",
                 params![transaction.to_string(), int(*gas_used)],
             )?;
@@ -351,7 +377,8 @@ pub(super) fn happened(
     at_ms: u64,
     detail: Option<&str>,
 ) -> Result<()> {
-    tx.execute(
+    run(
+        tx,
         "INSERT OR IGNORE INTO timeline (task, event, at_ms, detail) VALUES (?1, ?2, ?3, ?4)",
         params![task.to_string(), event, int(at_ms), detail],
     )?;
@@ -368,7 +395,8 @@ pub fn commit_block(
     let mut transactions = Vec::new();
     for (hash, fact) in &block.facts {
         let Some((task, node, event)) = write_fact(tx, fact, &is_mine, at_ms)? else { continue };
-        tx.execute(
+        run(
+            tx,
             "INSERT OR REPLACE INTO timeline
                 (task, event, node, at_ms, block_number, block_hash, block_timestamp, transaction_hash)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -401,28 +429,32 @@ fn write_fact(
 ) -> Result<Option<(TaskId, NodeId, &'static str)>> {
     let written = match fact {
         Fact::ModelRegistered { index, model } => {
-            tx.execute(
+            run(
+                tx,
                 "INSERT OR REPLACE INTO models (model_index, model) VALUES (?1, ?2)",
                 params![index.0, model.to_string()],
             )?;
             return Ok(None);
         }
         Fact::TaskSubmitted(task) if is_mine(task) => {
-            insert_task(tx, task, None, "unknown")?;
-            tx.execute(
+            insert_task(tx, task, (None, "unknown", None))?;
+            run(
+            tx,
                 "INSERT INTO lanes (session, next_nonce) VALUES (?1, ?2)
                  ON CONFLICT (session) DO UPDATE SET next_nonce = max(next_nonce, excluded.next_nonce)",
                 params![int(task.session.0), int(task.nonce.0.saturating_add(1))],
             )?;
             answers::submitted(tx, &task.task, true)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE tasks SET hold = ?2 WHERE task = ?1",
                 params![task.task.to_string(), task.held.to_string()],
             )?;
             Some((task.task, WHOLE_TASK, "submitted"))
         }
         Fact::TaskRefunded { task, tip, .. } => {
-            tx.execute(
+            run(
+                tx,
                 "UPDATE tasks SET tip = ?2 WHERE task = ?1",
                 params![task.to_string(), tip.to_string()],
             )?;
@@ -443,7 +475,7 @@ pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
     for (_, fact) in block.facts.iter().rev() {
         let task = match fact {
             Fact::ModelRegistered { index, .. } => {
-                tx.execute("DELETE FROM models WHERE model_index = ?1", params![index.0])?;
+                run(tx, "DELETE FROM models WHERE model_index = ?1", params![index.0])?;
                 continue;
             }
             Fact::TaskSubmitted(task) => {
@@ -451,10 +483,7 @@ pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
                 Some(task.task)
             }
             Fact::TaskRefunded { task, .. } => {
-                tx.execute(
-                    "UPDATE tasks SET tip = NULL WHERE task = ?1",
-                    params![task.to_string()],
-                )?;
+                run(tx, "UPDATE tasks SET tip = NULL WHERE task = ?1", params![task.to_string()])?;
                 Some(*task)
             }
             other => answers::undo(tx, other)?,
@@ -463,7 +492,7 @@ pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
             answers::refresh(tx, &task)?;
         }
     }
-    tx.execute("DELETE FROM timeline WHERE block_hash = ?1", params![block.hash.to_string()])?;
+    run(tx, "DELETE FROM timeline WHERE block_hash = ?1", params![block.hash.to_string()])?;
     Ok(())
 }
 
@@ -511,10 +540,6 @@ pub fn task(tx: &Transaction<'_>, id: &TaskId) -> Result<Option<TaskRow>> {
     row.receipt = receipts::of(tx, id)?;
     row.timeline = timeline(tx, id)?;
     Ok(Some(row))
-}
-
-pub(super) fn digest(row: &Row<'_>, column: &str) -> Result<Option<B256>> {
-    Ok(row.get::<_, Option<String>>(column)?.and_then(|text| text.parse().ok()))
 }
 
 fn timeline(tx: &Transaction<'_>, id: &TaskId) -> Result<Vec<Entry>> {

@@ -4,8 +4,8 @@ use assay_types::{SessionId, TaskId};
 use rusqlite::{Result, Transaction, params};
 
 use super::{
-    db::{amount, int, unsigned},
     purse::Charge,
+    sql::{amount, int, run, unsigned},
 };
 use crate::config::{NONCE_BATCH, NONCE_LAG, NONCE_WINDOW};
 
@@ -66,22 +66,21 @@ pub fn take_nonces(
     session: SessionId,
     next_on_chain: u64,
 ) -> Result<(u64, u64)> {
-    tx.execute(
+    run(
+        tx,
         "INSERT OR IGNORE INTO lanes (session, next_nonce) VALUES (?1, 0)",
         params![int(session.0)],
     )?;
-    let start = tx.query_row(
-        "SELECT next_nonce FROM lanes WHERE session = ?1",
-        params![int(session.0)],
-        |row| unsigned(row, "next_nonce"),
-    )?;
+    let mut query = tx.prepare_cached("SELECT next_nonce FROM lanes WHERE session = ?1")?;
+    let start = query.query_row(params![int(session.0)], |row| unsigned(row, "next_nonce"))?;
     let count = match start.saturating_sub(next_on_chain) {
         lead if lead >= NONCE_WINDOW => 0,
         lead if lead.saturating_add(NONCE_BATCH) > NONCE_LAG => 1,
         _ => NONCE_BATCH,
     };
     let end = start.saturating_add(count);
-    tx.execute(
+    run(
+        tx,
         "UPDATE lanes SET next_nonce = ?2 WHERE session = ?1",
         params![int(session.0), int(end)],
     )?;
@@ -90,7 +89,8 @@ pub fn take_nonces(
 
 /// Gives back nonces from `first` on, if nobody took others after `end`.
 pub fn return_nonces(tx: &Transaction<'_>, session: SessionId, first: u64, end: u64) -> Result<()> {
-    tx.execute(
+    run(
+        tx,
         "UPDATE lanes SET next_nonce = ?2 WHERE session = ?1 AND next_nonce = ?3",
         params![int(session.0), int(first), int(end)],
     )?;

@@ -10,4 +10,5 @@ mod purse;
 pub mod receipts;
 pub mod service;
 pub mod session;
+mod sql;
 pub mod state;

@@ -6,6 +6,8 @@ use assay_store::Bytes;
 use assay_types::{TaskId, TaskRequest};
 use rusqlite::{Result, Transaction, params};
 
+use super::sql::run;
+
 /// Request blocks until they are pinned, and the requests of tasks.
 pub const TABLES: &str = "
 CREATE TABLE pins (
@@ -16,18 +18,10 @@ CREATE TABLE pins (
 ALTER TABLE tasks ADD COLUMN request BLOB; -- ABI encoding; NULL for a task of another life of the lane
 ";
 
-/// A task is offered.
-pub fn save(
-    tx: &Transaction<'_>,
-    task: &TaskId,
-    (request, block): (&TaskRequest, &Bytes),
-    at_ms: u64,
-) -> Result<()> {
-    tx.execute(
-        "UPDATE tasks SET request = ?2 WHERE task = ?1",
-        params![task.to_string(), request.abi_encode()],
-    )?;
-    tx.execute(
+/// A task is offered: its request block is kept until it is pinned.
+pub fn save(tx: &Transaction<'_>, task: &TaskId, block: &Bytes, at_ms: u64) -> Result<()> {
+    run(
+        tx,
         "INSERT OR IGNORE INTO pins (task, block, since_ms) VALUES (?1, ?2, ?3)",
         params![task.to_string(), block.as_ref(), i64::try_from(at_ms).unwrap_or(i64::MAX)],
     )?;
@@ -36,7 +30,7 @@ pub fn save(
 
 /// A block is pinned, or never will be.
 pub fn forget_pin(tx: &Transaction<'_>, task: &TaskId) -> Result<()> {
-    tx.execute("DELETE FROM pins WHERE task = ?1", [task.to_string()])?;
+    run(tx, "DELETE FROM pins WHERE task = ?1", [task.to_string()])?;
     Ok(())
 }
 

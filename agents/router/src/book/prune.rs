@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 
+use super::sql::run;
+
 /// What is kept of tasks that are gone, and the order in which they go.
 pub const COLUMNS: &str = "
 ALTER TABLE lanes ADD COLUMN spent TEXT NOT NULL DEFAULT '0';         -- decimal, minor units, by tasks that are gone
@@ -48,7 +50,8 @@ pub fn prune(tx: &Transaction<'_>, before_s: u64, limit: u32) -> Result<usize> {
             .query_row("SELECT spent FROM lanes WHERE session = ?1", [session], |row| row.get(0))
             .optional()?;
         let spent: u128 = spent.and_then(|text| text.parse().ok()).unwrap_or_default();
-        tx.execute(
+        run(
+            tx,
             "INSERT INTO lanes (session, next_nonce, spent, next_on_chain) VALUES (?1, ?3, ?2, ?3)
              ON CONFLICT (session) DO UPDATE SET spent = excluded.spent,
                 next_on_chain = max(next_on_chain, excluded.next_on_chain)",
@@ -57,7 +60,7 @@ pub fn prune(tx: &Transaction<'_>, before_s: u64, limit: u32) -> Result<usize> {
     }
     for task in &tasks {
         for table in TABLES {
-            tx.execute(&format!("DELETE FROM {table} WHERE task = ?1"), [task])?;
+            run(tx, &format!("DELETE FROM {table} WHERE task = ?1"), [task])?;
         }
     }
     Ok(tasks.len())

@@ -1,6 +1,9 @@
 //! What a lane may still spend, and the nonces of its tasks.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+};
 
 use assay_types::{Nonce, TaskId};
 
@@ -20,7 +23,12 @@ pub struct Charge {
 pub(super) struct Purse {
     /// Fees of tasks that are settled, and tips of those that were refunded.
     pub spent: u128,
-    pub open: HashMap<TaskId, Charge>,
+    open: HashMap<TaskId, Charge>,
+    /// Sum of `open`.
+    held: u128,
+    /// Deadlines of open tasks that the chain did not have when they were charged, the earliest first: every request
+    /// asks what is left, and must not walk over all tasks for it.
+    unseen: BinaryHeap<Reverse<(u64, TaskId)>>,
     nonces: VecDeque<(u64, u64)>,
     /// One more than the largest nonce that the chain has.
     pub next_on_chain: u64,
@@ -33,15 +41,47 @@ impl Purse {
         if self.unpaid_until_s > now_s {
             return 0;
         }
-        self.open.retain(|task, charge| {
-            let counts = charge.on_chain || charge.deadline >= now_s;
-            if !counts {
-                gone.push(*task);
+        while let Some(Reverse((deadline, task))) = self.unseen.peek().copied()
+            && deadline < now_s
+        {
+            self.unseen.pop();
+            let is_over = |c: &Charge| !c.on_chain && c.deadline < now_s;
+            if self.open.get(&task).is_some_and(is_over) {
+                self.remove(&task);
+                gone.push(task);
             }
-            counts
-        });
-        let open = self.open.values().map(|c| c.amount).fold(0, u128::saturating_add);
-        allotment.saturating_sub(self.spent.saturating_add(open))
+        }
+        allotment.saturating_sub(self.spent.saturating_add(self.held))
+    }
+
+    /// Counts a task, or counts it anew.
+    pub fn insert(&mut self, task: TaskId, charge: Charge) {
+        self.remove(&task);
+        // Amounts are of 128 bits where the contract's have 96: their sum has room.
+        self.held = self.held.saturating_add(charge.amount);
+        if !charge.on_chain {
+            self.unseen.push(Reverse((charge.deadline, task)));
+        }
+        self.open.insert(task, charge);
+    }
+
+    /// What an open task takes.
+    pub fn charge(&self, task: &TaskId) -> Option<&Charge> {
+        self.open.get(task)
+    }
+
+    /// Counts a task no more; whether it was counted.
+    pub fn remove(&mut self, task: &TaskId) -> bool {
+        let removed = self.open.remove(task);
+        self.held = self.held.saturating_sub(removed.map_or(0, |charge| charge.amount));
+        removed.is_some()
+    }
+
+    /// Counts nothing.
+    pub fn clear(&mut self) {
+        self.open.clear();
+        self.unseen.clear();
+        (self.held, self.spent) = (0, 0);
     }
 
     /// The next nonce, and how many are left after it.

@@ -3,7 +3,10 @@
 use assay_types::{B256, NodeId, Signature, TaskId, link::StreamReceipt};
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 
-use super::db::{digest, happened};
+use super::{
+    db::happened,
+    sql::{digest, run},
+};
 use crate::link::state::SignedReceipt;
 
 /// The newest receipt of each task: it covers the earlier ones.
@@ -21,7 +24,8 @@ pub const CONTRADICTED: &str = "contradicted";
 /// Stores a receipt instead of an earlier one.
 pub fn save(tx: &Transaction<'_>, task: &TaskId, signed: &SignedReceipt) -> Result<()> {
     let SignedReceipt { receipt, signature } = signed;
-    tx.execute(
+    run(
+        tx,
         "INSERT INTO receipts VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (task) DO UPDATE SET node = ?2, seq = ?3, stream_hash = ?4, signature = ?5
             WHERE excluded.seq > seq",
@@ -80,7 +84,8 @@ fn known_digest(
     query: &str,
     about: impl rusqlite::Params,
 ) -> Result<Option<B256>> {
-    Ok(tx.query_row(query, about, |row| digest(row, "output_digest")).optional()?.flatten())
+    let mut query = tx.prepare_cached(query)?;
+    Ok(query.query_row(about, |row| digest(row, "output_digest")).optional()?.flatten())
 }
 
 fn compare(

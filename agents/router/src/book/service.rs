@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_types::{B256, Nonce, SessionId, TaskId, TaskRequest};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 
 use super::{
     db::{self, Note, TaskRow},
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    config::{NONCE_BATCH, NONCE_WINDOW, NOTE_BATCH, PIN_BATCH, PRUNE_BATCH},
+    config::{NONCE_BATCH, NONCE_WINDOW, NOTE_BATCH, NOTE_DELAY, PIN_BATCH, PRUNE_BATCH},
     journal::{Journal, JournalError},
 };
 
@@ -107,7 +110,7 @@ impl Ledger {
         loop {
             let taken = self.book().take_nonce(session);
             if let Some((nonce, left)) = taken {
-                if left == NONCE_BATCH / 4 {
+                if left == NONCE_BATCH / 2 {
                     self.enter(Entry::Nonces(session));
                 }
                 return Ok(nonce);
@@ -212,7 +215,7 @@ impl Ledger {
     }
 
     /// Writes what it is given until all senders are gone or `stop` says so, several entries in one
-    /// transaction.
+    /// transaction. Notes wait a little for others; who waits for an answer does not.
     ///
     /// # Errors
     /// If the database fails.
@@ -231,6 +234,14 @@ impl Ledger {
             if count == 0 {
                 break;
             }
+            if batch.iter().all(|entry| matches!(entry, Entry::Note(_))) {
+                sleep(NOTE_DELAY).await;
+            }
+            while batch.len() < NOTE_BATCH
+                && let Ok(entry) = entries.try_recv()
+            {
+                batch.push(entry);
+            }
             self.write(&mut batch).await?;
         }
         let unused = self.book().unused_nonces();
@@ -243,21 +254,28 @@ impl Ledger {
     }
 
     async fn write(&self, batch: &mut Vec<Entry>) -> Result<(), JournalError> {
-        let (mut notes, mut waiting) = (Vec::new(), Vec::new());
+        let (mut notes, mut waiting, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         for entry in batch.drain(..) {
             match entry {
                 Entry::Note(note) => notes.push(note),
                 Entry::Flush(done) => waiting.push(done),
                 Entry::Nonces(session) => {
-                    self.more_nonces(session).await?;
+                    wanted.push((session, self.book().next_on_chain(session)));
                 }
             }
         }
-        if !notes.is_empty() {
+        if !(notes.is_empty() && wanted.is_empty()) {
             let write = move |tx: &rusqlite::Transaction<'_>| {
-                notes.iter().try_for_each(|note| db::write_note(tx, note))
+                db::write_notes(tx, &notes)?;
+                let take =
+                    |(session, on_chain)| Ok((session, lanes::take_nonces(tx, session, on_chain)?));
+                wanted.into_iter().map(take).collect::<rusqlite::Result<Vec<_>>>()
             };
-            self.journal.run(write).await?;
+            let taken = self.journal.run(write).await?;
+            let mut book = self.book();
+            for (session, (start, end)) in taken {
+                book.give_nonces(session, start, end);
+            }
         }
         for done in waiting {
             let _ = done.send(());

@@ -4,6 +4,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
+    sync::Arc,
 };
 
 use assay_protocol::money::fee_up;
@@ -47,7 +48,8 @@ pub struct Need {
 #[derive(Debug)]
 pub struct Book {
     me: Address,
-    sessions: BTreeMap<SessionId, SessionView>,
+    /// Shared with the requests that they serve.
+    sessions: BTreeMap<SessionId, Arc<SessionView>>,
     purses: HashMap<SessionId, Purse>,
     owners: HashMap<TaskId, SessionId>,
     /// Models by their number, as the chain has them.
@@ -76,7 +78,7 @@ impl Book {
         Self {
             me,
             models: models.into_iter().collect(),
-            sessions: sessions.into_iter().map(|s| (s.id, s)).collect(),
+            sessions: sessions.into_iter().map(|s| (s.id, Arc::new(s))).collect(),
             purses: HashMap::new(),
             owners: HashMap::new(),
             opened: BTreeMap::new(),
@@ -92,15 +94,14 @@ impl Book {
 
     /// All sessions.
     pub fn sessions(&self) -> impl Iterator<Item = &SessionView> {
-        self.sessions.values()
+        self.sessions.values().map(AsRef::as_ref)
     }
 
     /// Replaces what is charged by what the database has.
     pub fn set_charges(&mut self, charges: Charges) {
         self.owners.clear();
         for purse in self.purses.values_mut() {
-            purse.spent = 0;
-            purse.open.clear();
+            purse.clear();
         }
         for (session, spent) in charges.spent {
             self.purses.entry(session).or_default().spent = spent;
@@ -110,7 +111,7 @@ impl Book {
             if finished {
                 purse.spent = purse.spent.saturating_add(charge.amount);
             } else {
-                purse.open.insert(task, charge);
+                purse.insert(task, charge);
                 self.owners.insert(task, session);
             }
         }
@@ -124,7 +125,7 @@ impl Book {
             if let Some(id) = self.learn(fact, &mut changed)
                 && let Some(view) = self.sessions.get(&id)
             {
-                changed.push(view.clone());
+                changed.push(SessionView::clone(view));
             }
         }
         self.opened.clear();
@@ -153,7 +154,7 @@ impl Book {
                 self.add_lane(*session, *lane, *holder, *allotment)
             }
             Fact::SessionActivated { session, seed_round, nodes, previous_until } => {
-                let known = self.sessions.get_mut(session);
+                let known = self.sessions.get_mut(session).map(Arc::make_mut);
                 let view = known.or_else(|| self.opened.get_mut(session))?;
                 if view.state == SessionState::Open {
                     view.state = SessionState::Active;
@@ -172,22 +173,22 @@ impl Book {
                 None
             }
             Fact::LaneReclaimed { session, lane, reclaim_at } => {
-                let view = self.sessions.get_mut(session).filter(|s| s.lane == *lane)?;
+                let view = self.session_mut(*session).filter(|s| s.lane == *lane)?;
                 view.reclaim_at = *reclaim_at;
                 Some(*session)
             }
             Fact::SessionDraining { session, ends_at } => {
-                let view = self.sessions.get_mut(session)?;
+                let view = self.session_mut(*session)?;
                 view.state = SessionState::Draining;
                 view.ends_at = *ends_at;
                 Some(*session)
             }
             Fact::SessionClosed { session } => {
-                self.sessions.get_mut(session)?.state = SessionState::Closed;
+                self.session_mut(*session)?.state = SessionState::Closed;
                 Some(*session)
             }
             Fact::SessionToppedUp { session, lane, amount } => {
-                let view = self.sessions.get_mut(session).filter(|s| s.lane == *lane)?;
+                let view = self.session_mut(*session).filter(|s| s.lane == *lane)?;
                 view.allotment = view.allotment.saturating_add(*amount);
                 self.purses.entry(*session).or_default().unpaid_until_s = 0;
                 Some(*session)
@@ -197,6 +198,10 @@ impl Book {
                 None
             }
         }
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut SessionView> {
+        self.sessions.get_mut(&id).map(Arc::make_mut)
     }
 
     fn add_lane(
@@ -211,12 +216,12 @@ impl Book {
             return None;
         }
         let view = SessionView { lane, allotment, ..self.opened.get(&session)?.clone() };
-        self.sessions.insert(session, view);
+        self.sessions.insert(session, Arc::new(view));
         Some(session)
     }
 
     fn set_seed(&mut self, round: u64, seed: Option<B256>, changed: &mut Vec<SessionView>) {
-        for view in self.sessions.values_mut() {
+        for view in self.sessions.values_mut().map(Arc::make_mut) {
             let waits = |r: &&mut Reservation| r.seed_round == round && r.seed != seed;
             if let Some(reservation) = view.reservations.iter_mut().find(waits) {
                 reservation.seed = seed;
@@ -231,7 +236,7 @@ impl Book {
                 let amount = task.held;
                 let charge = Charge { amount, deadline: task.deadline, on_chain: true };
                 let purse = self.purses.entry(task.session).or_default();
-                purse.open.insert(task.task, charge);
+                purse.insert(task.task, charge);
                 let next = task.nonce.0.saturating_add(1);
                 purse.skip_to(next);
                 purse.next_on_chain = purse.next_on_chain.max(next);
@@ -252,15 +257,15 @@ impl Book {
         self.sessions.get(&task.session).is_some_and(|s| s.lane == task.lane)
     }
 
-    fn charge_mut(&mut self, task: &TaskId) -> Option<&mut Charge> {
+    fn charge_of(&self, task: &TaskId) -> Option<&Charge> {
         let session = self.owners.get(task)?;
-        self.purses.get_mut(session)?.open.get_mut(task)
+        self.purses.get(session)?.charge(task)
     }
 
     fn finish(&mut self, task: &TaskId, cost: u128) {
         if let Some(session) = self.owners.remove(task)
             && let Some(purse) = self.purses.get_mut(&session)
-            && purse.open.remove(task).is_some()
+            && purse.remove(task)
         {
             purse.spent = purse.spent.saturating_add(cost);
         }
@@ -325,7 +330,7 @@ impl Book {
         changed: &mut Vec<SessionView>,
         change: impl FnOnce(&mut SessionView),
     ) {
-        if let Some(view) = self.sessions.get_mut(&session) {
+        if let Some(view) = self.session_mut(session) {
             change(view);
             changed.push(view.clone());
         }
@@ -335,17 +340,22 @@ impl Book {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn candidates(&mut self, need: &Need, now_s: u64) -> Result<Vec<SessionView>, Unready> {
-        let live: Vec<&SessionView> = self
+    pub fn candidates(
+        &mut self,
+        need: &Need,
+        now_s: u64,
+    ) -> Result<Vec<Arc<SessionView>>, Unready> {
+        let live: Vec<Arc<SessionView>> = self
             .sessions
             .values()
             .filter(|s| s.model == need.model && s.state != SessionState::Closed)
+            .cloned()
             .collect();
         if live.is_empty() {
             return Err(Unready::NoSession);
         }
-        let nodes = |s: &&SessionView| s.serving(need.deadline).map_or(0, |r| r.nodes.len());
-        let most = live.iter().map(nodes).max().unwrap_or_default();
+        let nodes = |s: &SessionView| s.serving(need.deadline).map_or(0, |r| r.nodes.len());
+        let most = live.iter().map(|s| nodes(s)).max().unwrap_or_default();
         if most == 0 {
             return Err(Unready::NotActive);
         }
@@ -353,10 +363,9 @@ impl Book {
         if most < wanted {
             return Err(Unready::TooFewNodes(most));
         }
-        let takes: Vec<SessionView> =
-            live.into_iter().filter(|s| nodes(s) >= wanted).cloned().collect();
-        let mut paid: Vec<(u128, SessionView)> = takes
+        let mut paid: Vec<(u128, Arc<SessionView>)> = live
             .into_iter()
+            .filter(|s| nodes(s) >= wanted)
             .filter_map(|s| {
                 let left = self.left(&s, now_s);
                 (left >= hold(&s, need.tokens, need.redundancy)).then_some((left, s))
@@ -383,17 +392,17 @@ impl Book {
     /// Counts a task that the chain does not have yet.
     pub fn charge(&mut self, session: SessionId, task: TaskId, amount: u128, deadline: u64) {
         let charge = Charge { amount, deadline, on_chain: false };
-        self.purses.entry(session).or_default().open.insert(task, charge);
+        self.purses.entry(session).or_default().insert(task, charge);
         self.owners.insert(task, session);
     }
 
     /// The task was never and will never be submitted.
     pub fn release(&mut self, task: &TaskId) {
-        if self.charge_mut(task).is_some_and(|charge| !charge.on_chain)
+        if self.charge_of(task).is_some_and(|charge| !charge.on_chain)
             && let Some(session) = self.owners.remove(task)
             && let Some(purse) = self.purses.get_mut(&session)
         {
-            purse.open.remove(task);
+            purse.remove(task);
         }
     }
 

@@ -1,8 +1,7 @@
-//! Answers in OpenAI's shapes, plain and streamed.
+//! Serves an order: its tasks side by side, their answers as one response or as a stream.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
-use assay_types::TaskId;
 use axum::{
     Json,
     response::{
@@ -10,203 +9,164 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures::{Stream, stream};
-use serde_json::{Value, json};
+use futures::{
+    StreamExt,
+    future::try_join_all,
+    stream::{self, BoxStream, SelectAll},
+};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    error::{ApiError, set_task},
-    request::Ask,
+    error::{ApiError, name_tasks},
+    wording::{Answer, Head, Order, Said, Wording},
 };
 use crate::{
     clock::now_s,
     config::{HEADERS_WITHIN, KEEP_ALIVE},
     tasks::{
         dispatch::Dispatcher,
-        running::{Finish, Piece, Running},
+        running::{Piece, Running},
     },
 };
 
-/// Serves a request; `permit` is held until its answer is over.
+/// What comes next of which answer.
+type Next = (usize, Result<Piece, ApiError>);
+
+/// An order that is served. Dropped early, its tasks are cancelled.
+pub struct Answering {
+    pieces: SelectAll<BoxStream<'static, Next>>,
+    head: Head,
+    wording: Box<dyn Wording>,
+    /// Events that are due before anything else.
+    due: VecDeque<Said>,
+    /// Answers that are not complete.
+    open: usize,
+}
+
+impl Answering {
+    /// Begins the order's tasks.
+    ///
+    /// # Errors
+    /// What stands in the way of one of them; the others are cancelled.
+    pub async fn begin(dispatcher: &Arc<Dispatcher>, order: Order) -> Result<Self, ApiError> {
+        let Order { asks, mut wording, .. } = order;
+        let running = try_join_all(asks.iter().map(|ask| dispatcher.begin(ask))).await?;
+        let head = Head {
+            tasks: running.iter().map(Running::task).collect(),
+            created_s: now_s(),
+            model: asks.first().map(|ask| ask.model.name.clone()).unwrap_or_default(),
+            prompt_tokens: running.iter().map(Running::prompt_tokens).fold(0, u32::saturating_add),
+        };
+        let open = running.len();
+        let due = wording.begin(&head).into();
+        let pieces = running.into_iter().enumerate().map(|(i, running)| pieces(i, running));
+        Ok(Self { pieces: pieces.collect(), head, wording, due, open })
+    }
+
+    /// Waits for the first piece, and keeps it: a node that fails at once fails the request, not the stream.
+    async fn first(&mut self) -> Result<(), ApiError> {
+        let Ok(Some((answer, piece))) = timeout(HEADERS_WITHIN, self.pieces.next()).await else {
+            return Ok(());
+        };
+        self.word(answer, Ok(piece?));
+        Ok(())
+    }
+
+    /// The next event; `None` after the last.
+    pub async fn next(&mut self) -> Option<Said> {
+        loop {
+            if let Some(said) = self.due.pop_front() {
+                return Some(said);
+            }
+            let (answer, piece) = self.pieces.next().await?;
+            self.word(answer, piece);
+        }
+    }
+
+    fn word(&mut self, answer: usize, piece: Result<Piece, ApiError>) {
+        let (wording, head) = (&mut self.wording, &self.head);
+        match piece {
+            Ok(Piece::Text(text)) => self.due.extend(wording.text(head, answer, &text)),
+            Ok(Piece::End(finish)) => {
+                self.due.extend(wording.end(head, answer, &finish));
+                self.open = self.open.saturating_sub(1);
+                if self.open == 0 {
+                    self.due.extend(wording.over(head));
+                }
+            }
+            Err(error) => {
+                self.due.extend(wording.failed(head, &error));
+                // Nothing comes after it: what still runs is cancelled.
+                self.pieces.clear();
+            }
+        }
+    }
+
+    /// Waits for all answers.
+    async fn whole(mut self) -> Result<Response, ApiError> {
+        let mut texts = vec![String::new(); self.open];
+        let mut finishes = vec![None; self.open];
+        while let Some((answer, piece)) = self.pieces.next().await {
+            match piece? {
+                Piece::Text(text) => {
+                    if let Some(whole) = texts.get_mut(answer) {
+                        whole.push_str(&text);
+                    }
+                }
+                Piece::End(finish) => {
+                    if let Some(place) = finishes.get_mut(answer) {
+                        *place = Some(finish);
+                    }
+                }
+            }
+        }
+        let answers: Vec<Answer> = texts
+            .into_iter()
+            .zip(finishes)
+            .filter_map(|(text, finish)| Some(Answer { text, finish: finish? }))
+            .collect();
+        Ok(Json(self.wording.whole(&self.head, &answers)).into_response())
+    }
+}
+
+/// All pieces of one answer, the last of which is its end or an error.
+fn pieces(answer: usize, running: Running) -> BoxStream<'static, Next> {
+    stream::unfold(Some(running), move |running| async move {
+        let mut running = running?;
+        let piece = running.next().await;
+        let goes_on = matches!(piece, Ok(Piece::Text(_)));
+        Some(((answer, piece), goes_on.then_some(running)))
+    })
+    .boxed()
+}
+
+/// Serves an order over HTTP; `permit` is held until its answer is over.
 ///
 /// # Errors
 /// Whatever stands in the way, before the headers are out.
-pub async fn complete(
-    dispatcher: Arc<Dispatcher>,
-    ask: Ask,
+pub async fn serve(
+    dispatcher: &Arc<Dispatcher>,
+    order: Order,
     permit: OwnedSemaphorePermit,
 ) -> Result<Response, ApiError> {
-    let running = dispatcher.begin(&ask).await?;
-    let task = running.task();
-    let mut response = if ask.stream {
-        streamed(running, &ask, permit).await?
+    let stream = order.stream;
+    let mut answering = Answering::begin(dispatcher, order).await?;
+    let tasks = answering.head.tasks.clone();
+    let mut response = if stream {
+        answering.first().await?;
+        events(answering, permit)
     } else {
-        plain(running, &ask.model.name).await?
+        answering.whole().await?
     };
-    set_task(&mut response, task);
+    name_tasks(&mut response, &tasks);
     Ok(response)
 }
 
-/// What all JSON of one answer begins with.
-#[derive(Clone)]
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-}
-
-impl Head {
-    fn new(task: TaskId, model: &str) -> Self {
-        let id = format!("chatcmpl-{}", alloy::hex::encode(task.0));
-        Self { id, created: now_s(), model: model.to_owned() }
-    }
-
-    fn chunk(&self, choices: Value, usage: Option<Value>) -> Value {
-        let mut chunk = json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": null,
-            "choices": choices,
-        });
-        if let Some(usage) = usage {
-            chunk["usage"] = usage;
-        }
-        chunk
-    }
-}
-
-fn usage(finish: &Finish) -> Value {
-    json!({
-        "prompt_tokens": finish.prompt_tokens,
-        "completion_tokens": finish.output_tokens,
-        "total_tokens": finish.prompt_tokens.saturating_add(finish.output_tokens),
-    })
-}
-
-async fn plain(mut running: Running, model: &str) -> Result<Response, ApiError> {
-    let head = Head::new(running.task(), model);
-    let mut content = String::new();
-    let finish = loop {
-        match running.next().await? {
-            Piece::Text(text) => content.push_str(&text),
-            Piece::End(finish) => break finish,
-        }
-    };
-    let body = json!({
-        "id": head.id,
-        "object": "chat.completion",
-        "created": head.created,
-        "model": head.model,
-        "system_fingerprint": null,
-        "choices": [{
-            "index": 0,
-            "message": {"role": "assistant", "content": content, "refusal": null},
-            "logprobs": null,
-            "finish_reason": finish.reason,
-        }],
-        "usage": usage(&finish),
+fn events(answering: Answering, permit: OwnedSemaphorePermit) -> Response {
+    let events = stream::unfold((answering, permit), |(mut answering, permit)| async move {
+        let Said { name, data } = answering.next().await?;
+        let event = name.into_iter().fold(Event::default(), Event::event).data(data);
+        Some((Ok::<_, Infallible>(event), (answering, permit)))
     });
-    Ok(Json(body).into_response())
-}
-
-/// Where a stream stands.
-struct Streaming {
-    running: Running,
-    head: Head,
-    include_usage: bool,
-    /// The first thing that the node said, if it came before the headers.
-    early: Option<Piece>,
-    stage: Stage,
-    /// Chunks that are due before anything else.
-    due: Vec<Event>,
-    _permit: OwnedSemaphorePermit,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Role,
-    Content,
-    Over,
-}
-
-async fn streamed(
-    mut running: Running,
-    ask: &Ask,
-    permit: OwnedSemaphorePermit,
-) -> Result<Response, ApiError> {
-    // A node that fails at once is an HTTP error; a slow one gets its headers out in time.
-    let early = match timeout(HEADERS_WITHIN, running.next()).await {
-        Ok(first) => Some(first?),
-        Err(_) => None,
-    };
-    let head = Head::new(running.task(), &ask.model.name);
-    let streaming = Streaming {
-        running,
-        head,
-        include_usage: ask.include_usage,
-        early,
-        stage: Stage::Role,
-        due: Vec::new(),
-        _permit: permit,
-    };
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(events(streaming)).keep_alive(keep_alive).into_response())
-}
-
-fn events(streaming: Streaming) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(streaming, |mut streaming| async move {
-        let event = streaming.event().await?;
-        Some((Ok(event), streaming))
-    })
-}
-
-impl Streaming {
-    async fn event(&mut self) -> Option<Event> {
-        if let Some(event) = self.due.pop() {
-            return Some(event);
-        }
-        match self.stage {
-            Stage::Role => {
-                self.stage = Stage::Content;
-                Some(self.delta(&json!({"role": "assistant", "content": ""}), None))
-            }
-            Stage::Content => Some(self.content().await),
-            Stage::Over => None,
-        }
-    }
-
-    async fn content(&mut self) -> Event {
-        let next = match self.early.take() {
-            Some(piece) => Ok(piece),
-            None => self.running.next().await,
-        };
-        match next {
-            Ok(Piece::Text(text)) => self.delta(&json!({"content": text}), None),
-            Ok(Piece::End(finish)) => {
-                self.stage = Stage::Over;
-                // Taken from the end.
-                self.due.push(Event::default().data("[DONE]"));
-                if self.include_usage {
-                    let chunk = self.head.chunk(json!([]), Some(usage(&finish)));
-                    self.due.push(Event::default().data(chunk.to_string()));
-                }
-                self.delta(&json!({}), Some(finish.reason))
-            }
-            Err(error) => {
-                // No `[DONE]`: a client that waits for it knows that the answer is not whole.
-                self.stage = Stage::Over;
-                Event::default().data(error.body().to_string())
-            }
-        }
-    }
-
-    fn delta(&self, delta: &Value, finish_reason: Option<&str>) -> Event {
-        let choices = json!([{
-            "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason,
-        }]);
-        let usage = self.include_usage.then_some(Value::Null);
-        Event::default().data(self.head.chunk(choices, usage).to_string())
-    }
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-/// Names the task of an answer.
+/// Names the task of an answer, or its tasks with commas between them.
 pub const TASK_HEADER: HeaderName = HeaderName::from_static("x-assay-task");
 
 /// A request that is not answered, and why.
@@ -61,6 +61,14 @@ impl ApiError {
         Self::new(StatusCode::BAD_GATEWAY, "server_error", code, message)
     }
 
+    /// 429: as much is under way as can be; the same request is served a moment later.
+    pub fn limited(code: &str, message: impl Into<String>, retry_after_s: u16) -> Self {
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message)
+        }
+    }
+
     /// 503: nobody can serve it now.
     pub fn unavailable(code: &str, message: impl Into<String>, retry_after_s: u16) -> Self {
         Self {
@@ -82,31 +90,45 @@ impl ApiError {
         self
     }
 
+    /// What is inside the body's `error`.
+    pub fn detail(&self) -> Value {
+        json!({
+            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
+        })
+    }
+
     /// The body.
     pub fn body(&self) -> Value {
-        json!({"error": {
-            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
-        }})
+        json!({"error": self.detail()})
     }
-}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
+    /// The response whose body another API words.
+    pub fn with_body(&self, body: Value) -> Response {
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.max(1)));
         }
         if let Some(task) = self.task {
-            set_task(&mut response, task);
+            name_tasks(&mut response, &[task]);
         }
         response
     }
 }
 
-/// Names the task in the response's headers.
-pub fn set_task(response: &mut Response, task: TaskId) {
-    if let Ok(value) = HeaderValue::from_str(&task.to_string()) {
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.with_body(self.body());
+        // For a layer that words errors of its API in another shape.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Names the tasks of an answer in the response's headers.
+pub fn name_tasks(response: &mut Response, tasks: &[TaskId]) {
+    let names: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+    if let Ok(value) = HeaderValue::from_str(&names.join(",")) {
         response.headers_mut().insert(TASK_HEADER, value);
     }
 }

@@ -6,28 +6,32 @@ use assay_runtime::{Health, observe_router};
 use assay_types::{TaskId, link::MAX_FRAME_BYTES};
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
-    extract::{ConnectInfo, Path, Request, State, WebSocketUpgrade},
+    extract::{
+        ConnectInfo, Path, Request, State, WebSocketUpgrade,
+        ws::rejection::WebSocketUpgradeRejection,
+    },
     http::{Method, StatusCode, Uri},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde_json::{Value, json};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    answer,
+    answer, body, chat, completions,
     error::{ApiError, TASK_HEADER},
+    fields::Fields,
     guard::local_only,
-    request,
+    messages, models, openapi,
+    places::Places,
+    responses,
+    socket::Socket,
     timeline::task_json,
+    wording::Order,
 };
 use crate::{
-    config::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_LINKS, MAX_REQUESTS},
+    config::{MAX_BODY_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig},
     link::service::LinkServer,
     tasks::dispatch::Dispatcher,
 };
@@ -40,30 +44,48 @@ pub struct App {
     pub links: Arc<LinkServer>,
     /// Unix seconds at which the router started: when its models were "created".
     pub started_s: u64,
-    requests: Arc<Semaphore>,
+    places: Places,
     miners: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
 }
 
 impl App {
     /// An app with all its permits.
     pub fn new(dispatcher: Arc<Dispatcher>, links: Arc<LinkServer>, started_s: u64) -> Self {
-        let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
         let miners = Arc::new(Semaphore::new(MAX_LINKS));
-        Self { dispatcher, links, started_s, requests, miners }
+        let sockets = Arc::new(Semaphore::new(MAX_SOCKETS));
+        Self { dispatcher, links, started_s, places: Places::default(), miners, sockets }
     }
 }
 
+/// How an API reads a request.
+type Read = fn(&mut Fields, &RouterConfig) -> Result<Order, ApiError>;
+
 /// All routes.
 pub fn routes(app: Arc<App>, health: Health) -> Router {
+    let complete = |read: Read| {
+        post(move |State(app): State<Arc<App>>, request: Request| complete(app, read, request))
+    };
+    let anthropic = Router::new()
+        .route("/v1/messages", complete(messages::read))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(local_only))
+        .layer(middleware::from_fn(messages::word_errors));
     let api = Router::new()
-        .route("/v1/chat/completions", post(chat))
+        .route("/v1/chat/completions", complete(chat::read))
+        .route("/v1/completions", complete(completions::read))
+        .route("/v1/responses", complete(responses::read).get(socket))
+        .route("/v1/embeddings", post(embeddings))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/v1/tasks/{id}", get(task))
+        .route("/openapi.json", get(description))
+        .route("/docs", get(openapi::page))
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(local_only));
     Router::new()
         .merge(api)
+        .merge(anthropic)
         .route("/link", get(link))
         .with_state(app)
         .merge(observe_router(health))
@@ -85,86 +107,54 @@ async fn access_log(request: Request, next: middleware::Next) -> Response {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let message = format!("{} does not take {method}: see the API's description", uri.path());
+    let message = format!("{} does not take {method}: see /docs", uri.path());
     ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
 async fn nothing_here(uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(128).collect();
-    ApiError::refused(
-        StatusCode::NOT_FOUND,
-        "unknown_url",
-        format!(
-            "nothing is served at {path:?}: there are /v1/chat/completions, /v1/models, /v1/tasks/{{id}}, /link, /metrics, /health and /ready"
-        ),
-    )
+    let message = format!("nothing is served at {path:?}: /docs shows what there is");
+    ApiError::refused(StatusCode::NOT_FOUND, "unknown_url", message)
 }
 
-async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let Ok(permit) = app.requests.clone().try_acquire_owned() else {
-        let message =
-            format!("{MAX_REQUESTS} requests are being served: send the request again in a moment");
-        return Err(ApiError::unavailable("overloaded", message, 2));
-    };
-    let body = body(request.into_body()).await?;
+/// Reads a request as one API words it, and answers it.
+async fn complete(app: Arc<App>, read: Read, request: Request) -> Result<Response, ApiError> {
+    let mut place = app.places.take(1)?;
     let config = &app.dispatcher.config;
-    let ask = request::parse(&body, config)?;
+    let body = body::read(request, config.patience.body).await?;
+    let order = read(&mut Fields::of_body(&body)?, config)?;
     drop(body);
-    answer::complete(app.dispatcher.clone(), ask, permit).await
+    place.merge(app.places.take(order.asks.len().saturating_sub(1))?);
+    answer::serve(&app.dispatcher, order, place).await
 }
 
-async fn body(body: Body) -> Result<axum::body::Bytes, ApiError> {
-    match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_long(&error) => Err(ApiError::refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "request_too_large",
-            format!("the body is larger than {MAX_BODY_BYTES} bytes: send a shorter conversation"),
-        )),
-        Ok(Err(error)) => Err(ApiError::invalid(
-            "",
-            "unreadable_body",
-            format!("the body cannot be read: {error}"),
-        )),
-        Err(_) => Err(ApiError::refused(
-            StatusCode::REQUEST_TIMEOUT,
-            "body_timeout",
-            format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
-        )),
-    }
-}
-
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error.to_string().contains("length limit exceeded") {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+/// The body is read all the same: a client that still writes does not look for an answer.
+async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let _place = app.places.take(1)?;
+    body::read(request, app.dispatcher.config.patience.body).await?;
+    Err(ApiError {
+        param: Some("model".into()),
+        ..ApiError::refused(
+            StatusCode::NOT_FOUND,
+            "no_embedding_model",
+            "no miner of this router offers a model for embeddings: use another service for them, or ask for an answer with /v1/chat/completions",
+        )
+    })
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let list: Vec<Value> =
-        app.dispatcher.config.models.iter().map(|m| model_json(&m.name, app.started_s)).collect();
-    Json(json!({"object": "list", "data": list}))
-}
-
-fn model_json(name: &str, created: u64) -> Value {
-    json!({"id": name, "object": "model", "created": created, "owned_by": "assay"})
+    Json(models::list(&app.dispatcher, app.started_s))
 }
 
 async fn model(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if app.dispatcher.config.models.iter().any(|m| m.name == name) {
-        return Ok(Json(model_json(&name, app.started_s)));
-    }
-    let name: String = name.chars().take(64).collect();
-    let message = format!("the model {name:?} is not served here: see /v1/models");
-    Err(ApiError::refused(StatusCode::NOT_FOUND, "model_not_found", message))
+    models::one(&app.dispatcher, &name, app.started_s).map(Json)
+}
+
+async fn description(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    openapi::document(&app.dispatcher.config).map(Json)
 }
 
 async fn task(
@@ -186,6 +176,29 @@ async fn task(
             "this router has no such task: it knows those of its own lanes",
         )),
     }
+}
+
+async fn socket(
+    State(app): State<Arc<App>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|_| {
+        ApiError::refused(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            "GET is for WebSockets here: connect with ws://, or send a request with POST",
+        )
+    })?;
+    let place = app.sockets.clone().try_acquire_owned().map_err(|_| {
+        let message = format!("{MAX_SOCKETS} WebSockets are open: try again in a moment");
+        ApiError::limited("too_many_sockets", message, 5)
+    })?;
+    let (dispatcher, places) = (app.dispatcher.clone(), app.places.clone());
+    let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        Socket::new(socket, dispatcher, places).serve().await;
+        drop(place);
+    }))
 }
 
 async fn link(

@@ -6,11 +6,17 @@ use std::{
 };
 
 use assay_types::{NodeId, TaskId, link::Offer};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::state::{Stream, TaskEvent};
-use crate::config::{COMMAND_QUEUE, MAX_CAPACITY};
+use super::{
+    standing::{Outcome, Standing},
+    state::{Stream, TaskEvent},
+};
+use crate::config::{COMMAND_QUEUE, MAX_CAPACITY, MAX_STANDINGS};
 
 /// A task for a connection.
 #[derive(Debug)]
@@ -82,6 +88,8 @@ struct Links {
     /// Tasks of nodes that are not connected, with the connection that they had.
     parted: HashMap<NodeId, (u64, Vec<Parted>)>,
     connections: u64,
+    /// Also of nodes that are not connected: who comes back is not forgiven.
+    standings: HashMap<NodeId, Standing>,
 }
 
 /// Why no node takes a task.
@@ -228,21 +236,35 @@ impl Hub {
         self.links().by_node.keys().copied().collect()
     }
 
-    /// Room on the least loaded of `nodes`, without those that were tried; of equals, on the one that had the
-    /// fewest tasks so far, so that idle miners take turns.
+    /// What became of a task that the node took.
+    pub fn judge(&self, node: NodeId, outcome: Outcome) {
+        let mut links = self.links();
+        let Links { by_node, standings, .. } = &mut *links;
+        if standings.len() >= MAX_STANDINGS && !standings.contains_key(&node) {
+            standings.retain(|node, _| by_node.contains_key(node));
+        }
+        standings.entry(node).or_default().note(outcome, Instant::now());
+    }
+
+    /// Room on that of `nodes`, without those that were tried, whose first token is expected soonest; of equals, on the
+    /// least loaded, and then on the one that had the fewest tasks so far, so that idle miners take turns. Nodes that
+    /// rest are asked only if there is no other.
     ///
     /// # Errors
     /// Why there is none.
     pub fn reserve(&self, nodes: &[NodeId], tried: &[NodeId]) -> Result<Slot, NoNode> {
         let mut links = self.links();
-        let mut best: Option<((u32, u64), NodeId)> = None;
+        let now = Instant::now();
+        let mut best: Option<((bool, u32, u32, u64), NodeId)> = None;
         let mut connected = false;
         for node in nodes.iter().filter(|n| !tried.contains(n)) {
             let Some(link) = links.by_node.get(node).filter(|l| !l.draining) else { continue };
             connected = true;
             // Share of the capacity in use, in thousandths.
             let load = link.load.saturating_mul(1000) / link.capacity;
-            let rank = (load, link.served);
+            let standing = links.standings.get(node).copied().unwrap_or_default();
+            let rests = !standing.takes(link.load, now);
+            let rank = (rests, standing.slowness(load), load, link.served);
             if link.load < link.capacity && best.is_none_or(|(least, _)| rank < least) {
                 best = Some((rank, *node));
             }
@@ -307,5 +329,51 @@ impl Drop for Slot {
         if !self.used {
             self.hub.release(self.node, self.connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const ALL: [NodeId; 2] = [NodeId(1), NodeId(2)];
+
+    fn hub() -> (Hub, Vec<Registered>) {
+        let hub = Hub::default();
+        let registered = ALL.map(|node| hub.register(node, 4));
+        (hub, registered.into())
+    }
+
+    fn next(hub: &Hub) -> NodeId {
+        hub.reserve(&ALL, &[]).unwrap().node()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_felt_to_be_slower_serves_when_the_faster_one_is_busy() {
+        let (hub, _links) = hub();
+        hub.judge(NodeId(1), Outcome::Began(Duration::from_millis(400)));
+        hub.judge(NodeId(2), Outcome::Began(Duration::from_millis(300)));
+        let held: Vec<Slot> = (0..8).map(|_| hub.reserve(&ALL, &[]).unwrap()).collect();
+        let order: Vec<u32> = held.iter().map(|slot| slot.node().0).collect();
+        assert_eq!(order.iter().filter(|node| **node == 1).count(), 4, "{order:?}");
+        assert_eq!(hub.reserve(&ALL, &[]).unwrap_err(), NoNode::Busy);
+        drop(held);
+        hub.judge(NodeId(1), Outcome::Began(Duration::from_secs(9)));
+        assert!((0..6).all(|_| next(&hub) == NodeId(2)), "each is given back at once");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_rests_is_asked_only_if_there_is_no_other() {
+        let (hub, _links) = hub();
+        (0..3).for_each(|_| hub.judge(NodeId(2), Outcome::Failed));
+        assert!((0..4).all(|_| next(&hub) == NodeId(1)));
+        assert_eq!(hub.reserve(&ALL, &[NodeId(1)]).unwrap().node(), NodeId(2));
+        // It is not forgiven by leaving.
+        let _again = hub.register(NodeId(2), 4);
+        assert!((0..4).all(|_| next(&hub) == NodeId(1)));
+        hub.judge(NodeId(2), Outcome::Completed);
+        assert!((0..4).any(|_| next(&hub) == NodeId(2)));
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod hub;
 pub mod service;
+pub mod standing;
 pub mod state;
 pub mod stream;

@@ -325,7 +325,7 @@ impl Desk {
     fn tell(&mut self, task: TaskId, event: TaskEvent) {
         let Some(client) = self.clients.get_mut(&task) else { return };
         let answer = match &event {
-            TaskEvent::Accepted => Some(true),
+            TaskEvent::Accepted { .. } => Some(true),
             TaskEvent::Declined { .. } => Some(false),
             _ => None,
         };
@@ -365,10 +365,22 @@ impl Desk {
 }
 
 async fn write(sink: &mut Sink, frame: &FromRouter) -> Result<(), Farewell> {
-    let text = serde_json::to_string(frame).map_err(|error| {
+    write_frames(sink, std::slice::from_ref(frame)).await
+}
+
+/// Writes frames that wait together as one: each by itself is a call of the system.
+async fn write_frames(sink: &mut Sink, frames: &[FromRouter]) -> Result<(), Farewell> {
+    let texts = frames.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>();
+    let texts = texts.map_err(|error| {
         farewell("internal_error", format!("a frame cannot be written: {error}"))
     })?;
-    match timeout(WRITE_TIMEOUT, sink.send(Message::Text(text.into()))).await {
+    let writing = async {
+        for text in texts {
+            sink.feed(Message::Text(text.into())).await?;
+        }
+        sink.flush().await
+    };
+    match timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(farewell("closed", format!("writing failed: {error}"))),
         Err(_) => Err(farewell("slow_reader", "the node does not read what it is sent")),
@@ -377,8 +389,10 @@ async fn write(sink: &mut Sink, frame: &FromRouter) -> Result<(), Farewell> {
 
 /// Writes until the queue's sender is gone, then closes.
 async fn write_all(mut sink: Sink, mut queue: mpsc::Receiver<FromRouter>) -> Result<(), Farewell> {
-    while let Some(frame) = queue.recv().await {
-        write(&mut sink, &frame).await?;
+    let mut frames = Vec::with_capacity(WRITE_QUEUE);
+    while queue.recv_many(&mut frames, WRITE_QUEUE).await > 0 {
+        write_frames(&mut sink, &frames).await?;
+        frames.clear();
     }
     let _ = timeout(WRITE_TIMEOUT, sink.close()).await;
     Ok(())

@@ -23,7 +23,10 @@ const MAX_CODE_CHARS: usize = 40;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskEvent {
     /// The node serves it.
-    Accepted,
+    Accepted {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+    },
     /// Tokens came.
     Tokens {
         /// How many.
@@ -272,7 +275,7 @@ impl Peer {
             FromMiner::Accept { task, prompt_tokens } => {
                 let stream = self.stream(task, "accept")?;
                 stream.accept(prompt_tokens).map_err(|message| violation(task, message))?;
-                Ok(tell(stream, TaskEvent::Accepted))
+                Ok(tell(stream, TaskEvent::Accepted { prompt_tokens }))
             }
             FromMiner::Decline { task, code, message } => {
                 let stream = self.stream(task, "decline")?;
@@ -315,7 +318,7 @@ impl Peer {
                 stream.seal().map_err(|message| violation(task, message))?;
                 Ok(self.last(task, TaskEvent::Sealed))
             }
-            // Of redundant tasks: what is not carried in good time, their nodes send to the chain themselves.
+            // Of redundant tasks. A router may carry them; this one leaves it to the nodes, which send them themselves.
             FromMiner::Precommit { .. } | FromMiner::Opening { .. } => Ok(Vec::new()),
             FromMiner::Error { task: Some(task), code, message } => {
                 // One that crossed a cancel or the end of its task says nothing new.
@@ -417,7 +420,7 @@ mod tests {
     fn accept(peer: &mut Peer) {
         let frame = FromMiner::Accept { task: TASK, prompt_tokens: 3 };
         let actions = peer.on(Input::Frame(frame));
-        assert_eq!(actions, [Action::Tell(TASK, TaskEvent::Accepted)]);
+        assert_eq!(actions, [Action::Tell(TASK, TaskEvent::Accepted { prompt_tokens: 3 })]);
     }
 
     fn tokens(peer: &mut Peer, seq: u32, count: u32) -> Vec<Action> {
@@ -693,7 +696,7 @@ mod tests {
                     let Action::Tell(_, event) = action else { continue };
                     prop_assert_eq!(ends, 0, "something comes after the end");
                     match event {
-                        TaskEvent::Accepted => {}
+                        TaskEvent::Accepted { .. } => {}
                         TaskEvent::Tokens { count, .. } => tokens += count,
                         TaskEvent::Done(answer) => {
                             prop_assert_eq!(answer.ids, (0..tokens).collect::<Vec<_>>());

@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy::{
-    primitives::{B256, aliases::U96},
-    signers::{SignerSync, local::PrivateKeySigner},
-};
+use alloy::primitives::{B256, aliases::U96};
 use assay_protocol::order::order;
 use assay_store::{Bytes, ContentStore};
 use assay_types::{
-    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, Prompt, RequestBlock, Signed, TaskId,
+    BLOCK_VERSION, Dispatch, Lane, NodeId, Nonce, RequestBlock, Signed, SigningKey, TaskId,
     TaskRequest, link::Offer, task_id,
 };
 use axum::http::StatusCode;
@@ -19,7 +16,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chores::Chore, running::Running};
+use super::{
+    chores::Chore,
+    pace::Paces,
+    running::{Running, Spare},
+};
 use crate::{
     book::{
         db::{Note, planned},
@@ -28,7 +29,7 @@ use crate::{
     },
     clock::{now_ms, now_s},
     config::{ACCEPT_TIMEOUT, MAX_OFFERS, MAX_WAITING, QUEUE_TIMEOUT, RouterConfig},
-    http::{error::ApiError, request::Ask},
+    http::{ask::Ask, error::ApiError},
     link::{
         hub::{Hub, NewTask, NoNode, Slot},
         state::{Scope, TaskEvent},
@@ -57,7 +58,7 @@ pub struct Dispatcher {
     /// What signatures are bound to.
     pub scope: Scope,
     /// The router's key, which holds its lanes.
-    pub signer: PrivateKeySigner,
+    pub signer: SigningKey,
     /// Connected nodes.
     pub hub: Hub,
     /// Sessions, nonces, timelines.
@@ -66,6 +67,8 @@ pub struct Dispatcher {
     pub store: Arc<dyn ContentStore>,
     /// What is done beside.
     pub chores: mpsc::Sender<Chore>,
+    /// How fast its models answer.
+    pub paces: Paces,
     /// Requests that wait for room.
     pub waiting: Semaphore,
     /// No new task from now on.
@@ -85,7 +88,9 @@ struct Offered {
 
 /// How a node answered.
 enum Reply {
-    Accepted,
+    Accepted {
+        prompt_tokens: u32,
+    },
     /// Another node may take it.
     NotThis(ApiError),
     /// No node will.
@@ -101,12 +106,21 @@ impl Dispatcher {
     /// Offers the request to nodes until one accepts it.
     ///
     /// # Errors
-    /// 400 if the request is at fault, 502 or 503 if no node serves it.
+    /// 400 if the request is at fault, 429 if all nodes are busy, 502 or 503 if no node serves it.
     pub async fn begin(self: &Arc<Self>, ask: &Ask) -> Result<Running, ApiError> {
-        let (started, received_ms) = (Instant::now(), now_ms());
-        let mut tried = Vec::new();
+        self.begin_again(ask, Vec::new(), Instant::now()).await
+    }
+
+    /// The same, after some nodes were tried.
+    pub(super) async fn begin_again(
+        self: &Arc<Self>,
+        ask: &Ask,
+        mut tried: Vec<NodeId>,
+        started: Instant,
+    ) -> Result<Running, ApiError> {
+        let received_ms = now_ms();
         let mut last: Option<ApiError> = None;
-        for _ in 0..MAX_OFFERS {
+        for _ in tried.len()..MAX_OFFERS {
             if self.stopping.is_cancelled() {
                 return Err(ApiError::unavailable(
                     "stopping",
@@ -126,10 +140,11 @@ impl Dispatcher {
             let mut running =
                 Running::new(self.clone(), &ask.model.name, offered.task, offered.node, started);
             match self.reply(&mut offered).await {
-                Reply::Accepted => {
+                Reply::Accepted { prompt_tokens } => {
                     self.happened(offered.task, "accepted");
                     self.offer_closed(&offered);
-                    running.accepted(offered.events);
+                    tried.push(offered.node);
+                    running.accepted(offered.events, prompt_tokens, Spare::of(ask, tried));
                     return Ok(running);
                 }
                 Reply::NotThis(error) => {
@@ -156,12 +171,12 @@ impl Dispatcher {
         ask: &Ask,
         deadline: u64,
         tried: &[NodeId],
-    ) -> Result<(SessionView, Slot), ApiError> {
+    ) -> Result<(Arc<SessionView>, Slot), ApiError> {
         if let Some(found) = self.try_place(ask, deadline, tried)? {
             return Ok(found);
         }
         let busy = || {
-            ApiError::unavailable(
+            ApiError::limited(
                 "no_capacity",
                 "all nodes of this model are busy: send the request again in a moment",
                 2,
@@ -187,7 +202,7 @@ impl Dispatcher {
         ask: &Ask,
         deadline: u64,
         tried: &[NodeId],
-    ) -> Result<Option<(SessionView, Slot)>, ApiError> {
+    ) -> Result<Option<(Arc<SessionView>, Slot)>, ApiError> {
         let need = Need {
             model: ask.model.model_id,
             tokens: (ask.max_prompt, ask.max_output),
@@ -252,13 +267,8 @@ impl Dispatcher {
             callbackGas: 0,
         };
         let task = task_id(self.scope.queue, session.id, session.lane, nonce);
-        let signature = self
-            .signer
-            .sign_hash_sync(&request.signing_hash(self.scope.chain_id, self.scope.queue))
-            .map_err(|error| {
-                tracing::error!(%error, "a request cannot be signed");
-                ApiError::internal("this router cannot sign: look at its log")
-            })?;
+        let hash = request.signing_hash(self.scope.chain_id, self.scope.queue);
+        let signature = self.signer.sign_hash(&hash);
         let (sender, events) = mpsc::channel(ask.max_output as usize + SPARE_EVENTS);
         let (accepted, answer) = oneshot::channel();
         let nodes = nodes_of(&reservation, &request);
@@ -308,7 +318,7 @@ impl Dispatcher {
 
     async fn reply(&self, offered: &mut Offered) -> Reply {
         match timeout(ACCEPT_TIMEOUT, offered.events.recv()).await {
-            Ok(Some(TaskEvent::Accepted)) => Reply::Accepted,
+            Ok(Some(TaskEvent::Accepted { prompt_tokens })) => Reply::Accepted { prompt_tokens },
             Ok(Some(TaskEvent::Declined { code, message })) => declined(&code, &message),
             Ok(Some(TaskEvent::Failed { code, message })) => {
                 Reply::NotThis(ApiError::node(&code, message))
@@ -331,6 +341,14 @@ impl Dispatcher {
     }
 }
 
+/// Whether an error is its node's fault, and another node may do better: what a client asks or does never is, and
+/// neither is a content store that is away.
+pub(super) fn is_node_fault(error: &ApiError) -> bool {
+    let code = error.code.as_str();
+    let others = TOO_LONG.contains(&code) || CLIENT_FAULTS.contains(&code);
+    error.status == StatusCode::BAD_GATEWAY && !others && code != "result_unavailable"
+}
+
 pub(super) fn node_gone() -> ApiError {
     ApiError::node("node_gone", "the node left before it answered: send the request again")
 }
@@ -347,7 +365,7 @@ fn nodes_of(reservation: &Reservation, request: &TaskRequest) -> Vec<NodeId> {
 
 fn no_nonce(error: NonceError) -> ApiError {
     match error {
-        NonceError::TooFarAhead => ApiError::unavailable(
+        NonceError::TooFarAhead => ApiError::limited(
             "too_many_open",
             format!("{error}: send the request again in a moment"),
             2,
@@ -363,7 +381,7 @@ fn request_block(ask: &Ask) -> Result<(Bytes, B256), ApiError> {
     let block = RequestBlock {
         max_output: ask.max_output,
         max_prompt: ask.max_prompt,
-        prompt: Prompt::Messages(ask.messages.clone()),
+        prompt: ask.prompt.clone(),
         salt: B256::random(),
         sampling: ask.sampling,
         stop: ask.stop.clone(),

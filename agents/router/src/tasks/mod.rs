@@ -2,4 +2,5 @@
 
 pub mod chores;
 pub mod dispatch;
+pub mod pace;
 pub mod running;

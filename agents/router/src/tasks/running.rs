@@ -8,13 +8,16 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::dispatch::{Dispatcher, node_gone};
+use super::dispatch::{Dispatcher, is_node_fault, node_gone};
 use crate::{
     book::{db::Note, receipts::CONTRADICTED},
     clock::now_ms,
     config::{RESULT_RETRY, RESULT_TIMEOUT},
-    http::error::ApiError,
-    link::state::{Answer, TaskEvent},
+    http::{ask::Ask, error::ApiError},
+    link::{
+        standing::Outcome,
+        state::{Answer, TaskEvent},
+    },
 };
 
 /// What comes next.
@@ -29,12 +32,36 @@ pub enum Piece {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finish {
-    /// `stop` or `length`.
-    pub reason: &'static str,
+    /// Why it ended.
+    pub end: EndReason,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
+}
+
+impl Finish {
+    /// Why it ended, in OpenAI's words.
+    pub fn reason(&self) -> &'static str {
+        match self.end {
+            EndReason::Max => "length",
+            EndReason::Eos | EndReason::Stop | EndReason::Cancelled => "stop",
+        }
+    }
+}
+
+/// What a request needs to be asked of another node.
+#[derive(Debug)]
+pub struct Spare {
+    ask: Ask,
+    tried: Vec<NodeId>,
+}
+
+impl Spare {
+    /// Of a request that these nodes were asked; a redundant task has its other nodes already.
+    pub(super) fn of(ask: &Ask, tried: Vec<NodeId>) -> Option<Box<Self>> {
+        (ask.redundancy == 1).then(|| Box::new(Self { ask: ask.clone(), tried }))
+    }
 }
 
 /// A task in progress.
@@ -44,7 +71,11 @@ pub struct Running {
     task: TaskId,
     node: NodeId,
     events: Option<mpsc::Receiver<TaskEvent>>,
+    /// What another node needs, until the client has seen something of this one's answer.
+    spare: Option<Box<Spare>>,
+    prompt_tokens: u32,
     started: Instant,
+    offered: Instant,
     ends: Instant,
     /// Time of the last sign of life, and of the first token.
     heard: Instant,
@@ -68,7 +99,10 @@ impl Running {
             task,
             node,
             events: None,
+            spare: None,
+            prompt_tokens: 0,
             started,
+            offered: Instant::now(),
             ends,
             heard: Instant::now(),
             first: None,
@@ -76,13 +110,21 @@ impl Running {
         }
     }
 
-    pub(super) fn accepted(&mut self, events: mpsc::Receiver<TaskEvent>) {
+    pub(super) fn accepted(
+        &mut self,
+        events: mpsc::Receiver<TaskEvent>,
+        prompt_tokens: u32,
+        spare: Option<Box<Spare>>,
+    ) {
         self.events = Some(events);
+        self.spare = spare;
+        self.prompt_tokens = prompt_tokens;
         self.heard = Instant::now();
     }
 
     pub(super) fn not_taken(&mut self, error: &ApiError) {
         self.finished = true;
+        self.blame(error);
         self.note_failure("declined", error);
     }
 
@@ -91,21 +133,57 @@ impl Running {
         self.task
     }
 
+    /// Tokens of its prompt, as the node that took it has counted them.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
+    }
+
     /// Waits for text or the end.
     ///
     /// # Errors
     /// Whatever ends the task without a checked answer; nothing comes after it.
     pub async fn next(&mut self) -> Result<Piece, ApiError> {
-        let outcome = self.advance().await;
-        match outcome {
-            Ok(Piece::Text(_)) => {}
-            Ok(Piece::End(finish)) => self.complete(finish),
-            Err(ref error) => {
-                self.finished = true;
-                self.note_failure("failed", error);
+        loop {
+            let outcome = self.advance().await;
+            match outcome {
+                Ok(Piece::Text(_)) => {}
+                Ok(Piece::End(finish)) => self.complete(finish),
+                Err(ref error) => {
+                    self.finished = true;
+                    self.blame(error);
+                    self.note_failure("failed", error);
+                    if let Some(another) = self.replace(error).await {
+                        *self = another;
+                        continue;
+                    }
+                }
             }
+            return outcome.map_err(|error| error.of_task(self.task));
         }
-        outcome.map_err(|error| error.of_task(self.task))
+    }
+
+    /// Another node's try, where this one failed before anything of its answer was seen. It is a task of its own.
+    async fn replace(&mut self, error: &ApiError) -> Option<Self> {
+        let Spare { ask, tried } = *self.spare.take().filter(|_| is_node_fault(error))?;
+        if Instant::now() >= self.ends {
+            return None;
+        }
+        let another = self.dispatcher.begin_again(&ask, tried, self.started).await.ok()?;
+        tracing::info!(task = %self.task, by = %another.task, code = error.code, "a node is replaced");
+        self.dispatcher.ledger.note(Note::Happened {
+            task: self.task,
+            event: "replaced",
+            at_ms: now_ms(),
+            detail: Some(another.task.to_string()),
+        });
+        Some(another)
+    }
+
+    fn blame(&self, error: &ApiError) {
+        // Whoever asks for more tokens than fit into the time gets none of them.
+        if is_node_fault(error) && Instant::now() < self.ends {
+            self.dispatcher.hub.judge(self.node, Outcome::Failed);
+        }
     }
 
     async fn advance(&mut self) -> Result<Piece, ApiError> {
@@ -137,7 +215,7 @@ impl Running {
                     return Err(ApiError::node(&code, message));
                 }
                 // An open stream ends with `Done`; the link sees to it.
-                Some(TaskEvent::Accepted | TaskEvent::Sealed) => {}
+                Some(TaskEvent::Accepted { .. } | TaskEvent::Sealed) => {}
                 None => return Err(node_gone()),
             }
         }
@@ -145,7 +223,10 @@ impl Running {
 
     fn first_token(&mut self) {
         self.first = Some(self.heard);
+        self.spare = None;
+        self.dispatcher.hub.judge(self.node, Outcome::Began(self.heard - self.offered));
         self.dispatcher.happened(self.task, "first_token");
+        self.dispatcher.paces.first_token(&self.model, self.heard - self.started);
         let model = self.model.clone();
         metrics::histogram!("gen_ai_server_time_to_first_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
             .record(self.heard - self.started);
@@ -220,15 +301,13 @@ impl Running {
             tokens: (answer.prompt_tokens, output_tokens),
             at_ms: now_ms(),
         });
-        let reason = match answer.end_reason {
-            EndReason::Max => "length",
-            EndReason::Eos | EndReason::Stop | EndReason::Cancelled => "stop",
-        };
-        Ok(Piece::End(Finish { reason, prompt_tokens: answer.prompt_tokens, output_tokens }))
+        let (end, prompt_tokens) = (answer.end_reason, answer.prompt_tokens);
+        Ok(Piece::End(Finish { end, prompt_tokens, output_tokens }))
     }
 
     fn complete(&mut self, finish: Finish) {
         self.finished = true;
+        self.dispatcher.hub.judge(self.node, Outcome::Completed);
         let (now, model) = (Instant::now(), self.model.clone());
         metrics::histogram!("gen_ai_server_request_duration_seconds", "agent" => "router", "gen_ai_request_model" => model.clone())
             .record(now - self.started);
@@ -240,6 +319,7 @@ impl Running {
             && finish.output_tokens > 1
         {
             let each = (now - first) / (finish.output_tokens - 1);
+            self.dispatcher.paces.token(&self.model, each);
             metrics::histogram!("gen_ai_server_time_per_output_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
                 .record(each);
         }

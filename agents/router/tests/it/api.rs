@@ -160,7 +160,7 @@ async fn bad_requests_are_refused_by_name() {
         (with("model", json!("gpt-4o")), 404, "model_not_found", json!("model")),
         (with("seed", json!(7)), 400, "unsupported_parameter", json!("seed")),
         (with("tools", json!([])), 400, "unsupported_parameter", json!("tools")),
-        (with("n", json!(2)), 400, "unsupported_parameter", json!("n")),
+        (with("n", json!(9)), 400, "invalid_value", json!("n")),
         (with("logprobs", json!(true)), 400, "unsupported_parameter", json!("logprobs")),
         (with("nonsense", json!(1)), 400, "unsupported_parameter", json!("nonsense")),
         (with("temperature", json!(0.12345)), 400, "invalid_value", json!("temperature")),

@@ -160,7 +160,7 @@ async fn a_nonce_that_the_contract_would_not_take_is_not_given_out() {
     let (_, (task, offer)) = tokio::join!(world.ask(hello(false)), miner.serve(&["x"]));
     assert_eq!(offer.request.nonce, NONCE_WINDOW - 1);
     let refused = world.ask(hello(false)).await;
-    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.status(), 429);
     let body: Value = refused.json().await.unwrap();
     assert_eq!(body["error"]["code"], "too_many_open", "{body}");
     world.mine(vec![submitted(task, &offer, &[1])]).await;

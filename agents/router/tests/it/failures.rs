@@ -51,6 +51,40 @@ async fn a_miner_that_dies_before_its_first_token_is_a_502() {
 }
 
 #[tokio::test]
+async fn a_miner_that_dies_before_its_first_token_is_replaced_unseen() {
+    for stream in [false, true] {
+        let data = tempdir().unwrap();
+        let world = World::with_nodes(data.path(), &[1, 2]).await;
+        let (mut one, mut two) = (world.miner(1).await, world.miner(2).await);
+        let (response, (dead, task)) = tokio::join!(world.ask(hello(stream)), async {
+            // Whichever is asked first accepts and dies; the other one serves.
+            tokio::select! {
+                (dead, _) = one.offer() => {
+                    one.accept(dead).await;
+                    drop(one);
+                    (dead, two.serve(&["well"]).await.0)
+                }
+                (dead, _) = two.offer() => {
+                    two.accept(dead).await;
+                    drop(two);
+                    (dead, one.serve(&["well"]).await.0)
+                }
+            }
+        });
+        assert_eq!(response.status(), 200);
+        let body = response.text().await.unwrap();
+        assert!(body.contains("well") && !body.contains("node_gone"), "{body}");
+        world.task_until(&task.to_string(), |t| t["answer"] == "complete").await;
+        let dead = world.task_until(&dead.to_string(), |t| events(t).contains(&"replaced")).await;
+        assert_eq!(dead["answer"], "failed");
+        let mut timeline = dead["timeline"].as_array().unwrap().iter();
+        let replaced = timeline.find(|entry| entry["event"] == "replaced").unwrap();
+        assert_eq!(replaced["detail"], task.to_string());
+        world.router.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_miner_that_dies_in_the_middle_ends_the_stream_with_an_error() {
     let data = tempdir().unwrap();
     let world = World::with_nodes(data.path(), &[1]).await;

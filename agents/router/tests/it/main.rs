@@ -2,8 +2,10 @@
 //! the chain except in `live`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod abuse;
 mod api;
 mod crash;
+mod dialects;
 mod failures;
 mod handshake;
 mod ledger;

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {NodeState} from "../../../src/interfaces/INodePool.sol";
 import {Evidence, ISessionPayment, Rule} from "../../../src/interfaces/ISessionPayment.sol";
+import {Terms} from "../../../src/interfaces/IParameters.sol";
 import {ISessionQueue, Precommit, Task} from "../../../src/interfaces/ISessionQueue.sol";
 import {NodeId, TaskId} from "../../../src/types/Ids.sol";
 import {QueueBase} from "./QueueBase.sol";
@@ -110,6 +111,27 @@ contract EndsTest is QueueBase {
         assertEq(tipsOf(keeper), 0, "no reward");
         vm.expectRevert(abi.encodeWithSelector(ISessionQueue.SessionQueue_AlreadyPunished.selector, taskId, nodeId));
         queue.reportEquivocation(taskId, one, other);
+    }
+
+    /// [X3] A node loses what the terms of its registration say.
+    function testFuzz_equivocation_costs_what_the_nodes_own_terms_say(uint16 slashBps, uint16 reporterBps) public {
+        Task memory task = submit(wanted(0));
+        NodeId nodeId = task.parts[0].nodeId;
+        (Precommit memory one, Precommit memory other) = two(task, nodeId);
+        Terms memory next = firstTerms();
+        next.node.slashBps = uint16(bound(slashBps, 1, 10_000));
+        next.node.reporterBps = uint16(bound(reporterBps, 0, 5000));
+        vm.prank(governor);
+        parameters.propose(next);
+        skipTime(PARAMETERS_DELAY);
+        assertEq(parameters.currentVersion(), 2, "other terms hold by now");
+        uint256 stake = payment.stakeOf(nodeId);
+        TaskId taskId = idOf(task);
+        vm.prank(keeper);
+        queue.reportEquivocation(taskId, one, other);
+        uint256 taken = stake * SLASH_BPS / 10_000;
+        assertEq(payment.stakeOf(nodeId), stake - taken, "stake");
+        assertEq(tipsOf(keeper), taken * REPORTER_BPS / 10_000, "reward");
     }
 
     /// [P1]

@@ -179,3 +179,37 @@ async fn a_block_of_another_height_is_refused() {
     }
     assert!(lies.load(Ordering::Relaxed) > 2);
 }
+
+/// A node whose chain has a hole is asked again with pauses, not as fast as it answers.
+#[tokio::test]
+async fn a_hole_below_the_head_is_waited_out() {
+    const HOLE: std::time::Duration = std::time::Duration::from_millis(1500);
+    // At once, and then after 250, 500 and 1000 ms: each look asks once.
+    const MOST_LIES: usize = 6;
+    let world = World::new(true).await;
+    let start = world.head().await + 1;
+    for nonce in 0..5 {
+        world.emit_block(nonce).await;
+    }
+    let proxy = Proxy::start(world.node.http_url()).await;
+    let chain = world.chain_at(&proxy.url).await;
+    let second = json!(format!("{:#x}", start + 1));
+    let lies = Arc::new(AtomicUsize::new(0));
+    let (told, begun) = (lies.clone(), std::time::Instant::now());
+    proxy.set(move |call| {
+        if call.method != "eth_getBlockByNumber"
+            || call.params[0] != second
+            || begun.elapsed() > HOLE
+        {
+            return Act::Forward;
+        }
+        told.fetch_add(1, Ordering::Relaxed);
+        Act::Answer(Value::Null)
+    });
+    let mut follower = Follower::start(chain, world.database("a"), start);
+    for nonce in 0..5 {
+        assert_eq!(nonces(&follower.committed().await), [nonce]);
+    }
+    let lies = lies.load(Ordering::Relaxed);
+    assert!((2..=MOST_LIES).contains(&lies), "asked {lies} times");
+}

@@ -61,7 +61,7 @@ async fn audit_with(
     world: &World,
     lie: impl Fn(&str, &Value, &mut Value) + Send + Sync + 'static,
 ) -> Result<Report, AuditError> {
-    let inner = Http::new(world.devnet.http_url().parse().unwrap());
+    let inner = Http::new(world.url.parse().unwrap());
     let client = RpcClient::new(Liar { inner, lie: Arc::new(lie) }, true);
     let provider = ProviderBuilder::new().disable_recommended_fillers().connect_client(client);
     world.try_audit(&Source::new(provider.erased())).await
@@ -200,14 +200,14 @@ async fn a_beginning_that_is_told_wrong_is_refused() {
     assert!(matches!(error.await.unwrap_err(), AuditError::NoGenesis { .. }));
 }
 
-async fn set_storage(world: &World, contract: Address, slot: B256, value: u64) {
+pub async fn set_storage(world: &World, contract: Address, slot: B256, value: u64) {
     let value = B256::from(U256::from(value));
     let params = (contract, slot, value);
     let _: Value = world.provider.raw_request("anvil_setStorageAt".into(), params).await.unwrap();
 }
 
 /// A balance in `SessionPayment` is in a mapping of a mapping, wherever that stands.
-async fn balance_slot(world: &World, account: Address) -> B256 {
+pub async fn balance_slot(world: &World, account: Address) -> B256 {
     for position in 0_u64..16 {
         let outer = keccak256((account, U256::from(position)).abi_encode());
         let slot = keccak256((U256::ZERO, outer).abi_encode());

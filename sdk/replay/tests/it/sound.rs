@@ -1,9 +1,10 @@
 //! Networks with which nothing is wrong, and audits that cannot be made.
 
-use alloy::primitives::Address;
-use assay_replay::{Audit, AuditError, Options};
+use alloy::primitives::{Address, U256};
+use alloy::providers::Provider;
+use assay_replay::{Audit, AuditError, Explainer, Options, Subject};
 
-use crate::world::{Faults, World};
+use crate::world::{Faults, World, key};
 
 /// Everything that a network does is checked, and nothing diverges.
 #[tokio::test(flavor = "multi_thread")]
@@ -71,4 +72,75 @@ async fn an_audit_that_cannot_be_made_says_why() {
     let mixed = |to: &mut assay_bindings::Deployment| to.parameters = to.models;
     let error = audit(1, head, mixed).await;
     assert!(matches!(error, AuditError::OtherVersion { .. }));
+}
+
+/// anvil's roots are its own; what the contracts store there is asked for, value by value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_on_anvil_is_audited_by_its_values() {
+    let mut world = World::start_on_anvil().await;
+    world.live().await;
+    let report = world.audit().await;
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!((report.notes.len(), report.checked.state_roots), (1, 0));
+    assert!(report.checked.stored_values > 500 && report.checked.calls > 15);
+    // `assay up` on anvil gives its accounts their gas money so.
+    let stranger = key("stranger");
+    let gift = (stranger.address(), U256::from(10_u64.pow(19)));
+    let _: serde_json::Value =
+        world.provider.raw_request("anvil_setBalance".into(), gift).await.unwrap();
+    world.transact(&stranger, Address::repeat_byte(2).into(), Default::default()).await;
+    let report = world.audit().await;
+    assert!(report.is_clean() && report.notes.len() == 2, "{:?}", report.divergences);
+    let slot = crate::liar::balance_slot(&world, world.router.address()).await;
+    crate::liar::set_storage(&world, world.deployment.payment, slot, 5).await;
+    let report = world.audit().await;
+    let found = report.divergences.last().unwrap();
+    assert_eq!(found.rule, assay_replay::Rule::Storage);
+    assert!(found.what.contains(&world.router.address().to_string()), "{found}");
+}
+
+/// What happened to a task and to a node is told in words, with the amounts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_and_a_node_are_explained() {
+    let mut world = World::start(&Faults::new()).await;
+    let session = world.session().await;
+    let task = world.answered(session).await;
+    world.settle(&[task]).await;
+    let node = world.task(task).parts[0].nodeId;
+    world.lie(task).await;
+    let explain = async |subject| {
+        let (source, deployment) = (world.source(), world.deployment.clone());
+        let mut explainer = Explainer::new(subject);
+        let options = Options { deployment, from: 1, to: world.head().await };
+        assert!(Audit::run(&source, options, &mut explainer).await.unwrap().is_clean());
+        let lines = explainer.lines().map(|line| line.text.clone());
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let told = explain(Subject::Task(task)).await;
+    for words in ["was submitted in lane 1", "serve it", "rounded up", "(90 %)", "was punished"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = explain(Subject::Node(node)).await;
+    for words in ["was registered", "places", "by draw 1", "staked 200 COR", "It loses 100 COR"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(told.contains("went from Ephemeral to Jailed"), "{told}");
+}
+
+/// A page is whole, and says the same as the text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_a_page_and_a_text() {
+    let world = World::start(&Faults::new()).await;
+    let mut report = world.audit().await;
+    let (page, text) = (report.html(), report.text());
+    assert!(page.contains("Everything is as the protocol says") && page.ends_with("</html>\n"));
+    assert!(text.contains("everything is as the protocol says"));
+    let values = ("<b>one</b>", "another");
+    report.diverges(assay_replay::Divergence::new(assay_replay::Rule::Content, "a thing", values));
+    let (page, text) = (report.html(), report.text());
+    assert!(page.contains("1 divergence") && page.contains("&lt;b&gt;one&lt;/b&gt;"));
+    assert!(text.contains("Divergence 1: a thing") && !page.contains("<b>one"));
+    let back: assay_replay::Report =
+        serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+    assert_eq!(back, report);
 }

@@ -1,8 +1,10 @@
 //! A network on the embedded chain that works: clients, a router, nodes, and everything that they sign.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy::eips::BlockId;
 use alloy::eips::eip2718::Encodable2718;
 use alloy::network::TxSignerSync;
 use alloy::primitives::aliases::{U24, U40, U80, U96};
@@ -18,16 +20,19 @@ use assay_bindings::{
     ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue, proof_creations,
 };
 use assay_devnet::{Clock, Devnet, DevnetConfig, ManualClock};
+use assay_harness::Anvil;
 use assay_protocol::{ProtocolEvent, QueueScope, TaskRecord, commitment_of};
 use assay_replay::{Audit, AuditError, Options, Report, Source};
 use assay_types::{
     EndReason, NodeId, NumericClass, Precommit as SignedPrecommit, Signed, TaskId,
     TaskRequest as SignedRequest, TokenSeal,
 };
+use serde_json::json;
 
 /// Time that the chain starts at.
 pub const START_S: u64 = 1_800_000_000;
-pub const TX_GAS: u64 = 20_000_000;
+/// Gas limit of a transaction, unless many shall fit into a block.
+const TX_GAS: u64 = 20_000_000;
 pub const MODEL: B256 = B256::repeat_byte(0x11);
 const CLASS: B256 = B256::repeat_byte(0xc1);
 const ROUTER_LANE: u32 = 1;
@@ -35,14 +40,28 @@ const NODES: usize = 5;
 /// Odd, so that fees have something to round.
 const FLOORS: (u128, u128) = (10_000_000_000_000_001, 30_000_000_000_000_001);
 
+/// Deployer, client, router, keeper, and the owners of the nodes.
+pub fn everybody() -> Vec<PrivateKeySigner> {
+    let people = ["deployer", "client", "router", "keeper"].map(key);
+    let nodes = (0..NODES).map(|number| key(&format!("node {number}")));
+    people.into_iter().chain(nodes).collect()
+}
+
 pub fn key(name: &str) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&keccak256(name)).unwrap()
 }
 
+/// What the network runs on; it ends with this.
+#[allow(dead_code, reason = "what runs is only held")]
+enum Chain {
+    Embedded(Devnet, ManualClock),
+    Anvil(Anvil),
+}
+
 /// A network and everybody's keys.
 pub struct World {
-    pub devnet: Devnet,
-    pub clock: ManualClock,
+    chain: Chain,
+    pub url: String,
     pub provider: DynProvider,
     pub deployment: Deployment,
     pub deployer: PrivateKeySigner,
@@ -53,6 +72,8 @@ pub struct World {
     pub tasks: BTreeMap<B256, TaskRecord>,
     nonces: HashMap<Address, u64>,
     lane_nonces: BTreeMap<u64, u64>,
+    /// Gas limit of transactions.
+    pub gas_limit: u64,
 }
 
 /// Creation codes that stand in for those of the artifacts, by contract.
@@ -61,22 +82,44 @@ pub type Faults = BTreeMap<&'static str, Bytes>;
 impl World {
     /// A chain with the contracts, a model and its nodes.
     pub async fn start(faults: &Faults) -> Self {
-        let people = ["deployer", "client", "router", "keeper"].map(key);
-        let nodes: Vec<_> = (0..NODES).map(|number| key(&format!("node {number}"))).collect();
+        let people = everybody();
         let wealth = U256::from(10).pow(U256::from(24));
         let clock = ManualClock::new(START_S);
         let devnet = Devnet::start(DevnetConfig {
             block_time: None,
-            accounts: people.iter().chain(&nodes).map(|key| (key.address(), wealth)).collect(),
+            accounts: people.iter().map(|key| (key.address(), wealth)).collect(),
             clock: Clock::Manual(clock.clone()),
             ..DevnetConfig::default()
         })
         .await
         .unwrap();
+        let url = devnet.http_url();
+        Self::on(Chain::Embedded(devnet, clock), url, faults).await
+    }
+
+    /// The same on anvil, whose own accounts give everybody their gas.
+    pub async fn start_on_anvil() -> Self {
+        let anvil = Anvil::start_with(&[]).await.unwrap();
+        let url = anvil.url().to_owned();
+        let provider = ProviderBuilder::new().connect_http(url.parse().unwrap());
+        let rich = provider.get_accounts().await.unwrap()[0];
+        for key in everybody() {
+            let value = U256::from(10).pow(U256::from(20));
+            let payment = json!([{ "from": rich, "to": key.address(), "value": value }]);
+            let _: B256 =
+                provider.raw_request("eth_sendTransaction".into(), payment).await.unwrap();
+        }
+        Self::on(Chain::Anvil(anvil), url, &Faults::new()).await
+    }
+
+    async fn on(chain: Chain, url: String, faults: &Faults) -> Self {
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
-            .connect_http(devnet.http_url().parse().unwrap())
+            .connect_http(url.parse().unwrap())
             .erased();
+        let mut people = everybody();
+        let nodes = people.split_off(4);
+        let people: [PrivateKeySigner; 4] = people.try_into().unwrap();
         let [deployer, client, router, keeper] = people;
         let at = |nonce: u64| deployer.address().create(nonce);
         let deployment = Deployment {
@@ -94,8 +137,8 @@ impl World {
             proof: at(10),
         };
         let mut world = Self {
-            devnet,
-            clock,
+            chain,
+            url,
             provider,
             deployment,
             deployer,
@@ -106,6 +149,7 @@ impl World {
             tasks: BTreeMap::new(),
             nonces: HashMap::new(),
             lane_nonces: BTreeMap::new(),
+            gas_limit: TX_GAS,
         };
         world.deploy(faults).await;
         world.populate().await;
@@ -159,7 +203,7 @@ impl World {
             let call = NodePool::registerCall { registration };
             self.send(&node, self.deployment.nodes, &call).await;
         }
-        self.clock.advance(200);
+        self.advance(200).await;
     }
 
     pub async fn send<C: SolCall>(
@@ -181,18 +225,25 @@ impl World {
         input: Bytes,
     ) -> TransactionReceipt {
         let hash = self.offer(from, to, input).await;
-        let receipt = self.provider.get_transaction_receipt(hash).await.unwrap().unwrap();
+        // anvil mines a moment after it has answered.
+        let receipt = loop {
+            match self.provider.get_transaction_receipt(hash).await.unwrap() {
+                Some(receipt) => break receipt,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
         self.take_in(&receipt);
         receipt
     }
 
     /// A signed transaction, sent.
     pub async fn offer(&mut self, from: &PrivateKeySigner, to: TxKind, input: Bytes) -> B256 {
+        let gas_limit = self.gas_limit;
         let nonce = self.nonces.entry(from.address()).or_default();
         let mut tx = TxEip1559 {
             chain_id: self.deployment.chain_id,
             nonce: *nonce,
-            gas_limit: TX_GAS,
+            gas_limit,
             max_fee_per_gas: 100_000_000_000,
             max_priority_fee_per_gas: 1,
             to,
@@ -233,6 +284,27 @@ impl World {
 
     pub fn task(&self, id: B256) -> Task {
         self.tasks[&id].task.clone()
+    }
+
+    pub async fn advance(&self, seconds: u64) {
+        match &self.chain {
+            Chain::Embedded(_, clock) => clock.advance(seconds),
+            Chain::Anvil(_) => {
+                let _: serde_json::Value =
+                    self.provider.raw_request("evm_increaseTime".into(), [seconds]).await.unwrap();
+                self.mine(1).await;
+            }
+        }
+    }
+
+    async fn now_s(&self) -> u64 {
+        match &self.chain {
+            Chain::Embedded(_, clock) => clock.now_s(),
+            Chain::Anvil(_) => {
+                let head = self.provider.get_block(BlockId::latest()).await.unwrap().unwrap();
+                head.header.timestamp
+            }
+        }
     }
 
     pub async fn mine(&self, blocks: u64) {
@@ -294,6 +366,7 @@ impl World {
 
     /// A request in the router's lane, signed.
     pub async fn request(&mut self, session: u64, redundancy: u8) -> (SignedRequest, Bytes) {
+        let now_s = self.now_s().await;
         let nonce = self.lane_nonces.entry(session).or_default();
         let request = SignedRequest {
             sessionId: session,
@@ -304,7 +377,7 @@ impl World {
             maxPrompt: 1000,
             maxOutput: 2000,
             feeCap: U96::MAX,
-            deadline: self.clock.now_s() + 50,
+            deadline: now_s + 50,
             nodeId: 0,
             redundancy,
             attempts: 1,
@@ -415,7 +488,7 @@ impl World {
     }
 
     pub async fn settle(&mut self, ids: &[B256]) -> B256 {
-        self.clock.advance(5);
+        self.advance(5).await;
         let keeper = self.keeper.clone();
         let tasks = ids.iter().map(|id| self.task(*id)).collect();
         let call = SessionQueue::settleCall { tasks };
@@ -425,7 +498,7 @@ impl World {
     /// A task whose node stays silent, and is refunded.
     pub async fn silent(&mut self, session: u64) -> B256 {
         let id = self.submit(session, 1).await;
-        self.clock.advance(60);
+        self.advance(60).await;
         let keeper = self.keeper.clone();
         let call = SessionQueue::advanceCall { task: self.task(id) };
         self.send(&keeper, self.deployment.queue, &call).await;

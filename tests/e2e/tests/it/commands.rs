@@ -1,8 +1,13 @@
 //! The command line, as a person and as a script use it.
 
-use assay_harness::{Network, root, run_assay};
+use alloy::{
+    primitives::B256,
+    providers::{DynProvider, Provider, ProviderBuilder},
+};
+use assay_harness::{Anvil, Network, NetworkOptions, root, run_assay};
+use serde_json::Value;
 
-use crate::{active_session, json};
+use crate::{PATIENCE, active_session, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ask_sessions_tasks_and_nodes() {
@@ -20,6 +25,7 @@ async fn ask_sessions_tasks_and_nodes() {
     assert!(!task["text"].as_str().unwrap().is_empty(), "{task}");
     let again = json(&network, &["task", "show", task["task"].as_str().unwrap()]);
     assert_eq!(again["text"], task["text"]);
+    verified(&network, task["task"].as_str().unwrap());
     let closing = json(&network, &["session", "close", &id]);
     assert_eq!(closing["state"], "draining");
 
@@ -37,7 +43,7 @@ async fn ask_sessions_tasks_and_nodes() {
     }
     let status = run_assay(network.data(), &["node", "status", "1"]).unwrap();
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
-    for part in ["claimable", "in every draw", "drawn      level 0"] {
+    for part in ["claimable", "in every draw", "drawn      level "] {
         assert!(status.contains(part), "no {part:?} in: {status}");
     }
     lanes_of_a_session(&network);
@@ -45,6 +51,21 @@ async fn ask_sessions_tasks_and_nodes() {
     terms_and_models(&network);
     let log = network.interrupt().await.unwrap();
     assert!(log.contains("stopped"), "{log}");
+}
+
+/// Whoever has the weights scores an answer again: every token is the one that the seed wants. Other weights are not
+/// taken for it.
+fn verified(network: &Network, task: &str) {
+    let scored = json(network, &["verify", task]);
+    let answer = &scored["answers"][0];
+    assert_eq!(answer["faults"].as_array().unwrap().len(), 0, "{scored}");
+    assert!(answer["max_margin_nats"].as_f64().unwrap() < 0.01, "{scored}");
+    assert_eq!(answer["verdict"], "unjudged", "{scored}");
+    let other = root().join("agents/engine-mistral/demo-model/assay-demo-q4_k.gguf");
+    let other =
+        run_assay(network.data(), &["verify", task, "--model", other.to_str().unwrap()]).unwrap();
+    let complaint = String::from_utf8_lossy(&other.stderr);
+    assert!(!other.status.success() && complaint.contains("name the right weights"), "{complaint}");
 }
 
 /// The client's session 3 gets a lane, money for it, and the announcement that it is taken back.
@@ -73,6 +94,7 @@ async fn tasks_that_are_claimed(network: &Network) {
     let submit = ["task", "submit", "--session", &id, "--max-tokens", "8"];
     let pulled = json(network, &[&submit[..], &["--pull", "hello"]].concat());
     assert_eq!(pulled["answers"].as_array().unwrap().len(), 1, "{pulled}");
+    verified(network, pulled["task"].as_str().unwrap());
     let twice = json(network, &[&submit[..], &["--redundancy", "2", "hello"]].concat());
     let answers = twice["answers"].as_array().unwrap();
     assert_eq!(answers.len(), 2, "{twice}");
@@ -103,8 +125,53 @@ fn terms_and_models(network: &Network) {
     let again = ["model", "register", "--price-in", "1", "--price-out", "1"];
     let again = run_assay(network.data(), &again).unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("registered already"), "{again:?}");
+    let id = model["model_id"].as_str().unwrap();
+    let stranger = ["model", "deprecate", "--account", "client", id];
+    let refused = run_assay(network.data(), &stranger).unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ModelRegistry_"), "{refused:?}");
+    assert_ne!(json(network, &["model", "deprecate", id])["deprecated_at"], 0);
+    let late = run_assay(network.data(), &["session", "open", "--deposit", "5"]).unwrap();
+    assert!(String::from_utf8_lossy(&late.stderr).contains("Deprecated"), "{late:?}");
     let balance = json(network, &["balance"]);
     assert!(balance["cor"].as_str().unwrap().parse::<u128>().unwrap() > 0, "{balance}");
+}
+
+/// A transaction of an account that waits to be mined.
+async fn waiting(chain: &DynProvider, account: &str) -> B256 {
+    let begun = std::time::Instant::now();
+    loop {
+        let pool: Value = chain.raw_request("txpool_content".into(), ()).await.unwrap();
+        let senders = pool["pending"].as_object().unwrap();
+        let ours = senders.iter().find(|(sender, _)| sender.eq_ignore_ascii_case(account));
+        if let Some(transaction) = ours.and_then(|(_, all)| all.as_object()?.values().next()) {
+            return transaction["hash"].as_str().unwrap().parse().unwrap();
+        }
+        assert!(begun.elapsed() < PATIENCE, "no transaction of {account} waits: {pool:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_the_chain_loses_is_sent_again() {
+    let anvil = Anvil::start().await.unwrap();
+    let flags = ["--rpc-url", anvil.url(), "--miners", "1"].map(str::to_owned).to_vec();
+    let network = Network::start(NetworkOptions { flags }).await.unwrap();
+    let account = json(&network, &["balance"])["address"].as_str().unwrap().to_owned();
+    let chain = ProviderBuilder::new().connect(anvil.url()).await.unwrap().erased();
+    let set = async |method: &'static str, value: Value| {
+        let _: Value = chain.raw_request(method.into(), [value]).await.unwrap();
+    };
+    set("evm_setIntervalMining", 0.into()).await;
+    let data = network.data().to_owned();
+    let open = move || run_assay(&data, &["session", "open", "--deposit", "5", "--json"]).unwrap();
+    let opened = tokio::task::spawn_blocking(open);
+    let lost = waiting(&chain, &account).await;
+    set("anvil_dropTransaction", lost.to_string().into()).await;
+    waiting(&chain, &account).await;
+    set("evm_setIntervalMining", 1.into()).await;
+    let opened = opened.await.unwrap();
+    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+    network.interrupt().await.unwrap();
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl Clients {
         }
         let mut direct = JoinSet::new();
         let direct_work = work(direct_tasks);
-        for (account, session) in world.direct_sessions {
+        for &(account, session) in &world.direct_sessions {
             let (data, work) = (world.data(), Arc::clone(&direct_work));
             direct.spawn(submit_all(data, account, session, work));
         }

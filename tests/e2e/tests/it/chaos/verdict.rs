@@ -103,6 +103,11 @@ impl Chain {
         verdict
     }
 
+    /// A task as its events tell it.
+    pub async fn record(&self, task: B256) -> Option<TaskRecord> {
+        self.fold().await.remove(&task).map(|seen| seen.record)
+    }
+
     /// Every task with its events, in the chain's order.
     async fn fold(&self) -> BTreeMap<B256, Seen> {
         let queue = self.deployment.queue;

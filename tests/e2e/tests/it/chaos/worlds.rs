@@ -21,6 +21,8 @@ const MINERS: usize = 3;
 /// Far above what a run stores.
 const STORE_BYTES: u64 = 1 << 30;
 const POLL: Duration = Duration::from_millis(100);
+/// Seconds between anvil's blocks, from the first reorganisation on.
+const BLOCK_S: u64 = 1;
 
 /// A network.
 pub struct World {
@@ -31,8 +33,8 @@ pub struct World {
     /// Base URL of the router.
     pub http_url: String,
     pub model: String,
-    /// An account and a session of its own, for tasks past the router.
-    pub direct_sessions: [(&'static str, u64); 2],
+    /// Accounts, each with a session of its own, for tasks past the router.
+    pub direct_sessions: Vec<(&'static str, u64)>,
     rpc_url: String,
     data: TempDir,
     _store: Option<StoreServer>,
@@ -66,15 +68,16 @@ fn json(data: &Path, args: &[&str]) -> Value {
 }
 
 /// Sessions with all miners, with nodes and seed.
-async fn open_sessions(data: &Path) -> [(&'static str, u64); 2] {
+async fn open_sessions(data: &Path) -> Vec<(&'static str, u64)> {
     let nodes = MINERS.to_string();
-    let sessions = ["client", "deployer"].map(|account| {
+    let open = |account| {
         let open = ["session", "open", "--account", account, "--deposit", "500"];
         let open = [&open[..], &["--min-nodes", &nodes, "--max-nodes", &nodes]].concat();
         (account, json(data, &open)["session"].as_u64().unwrap())
-    });
+    };
+    let sessions = ["client", "deployer"].map(open).to_vec();
     let begun = Instant::now();
-    for (_, session) in sessions {
+    for (_, session) in &sessions {
         while json(data, &["session", "show", &session.to_string()])["seed_known"] != true {
             assert!(begun.elapsed() < READY, "session {session} got no nodes");
             tokio::time::sleep(POLL).await;
@@ -110,7 +113,6 @@ impl World {
         let http = ["--http", "127.0.0.1:0"];
         // `assay up` registers everybody; then each agent goes on alone.
         let (first, description) = up(data.path(), &[&flags[..], &http].concat()).await;
-        let direct_sessions = open_sessions(data.path()).await;
         drop(first);
         let file = data.path().join("network.json");
         std::fs::write(&file, serde_json::to_vec(&description).unwrap()).unwrap();
@@ -135,6 +137,8 @@ impl World {
         }
         let http_url = format!("http://{router}");
         reachable(&http_url).await;
+        // The miners follow the queues of sessions that began in their life.
+        let direct_sessions = if oracle { open_sessions(data.path()).await } else { Vec::new() };
         Self {
             agents,
             lines: vec![rpc, link],
@@ -180,8 +184,22 @@ impl World {
     /// Takes the newest blocks back; their transactions return to the pool or are lost, as the chain does it. False
     /// if the chain is away.
     pub async fn reorg(&self, depth: u64) -> bool {
+        let provider = self.provider();
+        let mining = async |seconds: u64| {
+            let _: Value =
+                provider.raw_request("evm_setIntervalMining".into(), [seconds]).await.unwrap();
+        };
+        if self._anvil.is_some() {
+            // If anvil mines while it takes blocks back, numbers are left without a block, and transactions are in two.
+            // A block by hand waits for one that is being made.
+            mining(0).await;
+            let _: Value = provider.raw_request("evm_mine".into(), ()).await.unwrap();
+        }
         let none: [(); 0] = [];
-        let done = self.provider().raw_request("anvil_reorg".into(), (depth, none)).await;
+        let done = provider.raw_request("anvil_reorg".into(), (depth, none)).await;
+        if self._anvil.is_some() {
+            mining(BLOCK_S).await;
+        }
         done.is_ok_and(|_: Value| true)
     }
 

@@ -1,0 +1,66 @@
+//! A small, fixed part of the calibration of the demo model: honest nodes pass, cheats are caught.
+
+use std::sync::Arc;
+
+use assay_engine_mistral::{
+    Dtype, LoadOptions, ModelSource,
+    calibrate::{self, Cheat, Options, cheaper, failures},
+};
+use assay_proof::{Calibration, SPOT_POSITIONS};
+
+use crate::support::{Folder, demo_file};
+
+const HONEST: u32 = 50;
+const TRIALS: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_nodes_pass_and_cheats_are_caught() {
+    let folder = Folder::new();
+    let model = LoadOptions { lanes: 2, ..LoadOptions::new(ModelSource::Demo, folder.path()) };
+    let mut cheats = cheaper(&model).unwrap();
+    for name in ["assay-demo-q8_0.gguf", "assay-demo-q4_k.gguf"] {
+        let source = ModelSource::Gguf(demo_file(name));
+        let load = LoadOptions { source, ..model.clone() };
+        cheats.push(Cheat { name: name.into(), load });
+    }
+    let options = Options {
+        model,
+        classes: vec![Dtype::F32, Dtype::F16],
+        cheats,
+        audits: HONEST,
+        trials: TRIALS,
+        tokens: 64,
+        answers: Vec::new(),
+        tick: Arc::new(|_, _, _| {}),
+    };
+    let outcome = calibrate::run(options).await.unwrap();
+    assert_eq!(outcome.pairs.len(), 4);
+    for pair in &outcome.pairs {
+        let who = format!("{} audited by {}", pair.miner, pair.validator);
+        let word = pair.calibration.pack().unwrap();
+        assert_eq!(Calibration::unpack(word), Ok(pair.calibration));
+        let honest = failures(pair.honest.iter(), &pair.calibration);
+        println!(
+            "{who}: {:?}, {} of {} accused",
+            pair.calibration, honest.any.count, honest.any.of
+        );
+        assert_eq!((honest.any.count, honest.any.of), (0, HONEST as usize), "{who}");
+        for (name, audits) in &pair.cheats {
+            assert_eq!(audits.len(), TRIALS as usize);
+            // Fewer than four positions are not judged by F.
+            let judged = audits.iter().filter(|audit| audit.tokens() >= SPOT_POSITIONS as usize);
+            let found = failures(judged, &pair.calibration);
+            println!("  {name}: F {}, G {} of {}", found.f.count, found.g.count, found.any.of);
+            assert!(found.f.of > TRIALS as usize / 2, "{name} under {who}");
+            assert_eq!(found.f.count, found.f.of, "{name} under {who}");
+        }
+    }
+    let report = folder.path().join("report");
+    let files = outcome.write(&report).unwrap();
+    assert!(files.len() > 8 && files.iter().all(|file| file.is_file()), "{files:?}");
+    let page = std::fs::read_to_string(report.join("README.md")).unwrap();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "svg")) {
+        assert!(page.contains(file.file_name().unwrap().to_str().unwrap()), "{file:?}");
+    }
+    assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
+}
