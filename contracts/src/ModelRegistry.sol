@@ -34,8 +34,8 @@ contract ModelRegistry is IModelRegistry {
     AssetId internal constant COR = AssetId.wrap(0);
     /// Owners that must have measured a pair before it can cost anybody stake: the publisher alone cannot.
     uint8 internal constant ATTESTATIONS = 3;
-    /// Pairs of a model: more classes than there are backends and data types.
-    uint16 internal constant MAX_PAIRS = 1024;
+    /// Pairs of a model: sixteen classes with one another.
+    uint16 internal constant MAX_PAIRS = 256;
 
     /// @inheritdoc IModelRegistry
     uint16 public immutable maxRoyaltyBps;

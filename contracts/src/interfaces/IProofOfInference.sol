@@ -241,7 +241,6 @@ interface IProofOfInference {
     error ProofOfInference_BadPosition(uint256 position, uint256 tokens);
     error ProofOfInference_BadStatistics(uint256 word, uint256 tokens);
     error ProofOfInference_BadBlocks(uint256 failing, uint256 worst, uint256 blocks);
-    error ProofOfInference_NothingOpen(TaskId taskId, NodeId nodeId);
     error ProofOfInference_BookTooSmall(uint256 wanted, uint256 booked);
 
     /// Only `SessionQueue`: an answer was committed. Fixes the probability of its audit and what its draw may find.

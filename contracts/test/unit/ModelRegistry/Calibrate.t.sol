@@ -73,6 +73,14 @@ contract CalibrateTest is Base {
         models.calibrate(dollars, CLASS, OTHER, WORD);
     }
 
+    function test_a_model_has_256_pairs_at_most() public {
+        for (uint256 i = 1; i <= 256; ++i) {
+            calibrate(NumericClass.wrap(bytes32(i)), CLASS, WORD);
+        }
+        vm.expectRevert(abi.encodeWithSelector(IModelRegistry.ModelRegistry_TooManyPairs.selector, MODEL_INDEX, 256));
+        calibrate(CLASS, OTHER, WORD);
+    }
+
     /// [V12]
     function test_three_owners_make_a_pair_slashable() public {
         calibrate(CLASS, OTHER, WORD);
