@@ -2,7 +2,9 @@
 pragma solidity ^0.8.28;
 
 import {DrandNetwork} from "../contracts/src/interfaces/IDrandBeacon.sol";
+import {IModelRegistry} from "../contracts/src/interfaces/IModelRegistry.sol";
 import {AssetTerms, NodeTerms, SessionTerms, Terms} from "../contracts/src/interfaces/IParameters.sol";
+import {IProofOfInference, ProofConfig, ProofWiring} from "../contracts/src/interfaces/IProofOfInference.sol";
 import {ISessionPayment} from "../contracts/src/interfaces/ISessionPayment.sol";
 import {ISession} from "../contracts/src/interfaces/ISession.sol";
 import {ISessionQueue} from "../contracts/src/interfaces/ISessionQueue.sol";
@@ -55,6 +57,8 @@ contract Deploy {
         address nodes;
         address sessions;
         address queue;
+        address panel;
+        address proof;
     }
 
     /// What stands beside the terms in `[config]`.
@@ -64,9 +68,11 @@ contract Deploy {
         uint256 supply;
         uint256 parametersDelay;
         uint256 drawWindow;
+        uint256 longestAudit;
         uint256 maxRoyaltyBps;
         uint256 epochLength;
         uint256 levelPeriod;
+        ProofConfig proof;
         /// 0 without drand.
         uint256 maxDrift;
         /// Zero for COR.
@@ -83,7 +89,7 @@ contract Deploy {
     IVm internal constant vm = IVm(address(uint160(uint256(keccak256("hevm cheat code")))));
     /// The deterministic deployment proxy: it creates a contract at an address that its code and a salt decide.
     address internal constant FACTORY = 0x4e59b44847b379578588920cA78FbF26c0B4956C;
-    uint256 internal constant CONTRACTS = 9;
+    uint256 internal constant CONTRACTS = 11;
     /// More than `SessionPayment` takes.
     uint256 internal constant MAX_ASSETS = 16;
 
@@ -126,10 +132,12 @@ contract Deploy {
         result.governor = addressOr(toml, ".config.governor", msg.sender);
         result.supply = vm.parseTomlUint(toml, ".config.supply");
         result.parametersDelay = vm.parseTomlUint(toml, ".config.parameters_delay_s");
+        result.longestAudit = vm.parseTomlUint(toml, ".config.longest_audit_s");
         result.drawWindow = vm.parseTomlUint(toml, ".config.draw_window_s");
         result.maxRoyaltyBps = vm.parseTomlUint(toml, ".config.max_royalty_bps");
         result.epochLength = vm.parseTomlUint(toml, ".config.epoch_length_s");
         result.levelPeriod = vm.parseTomlUint(toml, ".config.level_period_s");
+        result.proof = readProof(toml);
         bytes32 kind = keccak256(bytes(vm.parseTomlString(toml, ".config.beacon.kind")));
         if (kind == keccak256("drand")) {
             result.maxDrift = vm.parseTomlUint(toml, ".config.beacon.max_drift_s");
@@ -178,6 +186,25 @@ contract Deploy {
         });
     }
 
+    function readProof(string memory toml) internal pure returns (ProofConfig memory) {
+        return ProofConfig({
+            epochLength: uint40(vm.parseTomlUint(toml, ".config.proof.epoch_length_s")),
+            roundTimeout: uint40(vm.parseTomlUint(toml, ".config.proof.round_timeout_s")),
+            sealTime: uint40(vm.parseTomlUint(toml, ".config.proof.seal_time_s")),
+            openTime: uint40(vm.parseTomlUint(toml, ".config.proof.open_time_s")),
+            revealTime: uint40(vm.parseTomlUint(toml, ".config.proof.reveal_time_s")),
+            minProbabilityBps: uint16(vm.parseTomlUint(toml, ".config.proof.min_probability_bps")),
+            gainBps: uint16(vm.parseTomlUint(toml, ".config.proof.gain_bps")),
+            powerBps: uint16(vm.parseTomlUint(toml, ".config.proof.power_bps")),
+            auditShareBps: uint16(vm.parseTomlUint(toml, ".config.proof.audit_share_bps")),
+            auditPayBps: uint16(vm.parseTomlUint(toml, ".config.proof.audit_pay_bps")),
+            slashBps: uint16(vm.parseTomlUint(toml, ".config.proof.slash_bps")),
+            dutyBps: uint16(vm.parseTomlUint(toml, ".config.proof.duty_bps")),
+            proverBps: uint16(vm.parseTomlUint(toml, ".config.proof.prover_bps")),
+            clientBps: uint16(vm.parseTomlUint(toml, ".config.proof.client_bps"))
+        });
+    }
+
     function asset(uint256 index) internal pure returns (string memory) {
         return string.concat(".config.assets[", vm.toString(index), "]");
     }
@@ -200,6 +227,7 @@ contract Deploy {
                 fixed_.supply,
                 fixed_.parametersDelay,
                 fixed_.drawWindow,
+                fixed_.longestAudit,
                 fixed_.maxRoyaltyBps,
                 fixed_.epochLength,
                 fixed_.levelPeriod,
@@ -207,6 +235,7 @@ contract Deploy {
                 fixed_.tokens
             )
         );
+        settings = keccak256(abi.encode(settings, fixed_.proof));
         return keccak256(abi.encode(keccak256(abi.encode(hashes)), settings, keccak256(abi.encode(terms))));
     }
 
@@ -220,6 +249,8 @@ contract Deploy {
         codes[6] = vm.getCode("NodePool.sol:NodePool");
         codes[7] = vm.getCode("Session.sol:Session");
         codes[8] = vm.getCode("SessionQueue.sol:SessionQueue");
+        codes[9] = vm.getCode("ProofOfInferencePanel.sol:ProofOfInferencePanel");
+        codes[10] = vm.getCode("ProofOfInference.sol:ProofOfInference");
     }
 
     function initCodes(Addresses memory all, Fixed memory fixed_, Terms memory terms)
@@ -238,10 +269,12 @@ contract Deploy {
             governor: fixed_.governor,
             delay: uint40(fixed_.parametersDelay),
             drawWindow: uint40(fixed_.drawWindow),
+            longestAudit: uint40(fixed_.longestAudit),
             maxRoyaltyBps: uint16(fixed_.maxRoyaltyBps)
         });
         codes[2] = abi.encodePacked(codes[2], abi.encode(parameters, terms));
-        codes[3] = abi.encodePacked(codes[3], abi.encode(ModelRegistry.Wiring({parameters: all.parameters})));
+        codes[3] =
+            abi.encodePacked(codes[3], abi.encode(ModelRegistry.Wiring({parameters: all.parameters, pool: all.nodes})));
         NodeStats.Config memory counters =
             NodeStats.Config({epochLength: uint40(fixed_.epochLength), levelPeriod: uint40(fixed_.levelPeriod)});
         codes[4] = abi.encodePacked(codes[4], abi.encode(NodeStats.Wiring({queue: all.queue}), counters));
@@ -249,6 +282,8 @@ contract Deploy {
         codes[6] = abi.encodePacked(codes[6], abi.encode(poolWiring(all)));
         codes[7] = abi.encodePacked(codes[7], abi.encode(sessionWiring(all)));
         codes[8] = abi.encodePacked(codes[8], abi.encode(queueWiring(all)));
+        codes[9] = abi.encodePacked(codes[9], abi.encode(proofWiring(all), fixed_.proof));
+        codes[10] = abi.encodePacked(codes[10], abi.encode(proofWiring(all), fixed_.proof, all.panel));
     }
 
     function paymentArguments(Addresses memory all, address[] memory tokens) internal pure returns (bytes memory) {
@@ -256,7 +291,9 @@ contract Deploy {
         for (uint256 i; i < tokens.length; ++i) {
             assets[i] = tokens[i] == address(0) ? all.token : tokens[i];
         }
-        return abi.encode(SessionPayment.Wiring({pool: all.nodes, queue: all.queue, session: all.sessions}), assets);
+        return abi.encode(
+            SessionPayment.Wiring({pool: all.nodes, proof: all.proof, queue: all.queue, session: all.sessions}), assets
+        );
     }
 
     function poolWiring(Addresses memory all) internal pure returns (NodePool.Wiring memory) {
@@ -266,7 +303,8 @@ contract Deploy {
             models: all.models,
             payment: all.payment,
             stats: all.stats,
-            parameters: all.parameters
+            parameters: all.parameters,
+            proof: all.proof
         });
     }
 
@@ -283,7 +321,20 @@ contract Deploy {
             parameters: all.parameters,
             payment: all.payment,
             pool: all.nodes,
+            proof: all.proof,
             session: all.sessions,
+            stats: all.stats
+        });
+    }
+
+    function proofWiring(Addresses memory all) internal pure returns (ProofWiring memory) {
+        return ProofWiring({
+            beacon: all.beacon,
+            models: all.models,
+            parameters: all.parameters,
+            payment: all.payment,
+            pool: all.nodes,
+            queue: all.queue,
             stats: all.stats
         });
     }
@@ -303,6 +354,8 @@ contract Deploy {
         all.nodes = numbered(deployer, 7);
         all.sessions = numbered(deployer, 8);
         all.queue = numbered(deployer, 9);
+        all.panel = numbered(deployer, 10);
+        all.proof = numbered(deployer, 11);
     }
 
     function numbered(Deployer deployer, uint8 number) internal pure returns (address) {
@@ -319,7 +372,9 @@ contract Deploy {
             all.payment,
             all.nodes,
             all.sessions,
-            all.queue
+            all.queue,
+            all.panel,
+            all.proof
         ];
         for (uint256 i; i < CONTRACTS; ++i) {
             if (list[i].code.length == 0) revert Deploy_NoCode(i + 1, list[i]);
@@ -342,7 +397,14 @@ contract Deploy {
         if (queue.session() != all.sessions || queue.pool() != all.nodes) revert Deploy_WrongWiring(9);
         if (queue.models() != all.models || queue.payment() != all.payment) revert Deploy_WrongWiring(9);
         if (queue.beacon() != all.beacon || queue.stats() != all.stats) revert Deploy_WrongWiring(9);
-        if (queue.parameters() != all.parameters) revert Deploy_WrongWiring(9);
+        if (queue.parameters() != all.parameters || queue.proof() != all.proof) revert Deploy_WrongWiring(9);
+        if (payment.proof() != all.proof) revert Deploy_WrongWiring(6);
+        if (nodes.proof() != all.proof) revert Deploy_WrongWiring(7);
+        if (IModelRegistry(all.models).pool() != all.nodes) revert Deploy_WrongWiring(4);
+        IProofOfInference proof = IProofOfInference(all.proof);
+        if (proof.queue() != all.queue || proof.pool() != all.nodes) revert Deploy_WrongWiring(11);
+        if (proof.models() != all.models || proof.payment() != all.payment) revert Deploy_WrongWiring(11);
+        if (proof.beacon() != all.beacon) revert Deploy_WrongWiring(11);
     }
 
     function write(Addresses memory all, string memory path) internal {
@@ -356,6 +418,8 @@ contract Deploy {
         vm.serializeAddress(key, "payment", all.payment);
         vm.serializeAddress(key, "nodes", all.nodes);
         vm.serializeAddress(key, "sessions", all.sessions);
-        vm.writeToml(vm.serializeAddress(key, "queue", all.queue), path, ".contracts");
+        vm.serializeAddress(key, "queue", all.queue);
+        vm.serializeAddress(key, "panel", all.panel);
+        vm.writeToml(vm.serializeAddress(key, "proof", all.proof), path, ".contracts");
     }
 }

@@ -2,13 +2,16 @@
 pragma solidity ^0.8.28;
 
 import {Floor, IModelRegistry, Model, ModelRegistration} from "./interfaces/IModelRegistry.sol";
+import {INodePool, Node, NodeState} from "./interfaces/INodePool.sol";
 import {IParameters} from "./interfaces/IParameters.sol";
-import {AssetId, ModelId, ModelIndex} from "./types/Ids.sol";
+import {Calibrations} from "./libraries/Calibrations.sol";
+import {AssetId, ModelId, ModelIndex, NodeId, NumericClass} from "./types/Ids.sol";
 
 /// Registered models; whoever registers one first is its publisher.
 contract ModelRegistry is IModelRegistry {
     struct Wiring {
         address parameters;
+        address pool;
     }
 
     struct Prices {
@@ -16,13 +19,28 @@ contract ModelRegistry is IModelRegistry {
         uint80 priceOut;
     }
 
+    /// What is known of a pair of numeric classes.
+    struct Pair {
+        uint256 word;
+        uint8 attested;
+        mapping(address owner => bool) attestedBy;
+    }
+
     /// A price of zero would let sessions hold nothing and their tasks work for free.
     uint80 internal constant MIN_FLOOR = 1;
     /// Prices are at most five times the floor, and have 80 bits.
     uint80 internal constant MAX_FLOOR = type(uint80).max / 5;
 
+    AssetId internal constant COR = AssetId.wrap(0);
+    /// Owners that must have measured a pair before it can cost anybody stake: the publisher alone cannot.
+    uint8 internal constant ATTESTATIONS = 3;
+    /// Pairs of a model: sixteen classes with one another.
+    uint16 internal constant MAX_PAIRS = 256;
+
     /// @inheritdoc IModelRegistry
     uint16 public immutable maxRoyaltyBps;
+    /// @inheritdoc IModelRegistry
+    address public immutable pool;
     /// Assets that sessions may be paid in.
     uint8 internal immutable _assetCount;
 
@@ -31,10 +49,12 @@ contract ModelRegistry is IModelRegistry {
     mapping(ModelId => ModelIndex) internal _indices;
     mapping(ModelIndex => Model) internal _models;
     mapping(ModelIndex => mapping(AssetId => Prices)) internal _floors;
+    mapping(ModelIndex => mapping(NumericClass miner => mapping(NumericClass validator => Pair))) internal _pairs;
 
     /// The royalty's bound and the number of assets are those of `Parameters`, which checks its sets against them.
     constructor(Wiring memory wiring) {
-        if (wiring.parameters == address(0)) revert ModelRegistry_ZeroAddress();
+        if (wiring.parameters == address(0) || wiring.pool == address(0)) revert ModelRegistry_ZeroAddress();
+        pool = wiring.pool;
         maxRoyaltyBps = IParameters(wiring.parameters).maxRoyaltyBps();
         _assetCount = IParameters(wiring.parameters).assetCount();
     }
@@ -58,6 +78,8 @@ contract ModelRegistry is IModelRegistry {
             deprecatedAt: 0,
             index: index,
             version: version,
+            pairs: 0,
+            contrasts: 0,
             modelId: modelId,
             predecessor: registration.predecessor,
             manifestDigest: registration.manifestDigest
@@ -82,6 +104,50 @@ contract ModelRegistry is IModelRegistry {
         if (model.deprecatedAt != 0) revert ModelRegistry_Deprecated(modelId);
         model.deprecatedAt = uint40(block.timestamp);
         emit ModelDeprecated(modelId, model.index);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function calibrate(ModelId modelId, NumericClass minerClass, NumericClass validatorClass, uint256 word) external {
+        Model storage model = _known(modelId);
+        if (model.publisher != msg.sender) revert ModelRegistry_NotPublisher(modelId, msg.sender);
+        if (NumericClass.unwrap(minerClass) == 0 || NumericClass.unwrap(validatorClass) == 0) {
+            revert ModelRegistry_EmptyClass();
+        }
+        if (!Calibrations.isValid(word)) revert ModelRegistry_BadCalibration(word);
+        ModelIndex index = model.index;
+        Pair storage pair = _pairs[index][minerClass][validatorClass];
+        if (pair.word != 0) revert ModelRegistry_AlreadyCalibrated(index, minerClass, validatorClass);
+        if (model.pairs == MAX_PAIRS) revert ModelRegistry_TooManyPairs(index, MAX_PAIRS);
+        if (_floors[index][COR].priceIn == 0) revert ModelRegistry_AssetNotAccepted(index, COR);
+        uint8 contrasts = uint8(Calibrations.unpack(word).contrasts);
+        if (model.pairs++ == 0) model.contrasts = contrasts;
+        if (contrasts != model.contrasts) {
+            revert ModelRegistry_OtherContrasts(index, contrasts, model.contrasts);
+        }
+        pair.word = word;
+        emit PairCalibrated(index, minerClass, validatorClass, word);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function attest(ModelId modelId, NumericClass minerClass, NumericClass validatorClass, uint256 word, NodeId nodeId)
+        external
+    {
+        ModelIndex index = _indexOf(modelId);
+        Pair storage pair = _pairs[index][minerClass][validatorClass];
+        uint256 registered = pair.word;
+        if (registered == 0) revert ModelRegistry_NotCalibrated(index, minerClass, validatorClass);
+        if (word != registered) revert ModelRegistry_OtherMeasurement(word, registered);
+        Node memory node = INodePool(pool).nodeOf(nodeId);
+        if (node.operator != msg.sender) revert ModelRegistry_NotOperator(nodeId, msg.sender);
+        bytes32 class_ = NumericClass.unwrap(node.numericClass);
+        bool measures = class_ == NumericClass.unwrap(minerClass) || class_ == NumericClass.unwrap(validatorClass);
+        bool staked = node.state == NodeState.Ephemeral || node.state == NodeState.Dedicated;
+        if (!measures || !staked || !_offers(nodeId, index)) revert ModelRegistry_NotAbleToAttest(nodeId);
+        if (pair.attestedBy[node.owner]) revert ModelRegistry_AlreadyAttested(index, node.owner);
+        pair.attestedBy[node.owner] = true;
+        // A counter that is full stays full: three are enough.
+        if (pair.attested != type(uint8).max) ++pair.attested;
+        emit PairAttested(index, nodeId, node.owner, minerClass, validatorClass, pair.attested);
     }
 
     /// @inheritdoc IModelRegistry
@@ -113,6 +179,46 @@ contract ModelRegistry is IModelRegistry {
     function royaltyOf(ModelIndex index) external view returns (address publisher, uint16 royaltyBps) {
         Model storage model = _models[index];
         return (model.publisher, model.royaltyBps);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function calibrationOf(ModelIndex index, NumericClass minerClass, NumericClass validatorClass)
+        external
+        view
+        returns (uint256)
+    {
+        return _pairs[index][minerClass][validatorClass].word;
+    }
+
+    /// @inheritdoc IModelRegistry
+    function attestedOf(ModelIndex index, NumericClass minerClass, NumericClass validatorClass)
+        external
+        view
+        returns (uint8)
+    {
+        return _pairs[index][minerClass][validatorClass].attested;
+    }
+
+    /// @inheritdoc IModelRegistry
+    function isSlashable(ModelIndex index, NumericClass minerClass, NumericClass validatorClass)
+        external
+        view
+        returns (bool)
+    {
+        return _pairs[index][minerClass][validatorClass].attested >= ATTESTATIONS;
+    }
+
+    /// @inheritdoc IModelRegistry
+    function isProven(ModelIndex index) external view returns (bool) {
+        return _models[index].pairs != 0;
+    }
+
+    function _offers(NodeId nodeId, ModelIndex index) internal view returns (bool) {
+        (ModelIndex[] memory offered,) = INodePool(pool).offersOf(nodeId);
+        for (uint256 i; i < offered.length; ++i) {
+            if (ModelIndex.unwrap(offered[i]) == ModelIndex.unwrap(index)) return true;
+        }
+        return false;
     }
 
     function _setFloors(ModelIndex index, Floor[] calldata floors) internal {

@@ -21,6 +21,7 @@ contract NodePool is INodePool {
         address payment;
         address stats;
         address parameters;
+        address proof;
     }
 
     struct StoredNode {
@@ -83,6 +84,8 @@ contract NodePool is INodePool {
     address public immutable stats;
     /// @inheritdoc INodePool
     address public immutable parameters;
+    /// @inheritdoc INodePool
+    address public immutable proof;
 
     /// @inheritdoc INodePool
     uint32 public nodeCount;
@@ -100,6 +103,8 @@ contract NodePool is INodePool {
         if (wiring.payment == address(0) || wiring.stats == address(0) || wiring.parameters == address(0)) {
             revert NodePool_ZeroAddress();
         }
+        if (wiring.proof == address(0)) revert NodePool_ZeroAddress();
+        proof = wiring.proof;
         (session, queue, models) = (wiring.session, wiring.queue, wiring.models);
         (payment, stats, parameters) = (wiring.payment, wiring.stats, wiring.parameters);
         slotReuseDelay = IParameters(wiring.parameters).drawWindow();
@@ -290,7 +295,7 @@ contract NodePool is INodePool {
 
     /// @inheritdoc INodePool
     function jail(NodeId nodeId) external {
-        if (msg.sender != queue) revert NodePool_NotQueue(msg.sender);
+        if (msg.sender != queue && msg.sender != proof) revert NodePool_NotProtocol(msg.sender);
         StoredNode storage node = _known(nodeId);
         if (node.state == NodeState.Exited) revert NodePool_WrongState(nodeId, node.state);
         if (node.state == NodeState.Jailed) return;
@@ -366,6 +371,26 @@ contract NodePool is INodePool {
         StoredNode storage node = _nodes[nodeId];
         if (key == node.operator) return true;
         return key == node.previousOperator && block.timestamp < node.operatorSince + keyGrace;
+    }
+
+    /// @inheritdoc INodePool
+    function candidateAt(ModelIndex model, uint32 index, uint40 asOf)
+        external
+        view
+        returns (NodeId, address, NumericClass)
+    {
+        Place memory place = _pools[model][false].placeAt(index);
+        StoredNode storage node = _nodes[place.nodeId];
+        if (!place.isActive(asOf) || node.state == NodeState.Jailed) {
+            return (NodeId.wrap(0), address(0), NumericClass.wrap(0));
+        }
+        return (place.nodeId, node.owner, node.numericClass);
+    }
+
+    /// @inheritdoc INodePool
+    function ownerOf(NodeId nodeId) external view returns (address owner, NumericClass numericClass) {
+        StoredNode storage node = _nodes[nodeId];
+        return (node.owner, node.numericClass);
     }
 
     /// @inheritdoc INodePool

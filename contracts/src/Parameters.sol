@@ -12,6 +12,7 @@ contract Parameters is IParameters {
         address governor;
         uint40 delay;
         uint40 drawWindow;
+        uint40 longestAudit;
         uint16 maxRoyaltyBps;
     }
 
@@ -28,6 +29,8 @@ contract Parameters is IParameters {
     uint256 internal constant MAX_DELAY = 365 days;
     /// Nobody may hold a stake fast for long, and a draw needs seconds.
     uint256 internal constant MAX_DRAW_WINDOW = 1 days;
+    /// The client's money waits for an audit.
+    uint256 internal constant MAX_LONGEST_AUDIT = 30 days;
     /// Leaves room for the smallest share of a miner, see `TermsBounds`.
     uint256 internal constant MAX_ROYALTY_BPS = 3000;
     /// As many as `SessionPayment` lists.
@@ -37,6 +40,8 @@ contract Parameters is IParameters {
     uint40 public immutable delay;
     /// @inheritdoc IParameters
     uint40 public immutable drawWindow;
+    /// @inheritdoc IParameters
+    uint40 public immutable longestAudit;
     /// @inheritdoc IParameters
     uint16 public immutable maxRoyaltyBps;
     /// @inheritdoc IParameters
@@ -55,10 +60,12 @@ contract Parameters is IParameters {
         if (config.governor == address(0)) revert Parameters_ZeroAddress();
         TermsBounds.within("delay", config.delay, 1, MAX_DELAY);
         TermsBounds.within("drawWindow", config.drawWindow, TermsBounds.MIN_RESERVATION_TIMEOUT, MAX_DRAW_WINDOW);
+        TermsBounds.within("longestAudit", config.longestAudit, 1, MAX_LONGEST_AUDIT);
         TermsBounds.within("maxRoyaltyBps", config.maxRoyaltyBps, 0, MAX_ROYALTY_BPS);
         TermsBounds.within("assetCount", first.assets.length, 1, MAX_ASSETS);
         delay = config.delay;
         drawWindow = config.drawWindow;
+        longestAudit = config.longestAudit;
         maxRoyaltyBps = config.maxRoyaltyBps;
         assetCount = uint8(first.assets.length);
         governor = config.governor;
@@ -69,6 +76,7 @@ contract Parameters is IParameters {
                 assetCount: first.assets.length,
                 maxRoyaltyBps: config.maxRoyaltyBps,
                 drawWindow: config.drawWindow,
+                longestAudit: config.longestAudit,
                 longestLife: 0,
                 shortestUnbonding: TermsBounds.MAX_UNBONDING
             }),
@@ -91,6 +99,7 @@ contract Parameters is IParameters {
                 assetCount: assetCount,
                 maxRoyaltyBps: maxRoyaltyBps,
                 drawWindow: drawWindow,
+                longestAudit: longestAudit,
                 longestLife: last.longestLife,
                 shortestUnbonding: last.shortestUnbonding
             }),
@@ -158,7 +167,7 @@ contract Parameters is IParameters {
         Version storage stored = _versions[version];
         stored.session = terms.session;
         stored.node = terms.node;
-        uint256 life = TermsBounds.lifeOf(terms.session);
+        uint256 life = TermsBounds.lifeOf(terms.session) + longestAudit;
         uint256 unbonding = terms.node.unbondingPeriod;
         stored.longestLife = uint40(life > frame.longestLife ? life : frame.longestLife);
         stored.shortestUnbonding = uint40(unbonding < frame.shortestUnbonding ? unbonding : frame.shortestUnbonding);

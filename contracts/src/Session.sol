@@ -73,8 +73,8 @@ contract Session is ISession {
         uint40 drawWindow = IParameters(wiring.parameters).drawWindow();
         // A place keeps its meaning for as long as a draw may wait.
         if (slotReuseDelay < drawWindow) revert Session_DelayTooShort(slotReuseDelay, drawWindow);
-        (beacon, models, parameters) = (wiring.beacon, wiring.models, wiring.parameters);
-        (payment, pool) = (wiring.payment, wiring.pool);
+        (beacon, models) = (wiring.beacon, wiring.models);
+        (parameters, payment, pool) = (wiring.parameters, wiring.payment, wiring.pool);
     }
 
     /// @inheritdoc ISession
@@ -97,6 +97,7 @@ contract Session is ISession {
         SessionWords storage words = _sessions[sessionId];
         Order memory order;
         order.model = IModelRegistry(models).openIndexOf(terms.modelId);
+        order.isProven = IModelRegistry(models).isProven(order.model);
         order.asset = terms.asset;
         order.termsVersion = version;
         order.lanes = uint8(terms.lanes.length);
@@ -330,7 +331,7 @@ contract Session is ISession {
     /// Asks the pool for a ticket, and the beacon for a round that nobody knows. Only the first changes the price.
     function _enterDraw(Order memory order, uint24 window) internal returns (uint16 utilisationBps) {
         (order.ticket, order.slots, utilisationBps) = INodePool(pool).enterDraw(order.model);
-        order.drawRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
+        order.drawRound = uint256(IRandomBeacon(beacon).nextRound()).toUint32();
         order.asOf = uint40(block.timestamp);
         order.window = window;
     }
@@ -391,13 +392,14 @@ contract Session is ISession {
         Serving memory serving = words.servingOf();
         if (serving.reservations == 0) {
             (serving.asset, serving.termsVersion) = (order.asset, order.termsVersion);
+            serving.isProven = order.isProven;
             (serving.priceIn, serving.priceOut) = _pricesOf(order);
             serving.state = SessionState.Active;
         }
         // A full counter only makes rotation by tasks rarer than it need be.
         if (serving.reservations != type(uint16).max) ++serving.reservations;
         serving.dedicated = uint8(dedicated);
-        serving.seedRound = uint256(IRandomBeacon(beacon).nextRound()).toUint40();
+        serving.seedRound = uint256(IRandomBeacon(beacon).nextRound()).toUint32();
         words.serving = serving;
         words.nodes = NodeSet.pack(nodes);
         words.deed.rotatesAt = uint40(block.timestamp) + _sessionTerms(order.termsVersion).reservePeriod;
@@ -476,19 +478,16 @@ contract Session is ISession {
         SessionWords storage words = _known(sessionId);
         Deed memory deed = words.deed;
         Order memory order = words.orderOf();
-        info.owner = deed.owner;
-        info.state = words.stateOf();
-        info.termsVersion = order.termsVersion;
-        info.asset = order.asset;
+        (info.owner, info.state) = (deed.owner, words.stateOf());
+        (info.termsVersion, info.asset) = (order.termsVersion, order.asset);
         (info.minNodes, info.maxNodes) = (deed.minNodes, deed.maxNodes);
-        (info.openedAt, info.endsAt) = (deed.openedAt, words.past.endsAt);
-        info.model = order.model;
+        (info.openedAt, info.endsAt, info.model) = (deed.openedAt, words.past.endsAt, order.model);
         (info.priceIn, info.priceOut) = _pricesOf(order);
         if (order.drawRound != 0) {
             (info.drawRound, info.drawTicket, info.drawUntil) = (order.drawRound, order.ticket, order.drawUntil());
         }
-        info.rotatesAt = deed.rotatesAt;
-        info.reservations = words.serving.reservations;
+        (info.rotatesAt, info.reservations) = (deed.rotatesAt, words.serving.reservations);
+        info.isProven = order.isProven;
         info.current = words.current();
         info.previous = words.previous();
     }
@@ -511,15 +510,15 @@ contract Session is ISession {
     {
         SessionWords storage words = _sessions[sessionId];
         LaneInfo storage info = _lanes[sessionId][lane];
-        admission.state = words.stateOf();
+        (admission.state, admission.endsAt) = (words.stateOf(), info.reclaimAt);
         admission.holder = Lane.unwrap(lane) == 0 ? words.deed.owner : info.holder;
-        admission.endsAt = info.reclaimAt;
         if (admission.state > SessionState.Active) {
             uint40 endsAt = words.past.endsAt;
             if (admission.endsAt == 0 || endsAt < admission.endsAt) admission.endsAt = endsAt;
         }
         Serving storage serving = words.serving;
-        (admission.asset, admission.priceIn, admission.priceOut) = (serving.asset, serving.priceIn, serving.priceOut);
+        (admission.asset, admission.isProven) = (serving.asset, serving.isProven);
+        (admission.priceIn, admission.priceOut) = (serving.priceIn, serving.priceOut);
         (admission.seedRound, admission.nodes, admission.dedicated) = words.serves(seedRound);
         TaskTerms storage terms = _taskTerms[serving.termsVersion][serving.asset];
         (admission.maxDeadline, admission.attemptTime) = (terms.maxDeadline, terms.attemptTime);
@@ -527,7 +526,7 @@ contract Session is ISession {
         (admission.maxAttempts, admission.tip) = (terms.maxAttempts, terms.tip);
         // Every task asks: the words of the struct are its encoding, which need not be written a second time.
         assembly ("memory-safe") {
-            return(admission, 480)
+            return(admission, 512)
         }
     }
 
@@ -542,9 +541,9 @@ contract Session is ISession {
         (progress.priceIn, progress.priceOut) = (serving.priceIn, serving.priceOut);
         TaskTerms storage terms = _taskTerms[serving.termsVersion][serving.asset];
         (progress.attemptTime, progress.revealTime) = (terms.attemptTime, terms.revealTime);
-        (progress.settleDelay, progress.tip) = (terms.settleDelay, terms.tip);
+        (progress.settleDelay, progress.tip, progress.isProven) = (terms.settleDelay, terms.tip, serving.isProven);
         assembly ("memory-safe") {
-            return(progress, 192)
+            return(progress, 224)
         }
     }
 
@@ -561,7 +560,8 @@ contract Session is ISession {
             holder: Lane.unwrap(lane) == 0 ? owner : _lanes[sessionId][lane].holder,
             minerBps: terms.minerBps,
             routerBps: terms.routerBps,
-            tip: terms.tip
+            tip: terms.tip,
+            isProven: order.isProven
         });
     }
 

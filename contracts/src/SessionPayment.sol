@@ -14,6 +14,7 @@ contract SessionPayment is ISessionPayment {
 
     struct Wiring {
         address pool;
+        address proof;
         address queue;
         address session;
     }
@@ -35,6 +36,8 @@ contract SessionPayment is ISessionPayment {
     address public immutable queue;
     /// @inheritdoc ISessionPayment
     address public immutable pool;
+    /// @inheritdoc ISessionPayment
+    address public immutable proof;
     /// @inheritdoc ISessionPayment
     uint8 public immutable assetCount;
     /// Immutables rather than a list: a deposit does not read storage for its token.
@@ -60,7 +63,8 @@ contract SessionPayment is ISessionPayment {
         if (wiring.pool == address(0) || wiring.queue == address(0) || wiring.session == address(0)) {
             revert SessionPayment_ZeroAddress();
         }
-        (pool, queue, session) = (wiring.pool, wiring.queue, wiring.session);
+        if (wiring.proof == address(0)) revert SessionPayment_ZeroAddress();
+        (pool, proof, queue, session) = (wiring.pool, wiring.proof, wiring.queue, wiring.session);
         uint256 count = assets.length;
         if (count == 0 || count > MAX_ASSETS) revert SessionPayment_AssetCount(count, MAX_ASSETS);
         for (uint256 i; i < count; ++i) {
@@ -224,8 +228,8 @@ contract SessionPayment is ISessionPayment {
     /// @inheritdoc ISessionPayment
     function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward)
         external
-        only(queue)
     {
+        if (msg.sender != queue && msg.sender != proof) revert SessionPayment_NotProtocol(msg.sender);
         if (evidence.rule == Rule.None) revert SessionPayment_NoEvidence(nodeId);
         uint256 stake_ = stakeOf[nodeId];
         if (amount > stake_) revert SessionPayment_InsufficientStake(nodeId, amount, stake_);
@@ -236,6 +240,14 @@ contract SessionPayment is ISessionPayment {
         );
         _credit(reporter, COR, reward);
         _burn(COR, amount - reward);
+    }
+
+    /// @inheritdoc ISessionPayment
+    function give(AssetId asset, address to, uint256 amount) external only(proof) {
+        uint256 balance = balanceOf[msg.sender][asset];
+        if (amount > balance) revert SessionPayment_InsufficientBalance(msg.sender, asset, amount, balance);
+        balanceOf[msg.sender][asset] = balance - amount;
+        _credit(to, asset, amount);
     }
 
     /// @inheritdoc ISessionPayment

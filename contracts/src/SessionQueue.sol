@@ -5,6 +5,7 @@ import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
 import {INodePool} from "./interfaces/INodePool.sol";
 import {Outcome} from "./interfaces/INodeStats.sol";
 import {Admission, ISession, Payees, Progress} from "./interfaces/ISession.sol";
+import {IProofOfInference} from "./interfaces/IProofOfInference.sol";
 import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
 import {
     Answer,
@@ -24,13 +25,14 @@ import {Assignment} from "./libraries/Assignment.sol";
 import {Commitments} from "./libraries/Commitments.sol";
 import {Fees} from "./libraries/Fees.sol";
 import {Move, Phases} from "./libraries/Phases.sol";
+import {Multiproof} from "./libraries/Multiproof.sol";
 import {Signatures} from "./libraries/Signatures.sol";
 import {TaskMemory} from "./libraries/TaskMemory.sol";
 import {TaskWords} from "./libraries/TaskWords.sol";
 import {Tickets} from "./libraries/Tickets.sol";
 import {QueueWiring, SessionQueueBase} from "./SessionQueueBase.sol";
 import {SessionQueueEnd} from "./SessionQueueEnd.sol";
-import {AssetId, Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
+import {Lane, NodeId, NumericClass, SessionId, TaskId} from "./types/Ids.sol";
 
 /// Tasks of sessions. What is stored of a task is one word, see `TaskWords`; what is known of it is brought by whoever
 /// moves it. Tasks of redundancy 1 go from Assigned straight to Committed.
@@ -50,6 +52,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         address parameters;
         address payment;
         address pool;
+        address proof;
         address session;
         address stats;
     }
@@ -72,6 +75,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
             parameters: wiring.parameters,
             payment: wiring.payment,
             pool: wiring.pool,
+            proof: wiring.proof,
             session: wiring.session,
             stats: wiring.stats
         });
@@ -108,6 +112,7 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _answer(move, given, progress);
         _store(move);
         _hold(move);
+        if (progress.isProven) _expose(move, given.nodeId);
         return move.taskId;
     }
 
@@ -140,18 +145,14 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         assembly ("memory-safe") {
             into := admission
         }
-        _ask(abi.encodeCall(ISession.admissionOf, (request.sessionId, request.lane, request.seedRound)), into, 480);
+        _ask(abi.encodeCall(ISession.admissionOf, (request.sessionId, request.lane, request.seedRound)), into, 512);
     }
 
-    function _progressOf(Admission memory admission) internal pure returns (Progress memory) {
-        return Progress({
-            priceIn: admission.priceIn,
-            priceOut: admission.priceOut,
-            attemptTime: admission.attemptTime,
-            revealTime: admission.revealTime,
-            settleDelay: admission.settleDelay,
-            tip: admission.tip
-        });
+    /// What an admission ends with, where it lies.
+    function _progressOf(Admission memory admission) internal pure returns (Progress memory progress) {
+        assembly ("memory-safe") {
+            progress := add(admission, 288)
+        }
     }
 
     /// The admission of a request that its lane's holder signed.
@@ -305,6 +306,10 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         }
         _store(move);
         if (!single && move.state == TaskState.Committed) _tellMoved(move);
+        if (!progress.isProven) return;
+        for (uint256 i; i < answers.length; ++i) {
+            _expose(move, answers[i].nodeId);
+        }
     }
 
     /// @inheritdoc ISessionQueue
@@ -364,6 +369,17 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         part.fee = _feeOf(answer, progress);
         uint40 settleAt = move.proceed(progress) ? move.until : 0;
         answer.tellCommitted(move.taskId, move.task.sessionId, part.fee, settleAt);
+    }
+
+    /// Fixes what the proof of an answer depends on.
+    function _expose(Move memory move, NodeId nodeId) internal {
+        Task memory task = move.task;
+        if (task.maxOutput > Multiproof.MAX_TOKENS) {
+            revert SessionQueue_TokensOutOfBounds(task.maxPrompt, task.maxOutput);
+        }
+        Payees memory payees = _payeesOf(task);
+        uint96 fee = task.parts[move.indexOf(nodeId)].fee;
+        IProofOfInference(_proof).expose(move.taskId, nodeId, payees.model, payees.asset, fee);
     }
 
     function _feeOf(Answer memory answer, Progress memory progress) internal pure returns (uint96) {
@@ -472,11 +488,6 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
         _refund(move, payees.asset, back, tip);
     }
 
-    function _refund(Move memory move, AssetId asset, uint96 amount, uint96 tip) internal {
-        emit TaskRefunded(move.taskId, move.task.sessionId, amount - tip, tip);
-        _free(move, asset, amount, tip);
-    }
-
     // ---------------------------------------------------------------- the end of a task
 
     /// @inheritdoc ISessionQueue
@@ -563,6 +574,11 @@ contract SessionQueue is ISessionQueue, SessionQueueBase {
     /// @inheritdoc ISessionQueue
     function pool() external view returns (address) {
         return _pool;
+    }
+
+    /// @inheritdoc ISessionQueue
+    function proof() external view returns (address) {
+        return _proof;
     }
 
     /// @inheritdoc ISessionQueue

@@ -24,6 +24,7 @@ struct QueueWiring {
     address parameters;
     address payment;
     address pool;
+    address proof;
     address session;
     address stats;
 }
@@ -43,6 +44,7 @@ abstract contract SessionQueueBase {
     address internal immutable _parameters;
     address internal immutable _payment;
     address internal immutable _pool;
+    address internal immutable _proof;
     address internal immutable _session;
     address internal immutable _stats;
     uint256 internal immutable _chainId = block.chainid;
@@ -61,16 +63,23 @@ abstract contract SessionQueueBase {
         if (wiring.payment == address(0) || wiring.pool == address(0) || wiring.session == address(0)) {
             revert ISessionQueue.SessionQueue_ZeroAddress();
         }
-        if (wiring.stats == address(0)) revert ISessionQueue.SessionQueue_ZeroAddress();
+        if (wiring.stats == address(0) || wiring.proof == address(0)) revert ISessionQueue.SessionQueue_ZeroAddress();
         (_queue, _domain) = (wiring.queue, Commitments.domainSeparator(block.chainid, wiring.queue));
         (_beacon, _models, _parameters) = (wiring.beacon, wiring.models, wiring.parameters);
         (_payment, _pool, _session, _stats) = (wiring.payment, wiring.pool, wiring.session, wiring.stats);
+        _proof = wiring.proof;
     }
 
     /// Frees held money, less the tip of whoever calls.
     function _free(Move memory move, AssetId asset, uint96 amount, uint96 tip) internal {
         ISessionPayment(_payment)
             .refund(move.task.sessionId, move.task.lane, asset, move.taskId, amount, msg.sender, tip);
+    }
+
+    /// Ends a task that nobody is paid for.
+    function _refund(Move memory move, AssetId asset, uint96 amount, uint96 tip) internal {
+        emit ISessionQueue.TaskRefunded(move.taskId, move.task.sessionId, amount - tip, tip);
+        _free(move, asset, amount, tip);
     }
 
     /// `NodeStats` calls nobody.
@@ -131,7 +140,7 @@ abstract contract SessionQueueBase {
         assembly ("memory-safe") {
             into := progress
         }
-        _ask(abi.encodeCall(ISession.progressOf, (move.task.sessionId)), into, 192);
+        _ask(abi.encodeCall(ISession.progressOf, (move.task.sessionId)), into, 224);
     }
 
     /// Has `Session` write its answer straight to the struct at `into`: the encoding of a struct of values is its words,

@@ -6,9 +6,19 @@ import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
 import {INodePool} from "./interfaces/INodePool.sol";
 import {Outcome} from "./interfaces/INodeStats.sol";
 import {IParameters, NodeTerms} from "./interfaces/IParameters.sol";
+import {Claim, Docket, IProofOfInference} from "./interfaces/IProofOfInference.sol";
 import {Payees} from "./interfaces/ISession.sol";
 import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
-import {Answer, ISessionQueue, Part, PartState, Precommit, Task, TaskState} from "./interfaces/ISessionQueue.sol";
+import {
+    Answer,
+    ISessionQueue,
+    Part,
+    PartEvent,
+    PartState,
+    Precommit,
+    Task,
+    TaskState
+} from "./interfaces/ISessionQueue.sol";
 import {Answers} from "./libraries/Answers.sol";
 import {Commitments} from "./libraries/Commitments.sol";
 import {Fees} from "./libraries/Fees.sol";
@@ -26,6 +36,7 @@ contract SessionQueueEnd is SessionQueueBase {
     using Answers for Answer;
     using Phases for Move;
     using Settlement for Settlement.Books;
+    using Settlement for Task;
     using TaskMemory for Task;
     using TaskWords for Task;
     using TaskWords for uint256;
@@ -38,7 +49,7 @@ contract SessionQueueEnd is SessionQueueBase {
     /// See `ISessionQueue`.
     function settle(Task[] calldata tasks) external returns (uint256 settled) {
         if (tasks.length > MAX_TASKS) revert ISessionQueue.SessionQueue_TooMany(tasks.length, MAX_TASKS);
-        Settlement.Books memory books = Settlement.open(tasks.length, msg.sender);
+        Settlement.Books memory books = Settlement.open(tasks.length, msg.sender, _proof);
         // One after the other lies in the same memory.
         Task memory task = TaskMemory.create(Settlement.MAX_NODES);
         for (uint256 i; i < tasks.length; ++i) {
@@ -51,25 +62,84 @@ contract SessionQueueEnd is SessionQueueBase {
             if (word.stateOf() != TaskState.Committed || block.timestamp < word.untilOf()) continue;
             bytes32 digest = task.digest();
             if (digest != word.digestOf()) continue;
+            if (books.turn(task)) _turn(books, task);
+            if (books.payees.isProven) {
+                if (!_prove(books, task, taskId)) continue;
+                digest = task.digest();
+                if (task.indexOfRecord() == task.parts.length) {
+                    _giveBack(books, task, taskId, digest);
+                    ++settled;
+                    continue;
+                }
+            }
             _tasks[taskId] = TaskWords.pack(TaskState.Settled, uint40(block.timestamp), digest);
             _settle(books, task, taskId);
             ++settled;
         }
         if (settled == 0) return 0;
         _count(books);
+        _book(books);
         books.close();
         ISessionPayment(_payment).pay(books.debits, books.credits);
     }
 
+    /// Begins the tasks of another lane.
+    function _turn(Settlement.Books memory books, Task memory task) internal {
+        _book(books);
+        books.payees = _payeesOf(task);
+        (books.publisher, books.royaltyBps) = IModelRegistry(_models).royaltyOf(books.payees.model);
+        books.begin();
+    }
+
+    /// Tells what was put aside for the audits of a model.
+    function _book(Settlement.Books memory books) internal {
+        if (books.booked == 0) return;
+        IProofOfInference(_proof).book(books.payees.model, books.payees.asset, books.booked);
+        books.booked = 0;
+    }
+
+    /// Whether the proofs of a task's answers are through. Those that are not good fail.
+    function _prove(Settlement.Books memory books, Task memory task, TaskId taskId) internal returns (bool) {
+        Docket memory docket;
+        (docket.taskId, docket.client) = (taskId, books.payees.owner);
+        (docket.model, docket.asset) = (books.payees.model, books.payees.asset);
+        docket.claims = new Claim[](Settlement.committedOf(task));
+        uint256 k;
+        for (uint256 i; i < task.parts.length; ++i) {
+            Part memory part = task.parts[i];
+            if (part.state != PartState.Committed) continue;
+            docket.claims[k++] = Claim(part.nodeId, part.fee, part.commitment);
+        }
+        (bool ready, uint256 unpaid, uint256 levies) = IProofOfInference(_proof).resolve(docket);
+        books.levies = 0;
+        if (!ready) return false;
+        (k, books.levies) = (0, levies);
+        for (uint256 i; i < task.parts.length; ++i) {
+            Part memory part = task.parts[i];
+            if (part.state != PartState.Committed || unpaid >> k++ & 1 == 0) continue;
+            part.state = PartState.Failed;
+            emit ISessionQueue.PartChanged(taskId, part.nodeId, uint8(i), PartEvent.Disproved);
+        }
+        return true;
+    }
+
+    /// Ends a task none of whose answers is paid.
+    function _giveBack(Settlement.Books memory books, Task memory task, TaskId taskId, bytes32 digest) internal {
+        _tasks[taskId] = TaskWords.pack(TaskState.Refunded, uint40(block.timestamp), digest);
+        Payees memory payees = books.payees;
+        uint96 back = task.callbackGas == 0 ? task.held : task.held - payees.tip;
+        Move memory move = Move(taskId, TaskState.Refunded, uint40(block.timestamp), task);
+        _refund(move, payees.asset, back, payees.tip < back ? payees.tip : back);
+    }
+
     /// Pays each answer its fee; what the task holds beyond them is freed. The tip of a callback stays.
     function _settle(Settlement.Books memory books, Task memory task, TaskId taskId) internal {
-        if (books.turn(task)) {
-            books.payees = _payeesOf(task);
-            (books.publisher, books.royaltyBps) = IModelRegistry(_models).royaltyOf(books.payees.model);
-            books.begin();
-        }
         books.debit.taskId = taskId;
-        books.debit.held += task.callbackGas == 0 ? task.held : task.held - books.payees.tip;
+        uint96 held = task.callbackGas == 0 ? task.held : task.held - books.payees.tip;
+        unchecked {
+            // The lane holds as much.
+            books.debit.held += held;
+        }
         for (uint256 i; i < task.parts.length; ++i) {
             Part memory part = task.parts[i];
             if (part.state == PartState.Committed) books.divide(taskId, part, _tally(books, part));
@@ -89,7 +159,10 @@ contract SessionQueueEnd is SessionQueueBase {
             (tally.nodeId, tally.dedicated, tally.times) = (part.nodeId, part.dedicated, 0);
             tally.payout = INodePool(_pool).payoutOf(part.nodeId);
         }
-        ++tally.times;
+        unchecked {
+            // At most 64 times eight.
+            ++tally.times;
+        }
         return tally.payout;
     }
 
@@ -119,9 +192,7 @@ contract SessionQueueEnd is SessionQueueBase {
 
     /// The answer of record is that of the lowest part that was committed.
     function _checkOfRecord(Move memory move, Answer memory answer) internal view {
-        uint256 i;
-        while (move.task.parts[i].state != PartState.Committed) ++i;
-        Part memory part = move.task.parts[i];
+        Part memory part = move.task.parts[Settlement.indexOfRecord(move.task)];
         if (NodeId.unwrap(answer.nodeId) != NodeId.unwrap(part.nodeId)) {
             revert ISessionQueue.SessionQueue_NotOnTask(move.taskId, answer.nodeId);
         }

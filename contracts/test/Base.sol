@@ -7,11 +7,14 @@ import {ModelRegistry} from "../src/ModelRegistry.sol";
 import {NodePool} from "../src/NodePool.sol";
 import {NodeStats} from "../src/NodeStats.sol";
 import {Parameters} from "../src/Parameters.sol";
+import {ProofOfInference} from "../src/ProofOfInference.sol";
+import {ProofOfInferencePanel} from "../src/ProofOfInferencePanel.sol";
 import {Session} from "../src/Session.sol";
 import {SessionPayment} from "../src/SessionPayment.sol";
 import {SessionQueue} from "../src/SessionQueue.sol";
 import {Floor, ModelRegistration} from "../src/interfaces/IModelRegistry.sol";
 import {NodeRegistration, Offer} from "../src/interfaces/INodePool.sol";
+import {ProofConfig, ProofWiring} from "../src/interfaces/IProofOfInference.sol";
 import {AssetTerms, NodeTerms, SessionTerms, Terms} from "../src/interfaces/IParameters.sol";
 import {LaneTerms, OpenTerms, SessionInfo} from "../src/interfaces/ISession.sol";
 import {
@@ -28,7 +31,7 @@ import {AssetId, Lane, ModelId, ModelIndex, NodeId, NumericClass, SessionId, Tas
 import {IVm, Log} from "./IVm.sol";
 import {UsdToken} from "./mocks/UsdToken.sol";
 
-/// The nine contracts, wired as a deployment wires them, two assets, a model, and what tests do with them again and
+/// The eleven contracts, wired as a deployment wires them, two assets, a model, and what tests do with them again and
 /// again. Times and amounts are as small as the bounds allow.
 abstract contract Base {
     IVm internal constant vm = IVm(address(uint160(uint256(keccak256("hevm cheat code")))));
@@ -83,6 +86,22 @@ abstract contract Base {
     uint8 internal constant MAX_ATTEMPTS = 3;
     uint32 internal constant MAX_TASKS = 100;
     uint40 internal constant START = 1_800_000_000;
+    uint40 internal constant LONGEST_AUDIT = 600;
+    uint40 internal constant AUDIT_EPOCH = 10;
+    uint40 internal constant ROUND_TIMEOUT = 60;
+    uint40 internal constant SEAL_TIME = 30;
+    uint40 internal constant OPEN_TIME = 20;
+    uint40 internal constant AUDIT_REVEAL_TIME = 40;
+
+    uint16 internal constant MIN_PROBABILITY_BPS = 500;
+    uint16 internal constant GAIN_BPS = 6000;
+    uint16 internal constant POWER_BPS = 9500;
+    uint16 internal constant AUDIT_SHARE_BPS = 200;
+    uint16 internal constant AUDIT_PAY_BPS = 2500;
+    uint16 internal constant FRAUD_BPS = 10_000;
+    uint16 internal constant DUTY_BPS = 100;
+    uint16 internal constant PROVER_BPS = 5000;
+    uint16 internal constant CLIENT_BPS = 2000;
 
     uint256 internal constant CLIENT_KEY = 0xC11E47;
     uint256 internal constant ROUTER_KEY = 0x40073;
@@ -102,6 +121,8 @@ abstract contract Base {
     SessionQueue internal queue;
     SessionPayment internal payment;
     BlockhashBeacon internal beacon;
+    ProofOfInferencePanel internal panel;
+    ProofOfInference internal proof;
 
     /// Contracts that name others before they exist.
     struct Predicted {
@@ -110,6 +131,7 @@ abstract contract Base {
         address session;
         address queue;
         address payment;
+        address proof;
     }
 
     function setUp() public virtual {
@@ -130,9 +152,12 @@ abstract contract Base {
         beacon = new BlockhashBeacon();
         Predicted memory future = predict(vm.getNonce(address(this)));
         parameters = new Parameters(parametersConfig(), firstTerms());
-        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters)}));
+        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters), pool: future.pool}));
         payment = new SessionPayment(
-            SessionPayment.Wiring({pool: future.pool, queue: future.queue, session: future.session}), assets()
+            SessionPayment.Wiring({
+                pool: future.pool, proof: future.proof, queue: future.queue, session: future.session
+            }),
+            assets()
         );
         stats = new NodeStats(
             NodeStats.Wiring({queue: future.queue}), NodeStats.Config({epochLength: EPOCH, levelPeriod: LEVEL_PERIOD})
@@ -142,6 +167,7 @@ abstract contract Base {
                 models: address(models),
                 parameters: address(parameters),
                 payment: future.payment,
+                proof: future.proof,
                 queue: future.queue,
                 session: future.session,
                 stats: future.stats
@@ -163,13 +189,16 @@ abstract contract Base {
                 parameters: address(parameters),
                 payment: future.payment,
                 pool: future.pool,
+                proof: future.proof,
                 session: future.session,
                 stats: future.stats
             })
         );
+        panel = new ProofOfInferencePanel(proofWiring(), proofConfig());
+        proof = new ProofOfInference(proofWiring(), proofConfig(), address(panel));
         require(address(payment) == future.payment && address(stats) == future.stats, "wiring of money and counters");
         require(address(pool) == future.pool && address(session) == future.session, "wiring of nodes and sessions");
-        require(address(queue) == future.queue, "wiring of tasks");
+        require(address(queue) == future.queue && address(proof) == future.proof, "wiring of tasks and proofs");
     }
 
     /// `nonce` is that of `Parameters`, the first of the contracts that are created in this order.
@@ -179,6 +208,38 @@ abstract contract Base {
         future.pool = vm.computeCreateAddress(address(this), nonce + 4);
         future.session = vm.computeCreateAddress(address(this), nonce + 5);
         future.queue = vm.computeCreateAddress(address(this), nonce + 6);
+        future.proof = vm.computeCreateAddress(address(this), nonce + 8);
+    }
+
+    function proofWiring() internal view returns (ProofWiring memory) {
+        return ProofWiring({
+            beacon: address(beacon),
+            models: address(models),
+            parameters: address(parameters),
+            payment: address(payment),
+            pool: address(pool),
+            queue: address(queue),
+            stats: address(stats)
+        });
+    }
+
+    function proofConfig() internal pure virtual returns (ProofConfig memory) {
+        return ProofConfig({
+            epochLength: AUDIT_EPOCH,
+            roundTimeout: ROUND_TIMEOUT,
+            sealTime: SEAL_TIME,
+            openTime: OPEN_TIME,
+            revealTime: AUDIT_REVEAL_TIME,
+            minProbabilityBps: MIN_PROBABILITY_BPS,
+            gainBps: GAIN_BPS,
+            powerBps: POWER_BPS,
+            auditShareBps: AUDIT_SHARE_BPS,
+            auditPayBps: AUDIT_PAY_BPS,
+            slashBps: FRAUD_BPS,
+            dutyBps: DUTY_BPS,
+            proverBps: PROVER_BPS,
+            clientBps: CLIENT_BPS
+        });
     }
 
     function assets() internal view returns (address[] memory list) {
@@ -188,7 +249,11 @@ abstract contract Base {
 
     function parametersConfig() internal view returns (Parameters.Config memory) {
         return Parameters.Config({
-            governor: governor, delay: PARAMETERS_DELAY, drawWindow: REUSE_DELAY, maxRoyaltyBps: MAX_ROYALTY_BPS
+            governor: governor,
+            delay: PARAMETERS_DELAY,
+            drawWindow: REUSE_DELAY,
+            longestAudit: LONGEST_AUDIT,
+            maxRoyaltyBps: MAX_ROYALTY_BPS
         });
     }
 

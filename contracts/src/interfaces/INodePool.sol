@@ -101,7 +101,7 @@ interface INodePool {
 
     error NodePool_NotOwner(NodeId nodeId, address caller);
     error NodePool_NotSession(address caller);
-    error NodePool_NotQueue(address caller);
+    error NodePool_NotProtocol(address caller);
     error NodePool_UnknownNode(NodeId nodeId);
     error NodePool_EmptyClass();
     error NodePool_OfferCount(uint256 offers, uint256 min, uint256 max);
@@ -155,7 +155,7 @@ interface INodePool {
     /// Only `Session`: the session no longer needs these nodes.
     function release(SessionId sessionId, ModelIndex model, NodeId[] calldata nodes) external;
 
-    /// Only `SessionQueue`: the node was proven to have lied. No draw finds it from now on; does nothing to one that is
+    /// Only `SessionQueue` and `ProofOfInference`: the node was proven to have lied. No draw finds it from now on; does nothing to one that is
     /// jailed already.
     function jail(NodeId nodeId) external;
 
@@ -186,6 +186,16 @@ interface INodePool {
     /// Whether a signature by `key` counts as the node's: its operator, or the one before within `keyGrace()`.
     function answersFor(NodeId nodeId, address key) external view returns (bool);
 
+    /// The node that had place `index` of the model's draws as of `asOf` and drains at most, whose it is, and its numeric
+    /// class; zeros if there is none.
+    function candidateAt(ModelIndex model, uint32 index, uint40 asOf)
+        external
+        view
+        returns (NodeId nodeId, address owner, NumericClass numericClass);
+
+    /// Whose node it is and its numeric class; neither ever changes. Zeros if there is no such node.
+    function ownerOf(NodeId nodeId) external view returns (address owner, NumericClass numericClass);
+
     /// Who is paid for a node; zero if there is no such node.
     function payoutOf(NodeId nodeId) external view returns (address);
 
@@ -215,6 +225,8 @@ interface INodePool {
     function stats() external view returns (address);
 
     function parameters() external view returns (address);
+
+    function proof() external view returns (address);
 }
 
 /// Why a node can, or cannot, be drawn for a model.

@@ -108,6 +108,10 @@ interface IParameters {
     /// levels of draws do not move, for that long.
     function drawWindow() external view returns (uint40);
 
+    /// Seconds that the audits of a task may take once it could be settled: no unbonding is shorter than the longest life
+    /// of a task and this.
+    function longestAudit() external view returns (uint40);
+
     /// Largest royalty that a model may take; no set gives away more than what it leaves.
     function maxRoyaltyBps() external view returns (uint16);
 

@@ -53,6 +53,8 @@ struct SessionInfo {
     uint40 rotatesAt;
     /// Counted from 1; 0 while open.
     uint16 reservations;
+    /// Whether its answers are proven: the model was calibrated when it opened.
+    bool isProven;
     Reservation current;
     /// The reservation before, whose nodes still answer requests that were signed for it.
     Reservation previous;
@@ -79,8 +81,6 @@ struct Admission {
     address holder;
     /// Unix seconds after which nothing of the lane is taken; 0 if that is open.
     uint40 endsAt;
-    uint80 priceIn;
-    uint80 priceOut;
     /// The reservation asked for: its round, eight node ids of 32 bits, the first lowest, zeros behind the last, and how
     /// many of the first were named. Round 0 if it is not, or no longer, served.
     uint64 seedRound;
@@ -88,11 +88,15 @@ struct Admission {
     uint8 dedicated;
     /// What its tasks live by.
     uint24 maxDeadline;
+    uint8 maxAttempts;
+    /// The members of `Progress`, in its order: whoever has the one has the other.
+    uint80 priceIn;
+    uint80 priceOut;
     uint24 attemptTime;
     uint24 revealTime;
     uint24 settleDelay;
-    uint8 maxAttempts;
     uint96 tip;
+    bool isProven;
 }
 
 /// What `SessionQueue` needs to know to go on with a task.
@@ -103,6 +107,8 @@ struct Progress {
     uint24 revealTime;
     uint24 settleDelay;
     uint96 tip;
+    /// Whether answers are subject to `ProofOfInference`.
+    bool isProven;
 }
 
 /// What `SessionQueue` needs to know to settle a task.
@@ -114,6 +120,7 @@ struct Payees {
     uint16 minerBps;
     uint16 routerBps;
     uint96 tip;
+    bool isProven;
 }
 
 struct OpenTerms {

@@ -36,7 +36,22 @@ struct LaneFunds {
 enum Rule {
     None,
     /// Two different commitments signed for one task.
-    Equivocation
+    Equivocation,
+    /// A drawn validator that did not commit in time: `measured` is the second, `bound` the last one.
+    Idle,
+    /// A validator that committed to what it found and did not open it in time; the same.
+    Withheld,
+    /// A miner that did not open its proof, or the leaves of it that a panel compares, in time; the same.
+    Unopened,
+    /// An answer that did not come from the model: verdicts of different owners, and how many are needed. Its contrasts
+    /// are not the weights', ...
+    Fingerprint,
+    /// ... or its tokens do not follow from them, ...
+    Sampling,
+    /// ... or its end, its text, its prompt or its ids are not what they should be.
+    Content,
+    /// A validator that a quorum contradicts: owners that do, and how many are needed.
+    Contradicted
 }
 
 /// Why stake is taken. `measured` against `bound` is what breaks the rule.
@@ -136,9 +151,12 @@ interface ISessionPayment {
     /// Only `NodePool`.
     function releaseStake(NodeId nodeId, address owner) external returns (uint256 amount);
 
-    /// Only `SessionQueue`: takes `amount` of a node's stake, `reward` of it for `reporter`, and burns the rest. Refused
+    /// Only `SessionQueue` and `ProofOfInference`: takes `amount` of a node's stake, `reward` of it for `reporter`, and burns the rest. Refused
     /// without a rule, and if the stake is smaller.
     function slash(NodeId nodeId, Evidence calldata evidence, uint256 amount, address reporter, uint256 reward) external;
+
+    /// Only `ProofOfInference`: gives some of its own balance to another account.
+    function give(AssetId asset, address to, uint256 amount) external;
 
     /// Moves the caller's own balance out.
     function withdraw(AssetId asset, address to, uint256 amount) external;
@@ -162,10 +180,12 @@ interface ISessionPayment {
     /// suits him out of many.
     function nonceWindow() external view returns (uint64);
 
-    /// The three contracts that may move accounts.
+    /// The four contracts that may move accounts.
     function session() external view returns (address);
 
     function queue() external view returns (address);
 
     function pool() external view returns (address);
+
+    function proof() external view returns (address);
 }

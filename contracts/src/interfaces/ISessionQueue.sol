@@ -59,7 +59,7 @@ enum PartState {
     Precommitted,
     /// Answered; is paid when the task settles.
     Committed,
-    /// Silent, or its precommitment was never opened; no other node was left to ask.
+    /// Silent, or its precommitment was never opened, and no other node was left to ask; or its answer was not proven.
     Failed
 }
 
@@ -141,7 +141,9 @@ enum PartEvent {
     /// Did not answer, or precommit, in time.
     Silent,
     /// Did not open its precommitment in time.
-    Unrevealed
+    Unrevealed,
+    /// Its answer did not come from the model, or nobody could tell: `ProofOfInference` says which. It is not paid.
+    Disproved
 }
 
 /// Tasks of sessions: submission, dispatch, precommit, commit, deadlines, settlement.
@@ -301,6 +303,8 @@ interface ISessionQueue {
     function claimsOf(NodeId nodeId) external view returns (uint8);
 
     function session() external view returns (address);
+
+    function proof() external view returns (address);
 
     function pool() external view returns (address);
 

@@ -12,6 +12,7 @@ library Commitments {
     bytes32 internal constant DOMAIN_NAME = keccak256("Assay");
     bytes32 internal constant DOMAIN_VERSION = keccak256("1");
     bytes32 internal constant DOMAIN_TOKENS = keccak256("assay.commit.tokens.v1");
+    bytes32 internal constant DOMAIN_PROOF = keccak256("assay.commit.proof.v1");
     bytes32 internal constant REQUEST_TYPEHASH = keccak256(
         "TaskRequest(uint64 sessionId,uint32 lane,uint64 nonce,uint64 seedRound,bytes32 requestDigest,uint32 maxPrompt,uint32 maxOutput,uint96 feeCap,uint64 deadline,uint32 nodeId,uint8 redundancy,uint8 attempts,uint8 dispatch,uint32 callbackGas)"
     );
@@ -46,6 +47,15 @@ library Commitments {
             mcopy(add(sealed_, 160), answer, 256)
             result := keccak256(add(sealed_, 32), 384)
         }
+    }
+
+    /// H2: what was recorded on the way to the answer.
+    function proofSeal(uint256 chainId, address queue, TaskId task, NodeId nodeId, bytes32 root, bytes32 salt)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(DOMAIN_PROOF, chainId, queue, task, nodeId, root, salt));
     }
 
     /// The precommitment over H1 and H2.

@@ -50,6 +50,18 @@ library NodeSet {
         return false;
     }
 
+    /// One bit, at the place of a node; 0 if it is not there.
+    function bitOf(uint256 set, NodeId nodeId) internal pure returns (uint8) {
+        uint256 wanted = NodeId.unwrap(nodeId);
+        unchecked {
+            for (uint256 i; set != 0; ++i) {
+                if (uint32(set) == wanted) return uint8(1 << i);
+                set >>= 32;
+            }
+        }
+        return 0;
+    }
+
     /// Those of `set` that `others` does not have.
     function without(uint256 set, uint256 others) internal pure returns (NodeId[] memory nodes) {
         uint256 left;

@@ -25,8 +25,10 @@ struct Order {
     uint16 utilisationBps;
     /// Beside lane 0.
     uint8 lanes;
-    /// 0 if no draw waits; then the rest does not count.
-    uint40 drawRound;
+    /// Whether the model was calibrated at opening.
+    bool isProven;
+    /// 0 if no draw waits; then the rest does not count. 32 bits hold drand's rounds for 400 years.
+    uint32 drawRound;
     uint40 ticket;
     uint32 slots;
     uint40 asOf;
@@ -34,8 +36,8 @@ struct Order {
     uint24 window;
 }
 
-/// What tasks read. Written when the session gets its first nodes; until then it is `Open`. Asset and version are
-/// copies, so that a task reads one word.
+/// What tasks read. Written when the session gets its first nodes; until then it is `Open`. Asset, version and the flag
+/// are copies, so that a task reads one word.
 struct Serving {
     SessionState state;
     AssetId asset;
@@ -44,7 +46,8 @@ struct Serving {
     uint16 reservations;
     /// Named nodes of the current reservation.
     uint8 dedicated;
-    uint40 seedRound;
+    uint32 seedRound;
+    bool isProven;
     uint80 priceIn;
     uint80 priceOut;
 }

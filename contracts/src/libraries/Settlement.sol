@@ -20,14 +20,19 @@ library Settlement {
     }
 
     struct Books {
-        /// Who settles.
+        /// Who settles, and who is paid for audits.
         address keeper;
+        address proof;
         /// Of the lane of the task before.
         SessionId sessionId;
         Lane lane;
         Payees payees;
         address publisher;
         uint16 royaltyBps;
+        /// What the answers of a proven task that are paid give for audits, of their fees: 16 bits each, the next lowest.
+        uint256 levies;
+        /// What the lane's tasks gave so far.
+        uint256 booked;
         Tally[] tallies;
         uint256 nodes;
         /// With room for all that there can be; `debit` is the last of them.
@@ -42,15 +47,16 @@ library Settlement {
         Credit royalty;
         Credit tip;
         Credit burnt;
+        Credit audits;
     }
 
     /// Nodes that are counted together, and parts of a task at most: as many as a reservation has nodes.
     uint256 internal constant MAX_NODES = 8;
     /// Kinds of credits beside those of the miners, which every task may begin anew.
-    uint256 internal constant KINDS = 4;
+    uint256 internal constant KINDS = 5;
 
-    function open(uint256 tasks, address keeper) internal pure returns (Books memory books) {
-        (books.keeper, books.tallies) = (keeper, new Tally[](MAX_NODES));
+    function open(uint256 tasks, address keeper, address proof) internal pure returns (Books memory books) {
+        (books.keeper, books.proof, books.tallies) = (keeper, proof, new Tally[](MAX_NODES));
         (Debit[] memory debits, Credit[] memory credits) = (books.debits, books.credits);
         uint256 most = tasks * (MAX_NODES + KINDS) + KINDS + 1;
         // Lists that grow: what is not in use yet is not written.
@@ -94,6 +100,18 @@ library Settlement {
         }
     }
 
+    /// Index of the answer of record, the lowest that was committed; as many as there are parts if there is none.
+    function indexOfRecord(Task memory task) internal pure returns (uint256 i) {
+        while (i < task.parts.length && task.parts[i].state != PartState.Committed) ++i;
+    }
+
+    /// How many answers were committed.
+    function committedOf(Task memory task) internal pure returns (uint256 count) {
+        for (uint256 i; i < task.parts.length; ++i) {
+            if (task.parts[i].state == PartState.Committed) ++count;
+        }
+    }
+
     /// Divides the fee of one answer, which `payout` is paid for.
     function divide(Books memory books, TaskId taskId, Part memory part, address payout) internal {
         Payees memory payees = books.payees;
@@ -101,6 +119,7 @@ library Settlement {
         // The owner's own lane has no router to pay.
         if (Lane.unwrap(books.lane) == 0) (shares.miner, shares.router) = (shares.miner + shares.router, 0);
         _follow(books, payout);
+        if (books.levies != 0) _levy(books, part.fee, shares);
         unchecked {
             // Sums of a few hundred amounts below 2^96.
             books.debit.spent += part.fee;
@@ -111,6 +130,16 @@ library Settlement {
             books.burnt.amount += shares.burnt;
         }
         _tellSettled(books, taskId, part, shares);
+    }
+
+    /// Out of the miner's share, which is never less: see `ProofBounds`.
+    function _levy(Books memory books, uint96 fee, Shares memory shares) private pure {
+        uint96 levy = uint96(uint256(fee) * uint16(books.levies) / Fees.BPS);
+        books.levies >>= 16;
+        if (levy > shares.miner) levy = shares.miner;
+        shares.miner -= levy;
+        books.booked += levy;
+        books.audits.amount += levy;
     }
 
     /// Who is credited from now on. What another account had is entered.
@@ -124,6 +153,7 @@ library Settlement {
         books.royalty = _next(credits, books.royalty, books.publisher, asset);
         books.tip = _next(credits, books.tip, books.keeper, asset);
         books.burnt = _next(credits, books.burnt, address(0), asset);
+        if (books.payees.isProven) books.audits = _next(credits, books.audits, books.proof, asset);
     }
 
     /// The members of `Shares` are the event's data behind the fee, in this order: copied instead of encoded.
@@ -146,6 +176,7 @@ library Settlement {
         _enter(credits, books.royalty);
         _enter(credits, books.tip);
         _enter(credits, books.burnt);
+        _enter(credits, books.audits);
     }
 
     /// `credit`, or, if that is another account's, a new one.

@@ -41,6 +41,8 @@ library TermsBounds {
         uint256 assetCount;
         uint256 maxRoyaltyBps;
         uint256 drawWindow;
+        /// From the first second in which a task could be settled until its last answer is judged.
+        uint256 longestAudit;
         /// Over all sets so far, see `lifeOf`.
         uint256 longestLife;
         uint256 shortestUnbonding;
@@ -52,7 +54,7 @@ library TermsBounds {
             revert IParameters.Parameters_AssetCount(terms.assets.length, frame.assetCount);
         }
         _checkSession(terms.session, frame);
-        _checkNode(terms.node, frame, lifeOf(terms.session));
+        _checkNode(terms.node, frame, lifeOf(terms.session) + frame.longestAudit);
         for (uint256 i; i < terms.assets.length; ++i) {
             AssetTerms memory asset = terms.assets[i];
             within("minDeposit", asset.minDeposit, 1, MAX_MIN_DEPOSIT);
@@ -86,7 +88,7 @@ library TermsBounds {
         within("maxTasks", terms.maxTasks, 1, type(uint32).max);
     }
 
-    /// Sessions and nodes of different sets meet: every unbonding must outlast every task of any set.
+    /// Sessions and nodes of different sets meet: every unbonding must outlast every task of any set, and its audit.
     function _checkNode(NodeTerms memory terms, Frame memory frame, uint256 life) private pure {
         within("taskLife", life, 0, frame.shortestUnbonding);
         uint256 longest = life > frame.longestLife ? life : frame.longestLife;

@@ -8,7 +8,7 @@ import {AssetId, Lane, SessionId, TaskId} from "../../src/types/Ids.sol";
 /// The contract with a lane that can be filled.
 contract Lanes is SessionPayment {
     constructor(address caller, address[] memory assets)
-        SessionPayment(Wiring({pool: caller, queue: caller, session: caller}), assets)
+        SessionPayment(Wiring({pool: caller, proof: caller, queue: caller, session: caller}), assets)
     {}
 
     function fill(SessionId id, Lane lane, LaneFunds memory funds) external {

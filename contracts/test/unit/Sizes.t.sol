@@ -19,6 +19,8 @@ contract SizesTest is Base {
         // The queue's other half, which its constructor creates.
         fits(vm.computeCreateAddress(address(queue), 1), "SessionQueueEnd");
         fits(address(payment), "SessionPayment");
+        fits(address(proof), "ProofOfInference");
+        fits(address(panel), "ProofOfInferencePanel");
         fits(address(beacon), "BlockhashBeacon");
         // More than what is left of it once it is deployed.
         assertTrue(type(DrandBeacon).creationCode.length <= LIMIT, "DrandBeacon");

@@ -6,7 +6,7 @@ use alloy::primitives::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Deployment, DeploymentError, Parameters};
+use crate::{Deployment, DeploymentError, Parameters, ProofOfInference};
 
 /// One COR in minor units.
 pub const COR: u128 = 1_000_000_000_000_000_000;
@@ -56,6 +56,27 @@ pub struct NodeTermsConfig {
     pub reporter_bps: u16,
 }
 
+/// What audits live by, for ever: see `ProofConfig`. Times in seconds, shares in hundredths of a percent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the members are those of the contract's struct")]
+pub struct ProofSettings {
+    pub epoch_length_s: u64,
+    pub round_timeout_s: u64,
+    pub seal_time_s: u64,
+    pub open_time_s: u64,
+    pub reveal_time_s: u64,
+    pub min_probability_bps: u16,
+    pub gain_bps: u16,
+    pub power_bps: u16,
+    pub audit_share_bps: u16,
+    pub audit_pay_bps: u16,
+    pub slash_bps: u16,
+    pub duty_bps: u16,
+    pub prover_bps: u16,
+    pub client_bps: u16,
+}
+
 /// A token that sessions may be paid in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +121,8 @@ pub struct DeployConfig {
     pub parameters_delay_s: u64,
     /// Longest that a draw of nodes may wait; a place that a node left is given again after it.
     pub draw_window_s: u64,
+    /// Longest that audits of a task may take: no unbonding is shorter than the longest life of a task and this.
+    pub longest_audit_s: u64,
     /// Largest share of a model's publisher, hundredths of a percent.
     pub max_royalty_bps: u16,
     /// Levels count in draws as they stood when an epoch began; at least the draw window.
@@ -112,6 +135,8 @@ pub struct DeployConfig {
     pub session: SessionTermsConfig,
     /// First terms of nodes.
     pub node: NodeTermsConfig,
+    /// Audits of answers.
+    pub proof: ProofSettings,
     /// COR first.
     pub assets: Vec<AssetConfig>,
 }
@@ -125,6 +150,7 @@ impl DeployConfig {
             supply: 1_000_000_000 * COR,
             parameters_delay_s: 60,
             draw_window_s: 120,
+            longest_audit_s: 400,
             max_royalty_bps: 300,
             epoch_length_s: 120,
             level_period_s: 86_400,
@@ -144,10 +170,26 @@ impl DeployConfig {
             },
             node: NodeTermsConfig {
                 activation_delay_s: 1,
-                unbonding_period_s: 600,
+                unbonding_period_s: 960,
                 collateral_per_slot: 100 * COR,
                 slash_bps: 5000,
                 reporter_bps: 1000,
+            },
+            proof: ProofSettings {
+                epoch_length_s: 4,
+                round_timeout_s: 30,
+                seal_time_s: 60,
+                open_time_s: 30,
+                reveal_time_s: 30,
+                min_probability_bps: 500,
+                gain_bps: 6000,
+                power_bps: 9500,
+                audit_share_bps: 200,
+                audit_pay_bps: 2500,
+                slash_bps: 10_000,
+                duty_bps: 100,
+                prover_bps: 5000,
+                client_bps: 2000,
             },
             assets: vec![AssetConfig { token: None, tip: COR / 1000, min_deposit: COR }],
         }
@@ -156,6 +198,30 @@ impl DeployConfig {
     /// The tokens of all assets, given that of COR.
     pub(crate) fn tokens(&self, cor: Address) -> Vec<Address> {
         self.assets.iter().map(|asset| asset.token.unwrap_or(cor)).collect()
+    }
+
+    /// The proof's tunables as its contract takes them.
+    ///
+    /// # Errors
+    /// If a time is too large for its member. Its bounds are checked by the contract.
+    pub fn proof(&self) -> Result<ProofOfInference::ProofConfig, DeploymentError> {
+        let p = &self.proof;
+        Ok(ProofOfInference::ProofConfig {
+            epochLength: seconds("proof.epoch_length_s", p.epoch_length_s)?,
+            roundTimeout: seconds("proof.round_timeout_s", p.round_timeout_s)?,
+            sealTime: seconds("proof.seal_time_s", p.seal_time_s)?,
+            openTime: seconds("proof.open_time_s", p.open_time_s)?,
+            revealTime: seconds("proof.reveal_time_s", p.reveal_time_s)?,
+            minProbabilityBps: p.min_probability_bps,
+            gainBps: p.gain_bps,
+            powerBps: p.power_bps,
+            auditShareBps: p.audit_share_bps,
+            auditPayBps: p.audit_pay_bps,
+            slashBps: p.slash_bps,
+            dutyBps: p.duty_bps,
+            proverBps: p.prover_bps,
+            clientBps: p.client_bps,
+        })
     }
 
     /// The first set of tunables as `Parameters` takes it.

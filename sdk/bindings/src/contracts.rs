@@ -49,6 +49,16 @@ sol!(
 );
 sol!(
     #[sol(rpc, all_derives)]
+    ProofOfInference,
+    "artifacts/ProofOfInference.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
+    ProofOfInferencePanel,
+    "artifacts/ProofOfInferencePanel.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
     RandomBeacon,
     "artifacts/RandomBeacon.json"
 );

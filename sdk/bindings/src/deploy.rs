@@ -10,7 +10,8 @@ use alloy::{
 
 use crate::{
     BlockhashBeacon, CorToken, Deployer, Deployment, DeploymentError, DrandBeacon, ModelRegistry,
-    NodePool, NodeStats, Parameters, Session, SessionPayment, SessionQueue,
+    NodePool, NodeStats, Parameters, ProofOfInference, ProofOfInferencePanel, Session,
+    SessionPayment, SessionQueue,
     config::{BeaconConfig, DeployConfig, seconds},
 };
 
@@ -24,7 +25,7 @@ struct Plan {
     deployer_code: Bytes,
     salt: B256,
     at: Deployment,
-    codes: [Bytes; 9],
+    codes: [Bytes; 11],
 }
 
 /// drand's `evmnet`, as drand publishes it.
@@ -70,6 +71,8 @@ fn salt(
         &NodePool::BYTECODE,
         &Session::BYTECODE,
         &SessionQueue::BYTECODE,
+        &ProofOfInferencePanel::BYTECODE,
+        &ProofOfInference::BYTECODE,
     ];
     let codes = codes.map(keccak256);
     let fixed = (
@@ -78,6 +81,7 @@ fn salt(
         U256::from(config.supply),
         U256::from(config.parameters_delay_s),
         U256::from(config.draw_window_s),
+        U256::from(config.longest_audit_s),
         U256::from(config.max_royalty_bps),
         U256::from(config.epoch_length_s),
         U256::from(config.level_period_s),
@@ -86,7 +90,7 @@ fn salt(
     );
     let hashes = (
         keccak256(codes.abi_encode()),
-        keccak256(fixed.abi_encode_params()),
+        keccak256((keccak256(fixed.abi_encode_params()), config.proof()?).abi_encode()),
         keccak256(terms.abi_encode()),
     );
     Ok(keccak256(hashes.abi_encode()))
@@ -128,11 +132,12 @@ fn init_codes(
     owner: Address,
     config: &DeployConfig,
     terms: Parameters::Terms,
-) -> Result<[Bytes; 9], DeploymentError> {
+) -> Result<[Bytes; 11], DeploymentError> {
     let parameters = Parameters::Config {
         governor: config.governor.unwrap_or(owner),
         delay: seconds("parameters_delay_s", config.parameters_delay_s)?,
         drawWindow: seconds("draw_window_s", config.draw_window_s)?,
+        longestAudit: seconds("longest_audit_s", config.longest_audit_s)?,
         maxRoyaltyBps: config.max_royalty_bps,
     };
     let stats = NodeStats::Config {
@@ -144,7 +149,12 @@ fn init_codes(
         supply: U256::from(config.supply),
     };
     let payment = SessionPayment::constructorCall {
-        wiring: SessionPayment::Wiring { pool: at.nodes, queue: at.queue, session: at.sessions },
+        wiring: SessionPayment::Wiring {
+            pool: at.nodes,
+            proof: at.proof,
+            queue: at.queue,
+            session: at.sessions,
+        },
         assets: config.tokens(at.token),
     };
     let nodes = NodePool::Wiring {
@@ -154,6 +164,7 @@ fn init_codes(
         payment: at.payment,
         stats: at.stats,
         parameters: at.parameters,
+        proof: at.proof,
     };
     let sessions = Session::Wiring {
         beacon: at.beacon,
@@ -168,11 +179,13 @@ fn init_codes(
         parameters: at.parameters,
         payment: at.payment,
         pool: at.nodes,
+        proof: at.proof,
         session: at.sessions,
         stats: at.stats,
     };
-    let models = ModelRegistry::Wiring { parameters: at.parameters };
+    let models = ModelRegistry::Wiring { parameters: at.parameters, pool: at.nodes };
     let counters = NodeStats::Wiring { queue: at.queue };
+    let (panel, proof) = proof_creations(at, config.proof()?);
     Ok([
         joined(&CorToken::BYTECODE, token),
         beacon_init_code(config),
@@ -189,7 +202,28 @@ fn init_codes(
         joined(&NodePool::BYTECODE, NodePool::constructorCall { wiring: nodes }),
         joined(&Session::BYTECODE, Session::constructorCall { wiring: sessions }),
         joined(&SessionQueue::BYTECODE, SessionQueue::constructorCall { wiring: queue }),
+        panel,
+        proof,
     ])
+}
+
+/// Creation codes of `ProofOfInferencePanel` and `ProofOfInference`, which must have been made for the same contracts and
+/// tunables.
+pub fn proof_creations(at: &Deployment, config: ProofOfInference::ProofConfig) -> (Bytes, Bytes) {
+    let wiring = ProofOfInference::ProofWiring {
+        beacon: at.beacon,
+        models: at.models,
+        parameters: at.parameters,
+        payment: at.payment,
+        pool: at.nodes,
+        queue: at.queue,
+        stats: at.stats,
+    };
+    // Each contract's module has a type of its own for the same struct; their encoding is one.
+    let shared = (wiring.clone(), config.clone()).abi_encode_params();
+    let panel = [ProofOfInferencePanel::BYTECODE.as_ref(), &shared].concat().into();
+    let arguments = ProofOfInference::constructorCall { wiring, config_: config, panel: at.panel };
+    (panel, joined(&ProofOfInference::BYTECODE, arguments))
 }
 
 /// Deploys the contracts from `owner`, whose key the provider (or the node behind it) must have, and verifies them.

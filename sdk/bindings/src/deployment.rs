@@ -3,7 +3,9 @@
 use alloy::{network::Ethereum, primitives::Address, providers::Provider};
 use serde::{Deserialize, Serialize};
 
-use crate::{NodePool, NodeStats, Session, SessionPayment, SessionQueue};
+use crate::{
+    ModelRegistry, NodePool, NodeStats, ProofOfInference, Session, SessionPayment, SessionQueue,
+};
 
 /// Addresses of the contracts of one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,10 @@ pub struct Deployment {
     pub payment: Address,
     /// `RandomBeacon`.
     pub beacon: Address,
+    /// `ProofOfInferencePanel`.
+    pub panel: Address,
+    /// `ProofOfInference`.
+    pub proof: Address,
 }
 
 /// Why contracts could not be deployed, or are not those of this software.
@@ -138,11 +144,13 @@ impl Deployment {
             nodes: at(7),
             sessions: at(8),
             queue: at(9),
+            panel: at(10),
+            proof: at(11),
         }
     }
 
     /// Every contract with its name, in the order of their creation: a constructor calls those before it.
-    pub fn named(&self) -> [(&'static str, Address); 9] {
+    pub fn named(&self) -> [(&'static str, Address); 11] {
         [
             ("CorToken", self.token),
             ("RandomBeacon", self.beacon),
@@ -153,6 +161,8 @@ impl Deployment {
             ("NodePool", self.nodes),
             ("Session", self.sessions),
             ("SessionQueue", self.queue),
+            ("ProofOfInferencePanel", self.panel),
+            ("ProofOfInference", self.proof),
         ]
     }
 
@@ -180,6 +190,8 @@ impl Deployment {
         let nodes = NodePool::new(self.nodes, provider);
         let sessions = Session::new(self.sessions, provider);
         let queue = SessionQueue::new(self.queue, provider);
+        let models = ModelRegistry::new(self.models, provider);
+        let proof = ProofOfInference::new(self.proof, provider);
         macro_rules! wired {
             ($contract:ident . $getter:ident == $expected:expr) => {{
                 let (address, expected): (Address, Address) = (*$contract.address(), $expected);
@@ -226,6 +238,15 @@ impl Deployment {
         wired!(queue.beacon == self.beacon);
         wired!(queue.stats == self.stats);
         wired!(queue.parameters == self.parameters);
+        wired!(queue.proof == self.proof);
+        wired!(payment.proof == self.proof);
+        wired!(nodes.proof == self.proof);
+        wired!(models.pool == self.nodes);
+        wired!(proof.beacon == self.beacon);
+        wired!(proof.models == self.models);
+        wired!(proof.payment == self.payment);
+        wired!(proof.pool == self.nodes);
+        wired!(proof.queue == self.queue);
         Ok(())
     }
 }

@@ -11,13 +11,14 @@ mod deployment;
 mod revert;
 
 pub use config::{
-    AssetConfig, BeaconConfig, COR, DeployConfig, DeploymentFile, NodeTermsConfig,
+    AssetConfig, BeaconConfig, COR, DeployConfig, DeploymentFile, NodeTermsConfig, ProofSettings,
     SessionTermsConfig,
 };
 pub use contracts::{
     BlockhashBeacon, CorToken, Deployer, DrandBeacon, ModelRegistry, NodePool, NodeStats,
-    Parameters, RandomBeacon, Session, SessionPayment, SessionQueue,
+    Parameters, ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment,
+    SessionQueue,
 };
-pub use deploy::deploy;
+pub use deploy::{deploy, proof_creations};
 pub use deployment::{Deployment, DeploymentError};
 pub use revert::{abis, decode_revert};

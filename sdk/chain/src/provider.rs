@@ -174,6 +174,7 @@ impl Chain {
             ("SessionQueue", deployment.queue),
             ("SessionPayment", deployment.payment),
             ("RandomBeacon", deployment.beacon),
+            ("ProofOfInference", deployment.proof),
         ];
         let codes = futures::future::try_join_all(contracts.map(|(_, address)| {
             self.call("eth_getCode", self.provider.get_code_at(address).into_future())

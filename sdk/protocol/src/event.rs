@@ -5,8 +5,8 @@ use alloy::{
     sol_types::{self, SolEvent},
 };
 use assay_bindings::{
-    Deployment, ModelRegistry, NodePool, NodeStats, Parameters, RandomBeacon, Session,
-    SessionPayment, SessionQueue,
+    Deployment, ModelRegistry, NodePool, NodeStats, Parameters, ProofOfInference, RandomBeacon,
+    Session, SessionPayment, SessionQueue,
 };
 
 /// One variant per event, decoding by contract and topic.
@@ -90,7 +90,7 @@ protocol_events! {
     Parameters at parameters {
         TermsProposed, TermsWithdrawn, GovernorProposed, GovernorChanged,
     }
-    ModelRegistry at models { ModelRegistered, ModelDeprecated }
+    ModelRegistry at models { ModelRegistered, ModelDeprecated, PairCalibrated, PairAttested }
     NodeStats at stats { StatsChanged }
     NodePool at nodes {
         NodeRegistered, Offered, OperatorChanged, PayoutChanged, NodeStateChanged, DrawEntered,
@@ -109,6 +109,10 @@ protocol_events! {
         Withdrawn, Burnt,
     }
     RandomBeacon at beacon { RoundRevealed }
+    ProofOfInference at proof {
+        AnswerExposed, EpochClosed, AnswerCleared, AnswerUnverified, AuditMoved, PanelMoved,
+        ProofOpened, Verdict, Judged, RecordChanged, ClassPaused, BookChanged, AuditCollected,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use alloy::{
     sol_types::SolValue,
 };
 use assay_bindings::SessionQueue::{
-    Answer, Part, Task, TaskCommitted, TaskMoved, TaskPrecommitted, TaskSubmitted,
+    Answer, Part, PartChanged, Task, TaskCommitted, TaskMoved, TaskPrecommitted, TaskSubmitted,
 };
 use assay_types::{CommitScope, Lane, NodeId, Nonce, SessionId, TaskId, commitment, task_id};
 
@@ -74,6 +74,8 @@ pub enum PartEvent {
     Silent = 3,
     /// Did not open its precommitment in time.
     Unrevealed = 4,
+    /// Its answer did not come from the model, or nobody could tell: it is not paid.
+    Disproved = 5,
 }
 
 impl TryFrom<u8> for PartEvent {
@@ -86,6 +88,7 @@ impl TryFrom<u8> for PartEvent {
             2 => Self::Declined,
             3 => Self::Silent,
             4 => Self::Unrevealed,
+            5 => Self::Disproved,
             other => return Err(other),
         })
     }
@@ -199,6 +202,19 @@ impl TaskRecord {
             self.state = TaskState::Committed;
             self.until_s = until(event.settleAt);
         }
+        Ok(())
+    }
+
+    /// Takes in that an answer is not paid, because it was not proven.
+    ///
+    /// # Errors
+    /// If the node has no part of the task.
+    pub fn disproved(
+        &mut self,
+        scope: &QueueScope,
+        event: &PartChanged,
+    ) -> Result<(), UnknownPart> {
+        self.part_mut(scope, event.nodeId)?.state = PartState::Failed as u8;
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub struct Frame {
     pub max_royalty_bps: u16,
     /// Longest that a draw may wait, seconds.
     pub draw_window_s: u64,
+    /// Longest that audits of a task may take once it could be settled, seconds.
+    pub longest_audit_s: u64,
     /// Longest life of a task by any set before, seconds.
     pub longest_life_s: u64,
     /// Shortest unbonding of any set before, seconds.
@@ -39,7 +41,8 @@ impl Frame {
     pub fn after<'a>(mut self, sets: impl Iterator<Item = &'a Terms>) -> Self {
         (self.longest_life_s, self.shortest_unbonding_s) = (0, MAX_UNBONDING_S);
         for terms in sets {
-            self.longest_life_s = self.longest_life_s.max(task_life_s(&terms.session));
+            let life_s = task_life_s(&terms.session) + self.longest_audit_s;
+            self.longest_life_s = self.longest_life_s.max(life_s);
             let unbonding_s = u64::from(terms.node.unbondingPeriod);
             self.shortest_unbonding_s = self.shortest_unbonding_s.min(unbonding_s);
         }
@@ -119,7 +122,7 @@ pub fn check(terms: &Terms, frame: &Frame) -> Result<(), Refusal> {
         return Err(Parameters_AssetCount { assets, wanted: u256(frame.assets) }.into());
     }
     check_session(&terms.session, frame)?;
-    check_node(&terms.node, frame, task_life_s(&terms.session))?;
+    check_node(&terms.node, frame, task_life_s(&terms.session) + frame.longest_audit_s)?;
     for asset in &terms.assets {
         let min_deposit = amount(asset.minDeposit);
         within("minDeposit", min_deposit, 1, MAX_MIN_DEPOSIT)?;
@@ -153,7 +156,7 @@ mod tests {
             },
             node: NodeTerms {
                 activationDelay: 2,
-                unbondingPeriod: 101,
+                unbondingPeriod: 108,
                 collateralPerSlot: 1,
                 slashBps: 5000,
                 reporterBps: 1000,
@@ -167,6 +170,7 @@ mod tests {
             assets: 1,
             max_royalty_bps: 300,
             draw_window_s: 120,
+            longest_audit_s: 7,
             longest_life_s: 0,
             shortest_unbonding_s: 0,
         };
@@ -193,7 +197,7 @@ mod tests {
         assert_eq!(refused(|terms| terms.session.routerBps = 701), "routerBps");
         assert_eq!(refused(|terms| terms.session.noticePeriod = U24::from(98)), "noticePeriod");
         assert_eq!(refused(|terms| terms.session.settleDelay = U24::from(4)), "taskLife");
-        assert_eq!(refused(|terms| terms.node.unbondingPeriod = 100), "unbondingPeriod");
+        assert_eq!(refused(|terms| terms.node.unbondingPeriod = 107), "unbondingPeriod");
         assert_eq!(refused(|terms| terms.assets[0].tip = U96::from(2)), "tip");
         let short = |terms: &mut Terms| terms.session.reservationTimeout = U24::from(121);
         assert_eq!(refused(short), "reservationTimeout");

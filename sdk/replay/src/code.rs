@@ -4,7 +4,7 @@ use alloy::primitives::{Address, Bytes};
 use alloy::sol_types::SolCall;
 use assay_bindings::{
     BlockhashBeacon, CorToken, Deployment, DrandBeacon, ModelRegistry, NodePool, NodeStats,
-    Parameters, Session, SessionPayment, SessionQueue,
+    Parameters, ProofOfInference, ProofOfInferencePanel, Session, SessionPayment, SessionQueue,
 };
 
 /// `PUSH1`; the instructions after it push one byte more each, up to [`PUSH32`].
@@ -29,6 +29,8 @@ pub(crate) fn creations(name: &str) -> Vec<&'static Bytes> {
         "Session" => vec![&Session::BYTECODE],
         // Its creation code holds that of its second half.
         "SessionQueue" | "SessionQueueEnd" => vec![&SessionQueue::BYTECODE],
+        "ProofOfInferencePanel" => vec![&ProofOfInferencePanel::BYTECODE],
+        "ProofOfInference" => vec![&ProofOfInference::BYTECODE],
         _ => Vec::new(),
     }
 }
@@ -95,17 +97,21 @@ pub(crate) fn wires(to: &Deployment) -> Vec<Wire> {
     }
     let mut wires = wires! {
         SessionPayment at payment: sessionCall session => sessions, queueCall queue => queue,
-            poolCall pool => nodes;
+            poolCall pool => nodes, proofCall proof => proof;
+        ModelRegistry at models: poolCall pool => nodes;
         NodeStats at stats: queueCall queue => queue;
         NodePool at nodes: sessionCall session => sessions, queueCall queue => queue,
             modelsCall models => models, paymentCall payment => payment, statsCall stats => stats,
-            parametersCall parameters => parameters;
+            parametersCall parameters => parameters, proofCall proof => proof;
         Session at sessions: modelsCall models => models, poolCall pool => nodes,
             paymentCall payment => payment, beaconCall beacon => beacon,
             parametersCall parameters => parameters;
         SessionQueue at queue: sessionCall session => sessions, poolCall pool => nodes,
             modelsCall models => models, paymentCall payment => payment, beaconCall beacon => beacon,
-            statsCall stats => stats, parametersCall parameters => parameters;
+            statsCall stats => stats, parametersCall parameters => parameters,
+            proofCall proof => proof;
+        ProofOfInference at proof: beaconCall beacon => beacon, modelsCall models => models,
+            paymentCall payment => payment, poolCall pool => nodes, queueCall queue => queue;
     };
     wires.push(Wire {
         contract: to.payment,

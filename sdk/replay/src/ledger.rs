@@ -82,6 +82,7 @@ impl Ledger {
             deployment,
             proposal_delay_s: 0,
             draw_window_s: 0,
+            longest_audit_s: 0,
             max_royalty_bps: 0,
             assets: 0,
             clock,
@@ -508,6 +509,7 @@ pub(crate) fn network(
     let (parameters, stats) = (deployment.parameters, deployment.stats);
     let delay = ask(replay, header, parameters, &Parameters::delayCall {})?;
     let window = ask(replay, header, parameters, &Parameters::drawWindowCall {})?;
+    let audit = ask(replay, header, parameters, &Parameters::longestAuditCall {})?;
     let royalty = ask(replay, header, parameters, &Parameters::maxRoyaltyBpsCall {})?;
     let assets = ask(replay, header, deployment.payment, &SessionPayment::assetCountCall {})?;
     let period = ask(replay, header, stats, &NodeStats::levelPeriodCall {})?;
@@ -516,6 +518,7 @@ pub(crate) fn network(
         deployment: deployment.clone(),
         proposal_delay_s: delay.to(),
         draw_window_s: window.to(),
+        longest_audit_s: audit.to(),
         max_royalty_bps: royalty,
         assets,
         clock: LevelClock { period_s: period.to(), epoch_s: epoch.to() },

@@ -1,5 +1,7 @@
 //! What the contracts must store, as calls of their views with the answers that the events foretell.
 
+mod proofs;
+
 use std::collections::BTreeSet;
 
 use alloy::{
@@ -184,6 +186,22 @@ impl Touched {
             E::TaskRefunded(e) => self.task(e.taskId, state),
             E::AnswerDelivered(e) => self.task(e.taskId, state),
             E::RoundRevealed(e) => _ = self.rounds.insert(e.round),
+            E::PairCalibrated(e) => _ = self.models.insert(e.index),
+            E::PairAttested(e) => _ = self.models.insert(e.index),
+            E::AnswerExposed(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AnswerCleared(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AnswerUnverified(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AuditMoved(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AuditCollected(e) => self.proof(e.taskId, e.nodeId, state),
+            E::RecordChanged(e) => _ = self.nodes.insert(e.nodeId),
+            E::BookChanged(e) => _ = self.models.insert(e.model),
+            // What they tell is stored with an audit, of which another event tells, or nowhere.
+            E::EpochClosed(_)
+            | E::PanelMoved(_)
+            | E::ProofOpened(_)
+            | E::Verdict(_)
+            | E::Judged(_)
+            | E::ClassPaused(_) => {}
             E::Deposited(_)
             | E::FundsMoved(_)
             | E::SessionReturned(_)
@@ -222,6 +240,12 @@ impl Touched {
             E::Burnt(_) => _ = self.accounts.insert(DEAD),
             _ => {}
         }
+    }
+
+    /// The proof of an answer, and what is at stake of its node.
+    fn proof(&mut self, id: B256, node: u32, state: &State) {
+        self.task(id, state);
+        self.nodes.insert(node);
     }
 
     /// A task, and the session whose money it holds.
@@ -332,6 +356,8 @@ impl Prober<'_> {
             deprecatedAt: seconds(model.deprecated_at_s),
             index,
             version: model.version,
+            pairs: model.pairs.len().try_into().unwrap_or(u16::MAX),
+            contrasts: model.contrasts(),
             modelId: model.id,
             predecessor: model.predecessor,
             manifestDigest: model.manifest_digest,
@@ -358,6 +384,7 @@ impl Prober<'_> {
         };
         let call = NodePool::ticketsOfCall { model: index };
         self.ask(to.nodes, &call, &expected, format!("the draws of model {index}"));
+        self.proofs_of_model(index);
     }
 
     fn node(&mut self, id: u32) {
@@ -396,6 +423,7 @@ impl Prober<'_> {
         let claims = state.claims.get(&id).copied().unwrap_or(0);
         let call = SessionQueue::claimsOfCall { nodeId: id };
         self.ask(to.queue, &call, &claims, format!("the open claims of node {id}"));
+        self.proofs_of_node(id);
     }
 
     fn places(&mut self, id: u32) {
@@ -466,6 +494,7 @@ impl Prober<'_> {
             drawUntil: seconds(until_s),
             rotatesAt: seconds(session.rotates_at_s),
             reservations: session.reservations,
+            isProven: session.is_proven,
             current: reservation(&session.current),
             previous: reservation(&session.previous),
         };
@@ -513,6 +542,7 @@ impl Prober<'_> {
         let call = SessionQueue::statusOfCall { taskId: id };
         let to = self.state.network.deployment.queue;
         self.ask(to, &call, &expected, format!("task {id}"));
+        self.proofs_of_task(id);
     }
 
     fn balances(&mut self, account: Address) {

@@ -16,7 +16,7 @@ abstract contract RegistryBase is PoolBase {
     function setUp() public virtual override {
         super.setUp();
         vm.mockCall(address(parameters), abi.encodeCall(IParameters.assetCount, ()), abi.encode(2));
-        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters)}));
+        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters), pool: address(pool)}));
     }
 
     function registration(ModelId modelId) internal pure returns (ModelRegistration memory wanted) {

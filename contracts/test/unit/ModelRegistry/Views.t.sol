@@ -27,6 +27,6 @@ contract ModelRegistryViewsTest is RegistryBase {
     function test_takes_its_bounds_from_the_parameters() public {
         assertEq(models.maxRoyaltyBps(), MAX_ROYALTY_BPS, "royalty");
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.ModelRegistry_ZeroAddress.selector));
-        new ModelRegistry(ModelRegistry.Wiring({parameters: address(0)}));
+        new ModelRegistry(ModelRegistry.Wiring({parameters: address(0), pool: address(pool)}));
     }
 }

@@ -14,13 +14,14 @@ contract NodePoolConstructorTest is PoolBase {
         assertEq(pool.payment(), address(payment), "payment");
         assertEq(pool.stats(), address(stats), "stats");
         assertEq(pool.parameters(), address(parameters), "parameters");
+        assertEq(pool.proof(), PROOF, "proof");
         assertEq(pool.slotReuseDelay(), WINDOW, "a place is reused after the longest draw");
         assertEq(pool.keyGrace(), KEY_GRACE, "grace");
     }
 
     function testFuzz_refuses_the_zero_address(uint256 which) public {
         NodePool.Wiring memory wanted = wiring();
-        which = bound(which, 0, 5);
+        which = bound(which, 0, 6);
         // A struct of addresses is one word each.
         assembly {
             mstore(add(wanted, mul(32, which)), 0)

@@ -77,7 +77,7 @@ contract NodePoolJailTest is PoolBase {
     function testFuzz_refuses_who_is_not_the_queue(address caller) public {
         newNode(1, 1);
         vm.assume(caller != QUEUE);
-        vm.expectRevert(abi.encodeWithSelector(INodePool.NodePool_NotQueue.selector, caller));
+        vm.expectRevert(abi.encodeWithSelector(INodePool.NodePool_NotProtocol.selector, caller));
         vm.prank(caller);
         pool.jail(id(1));
     }

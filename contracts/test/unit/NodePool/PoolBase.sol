@@ -28,6 +28,7 @@ abstract contract PoolBase {
     // Seconds. The first is the beginning of an epoch.
     uint40 internal constant START = 1_800_000_000;
     uint40 internal constant WINDOW = 120;
+    uint40 internal constant LONGEST_AUDIT = 60;
     uint40 internal constant EPOCH = 1 hours;
     uint40 internal constant LEVEL_PERIOD = 7 days;
     uint40 internal constant DELAY = 7 days;
@@ -37,6 +38,7 @@ abstract contract PoolBase {
 
     address internal constant SESSION = address(0x5E5510);
     address internal constant QUEUE = address(0x90E0E);
+    address internal constant PROOF = address(0x9200F);
     address internal constant CLIENT = address(0xC11E47);
     address internal constant GOVERNOR = address(0x60F);
     address internal constant PUBLISHER = address(0xBB);
@@ -52,12 +54,14 @@ abstract contract PoolBase {
         vm.warp(START);
         token = new CorToken(address(this), 1_000_000_000e18);
         parameters = new Parameters(config(), terms());
-        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters)}));
+        address poolAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 3);
+        models = new ModelRegistry(ModelRegistry.Wiring({parameters: address(parameters), pool: poolAt}));
         stats = new NodeStats(NodeStats.Wiring({queue: QUEUE}), NodeStats.Config(EPOCH, LEVEL_PERIOD));
         address[] memory assets = new address[](1);
         assets[0] = address(token);
-        address poolAt = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
-        payment = new SessionPayment(SessionPayment.Wiring({pool: poolAt, queue: QUEUE, session: SESSION}), assets);
+        payment = new SessionPayment(
+            SessionPayment.Wiring({pool: poolAt, proof: PROOF, queue: QUEUE, session: SESSION}), assets
+        );
         pool = new NodePool(wiring());
         assertEq(address(pool), poolAt, "wiring");
         registerModel(MODEL);
@@ -71,12 +75,19 @@ abstract contract PoolBase {
             models: address(models),
             payment: address(payment),
             stats: address(stats),
-            parameters: address(parameters)
+            parameters: address(parameters),
+            proof: PROOF
         });
     }
 
     function config() internal pure returns (Parameters.Config memory) {
-        return Parameters.Config({governor: GOVERNOR, delay: DELAY, drawWindow: WINDOW, maxRoyaltyBps: MAX_ROYALTY_BPS});
+        return Parameters.Config({
+            governor: GOVERNOR,
+            delay: DELAY,
+            drawWindow: WINDOW,
+            longestAudit: LONGEST_AUDIT,
+            maxRoyaltyBps: MAX_ROYALTY_BPS
+        });
     }
 
     /// A set in the midst of all bounds, with one asset.

@@ -8,7 +8,7 @@ import {PoolBase} from "../NodePool/PoolBase.sol";
 contract ParametersBoundsTest is PoolBase {
     /// Relations of the other members in `terms()`, seconds.
     uint256 internal constant ANSWER_TIME = 300 + 3 * 60 + 30;
-    uint256 internal constant LIFE = ANSWER_TIME + 2;
+    uint256 internal constant LIFE = ANSWER_TIME + 2 + LONGEST_AUDIT;
 
     /// A member and its bounds while the others are as in `terms()`; `wide` is the largest that its type holds.
     struct Member {

@@ -86,13 +86,13 @@ contract ParametersProposeTest is PoolBase {
         next.session.maxDeadline = 1 days;
         next.session.noticePeriod = 2 days;
         next.session.settleDelay = 1 days;
-        uint256 life = 1 days + 3 * 60 + 30 + 1 days;
+        uint256 life = 1 days + 3 * 60 + 30 + 1 days + LONGEST_AUDIT;
         next.node.unbondingPeriod = 30 days;
         vm.expectRevert(outOfBounds("taskLife", life, 0, UNBONDING));
         propose(next);
         // Nor may a node of a new set leave before a task of an old one.
         next = terms();
-        uint256 oldLife = 300 + 3 * 60 + 30 + 2;
+        uint256 oldLife = 300 + 3 * 60 + 30 + 2 + LONGEST_AUDIT;
         next.session.maxDeadline = 10;
         next.node.unbondingPeriod = uint32(oldLife - 1);
         vm.expectRevert(outOfBounds("unbondingPeriod", oldLife - 1, oldLife, 365 days));

@@ -62,7 +62,10 @@ contract PaymentFundsTest is PaymentBase {
     function test_no_lane_overflows() public {
         usd = new UsdToken(address(this), type(uint256).max / 2);
         payment = new SessionPayment(
-            SessionPayment.Wiring({pool: address(pool), queue: address(queue), session: address(session)}), assets()
+            SessionPayment.Wiring({
+                pool: address(pool), proof: address(proof), queue: address(queue), session: address(session)
+            }),
+            assets()
         );
         fundUsd(client, type(uint256).max / 4);
         uint96 most = type(uint96).max;

@@ -18,7 +18,8 @@ contract PaymentTokensTest is PaymentBase {
     function bankWith(address other) internal {
         address[] memory list = new address[](2);
         (list[0], list[1]) = (address(token), other);
-        bank = new SessionPayment(SessionPayment.Wiring(address(this), address(this), address(this)), list);
+        bank =
+            new SessionPayment(SessionPayment.Wiring(address(this), address(this), address(this), address(this)), list);
     }
 
     function deposit(uint96 amount) internal {
@@ -133,7 +134,7 @@ contract PaymentTokensTest is PaymentBase {
         for (uint160 i; i < length; ++i) {
             list[i] = address(0x100 + i);
         }
-        SessionPayment.Wiring memory wiring = SessionPayment.Wiring(address(1), address(2), address(3));
+        SessionPayment.Wiring memory wiring = SessionPayment.Wiring(address(1), address(4), address(2), address(3));
         if (length == 0 || length > 8) {
             vm.expectRevert(abi.encodeWithSelector(ISessionPayment.SessionPayment_AssetCount.selector, length, 8));
             new SessionPayment(wiring, list);
@@ -152,16 +153,18 @@ contract PaymentTokensTest is PaymentBase {
         address[] memory list = assets();
         bytes memory zero = abi.encodeWithSelector(ISessionPayment.SessionPayment_ZeroAddress.selector);
         vm.expectRevert(zero);
-        new SessionPayment(SessionPayment.Wiring(address(0), address(2), address(3)), list);
+        new SessionPayment(SessionPayment.Wiring(address(0), address(4), address(2), address(3)), list);
         vm.expectRevert(zero);
-        new SessionPayment(SessionPayment.Wiring(address(1), address(0), address(3)), list);
+        new SessionPayment(SessionPayment.Wiring(address(1), address(4), address(0), address(3)), list);
         vm.expectRevert(zero);
-        new SessionPayment(SessionPayment.Wiring(address(1), address(2), address(0)), list);
+        new SessionPayment(SessionPayment.Wiring(address(1), address(4), address(2), address(0)), list);
+        vm.expectRevert(zero);
+        new SessionPayment(SessionPayment.Wiring(address(1), address(0), address(2), address(3)), list);
         list[1] = address(0);
         vm.expectRevert(zero);
-        new SessionPayment(SessionPayment.Wiring(address(1), address(2), address(3)), list);
+        new SessionPayment(SessionPayment.Wiring(address(1), address(4), address(2), address(3)), list);
         list[1] = list[0];
         vm.expectRevert(abi.encodeWithSelector(ISessionPayment.SessionPayment_AssetTwice.selector, list[0]));
-        new SessionPayment(SessionPayment.Wiring(address(1), address(2), address(3)), list);
+        new SessionPayment(SessionPayment.Wiring(address(1), address(4), address(2), address(3)), list);
     }
 }

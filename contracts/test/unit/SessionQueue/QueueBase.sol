@@ -30,7 +30,7 @@ abstract contract QueueBase is Base {
     // ---------------------------------------------------------------- requests
 
     /// A pushed request of the router's lane.
-    function wanted(uint64 nonce) internal view returns (TaskRequest memory) {
+    function wanted(uint64 nonce) internal view virtual returns (TaskRequest memory) {
         return request(id, ROUTER_LANE, nonce, ANY_NODE);
     }
 

@@ -7,9 +7,9 @@ import {Base} from "../../Base.sol";
 
 contract ConstructorTest is Base {
     function test_refuses_zero_addresses() public {
-        for (uint256 missing; missing < 7; ++missing) {
-            address[7] memory given;
-            for (uint256 i; i < 7; ++i) {
+        for (uint256 missing; missing < 8; ++missing) {
+            address[8] memory given;
+            for (uint256 i; i < 8; ++i) {
                 given[i] = i == missing ? address(0) : address(uint160(0x100 + i));
             }
             vm.expectRevert(abi.encodeWithSelector(ISessionQueue.SessionQueue_ZeroAddress.selector));
@@ -20,8 +20,9 @@ contract ConstructorTest is Base {
                     parameters: given[2],
                     payment: given[3],
                     pool: given[4],
-                    session: given[5],
-                    stats: given[6]
+                    proof: given[5],
+                    session: given[6],
+                    stats: given[7]
                 })
             );
         }
@@ -33,6 +34,7 @@ contract ConstructorTest is Base {
         assertEq(queue.parameters(), address(parameters), "parameters");
         assertEq(queue.payment(), address(payment), "payment");
         assertEq(queue.pool(), address(pool), "pool");
+        assertEq(queue.proof(), address(proof), "proof");
         assertEq(queue.session(), address(session), "session");
         assertEq(queue.stats(), address(stats), "stats");
     }

@@ -147,7 +147,7 @@ impl World {
             .connect_http(node.http_url().parse().unwrap())
             .erased();
         let mut at = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..11 {
             let request = TransactionRequest::default().with_deploy_code(init_code());
             let receipt =
                 provider.send_transaction(request).await.unwrap().get_receipt().await.unwrap();
@@ -164,6 +164,8 @@ impl World {
             beacon: at[6],
             parameters: at[7],
             stats: at[8],
+            panel: at[9],
+            proof: at[10],
         };
         let world = Self { node, deployment, provider, folder: tempfile::tempdir().unwrap() };
         if !mine_on_transaction {

@@ -4,7 +4,7 @@ use alloy::primitives::Address;
 use assay_bindings::{
     NodePool::{
         NodePool_CapacityOutOfBounds, NodePool_EmptyClass, NodePool_KeyChangedLately,
-        NodePool_ModelTwice, NodePool_NotOwner, NodePool_NotQueue, NodePool_NotSession,
+        NodePool_ModelTwice, NodePool_NotOwner, NodePool_NotProtocol, NodePool_NotSession,
         NodePool_OfferCount, NodePool_OperatorInUse, NodePool_StillBonded, NodePool_StillDrawn,
         NodePool_StillReserved, NodePool_UnknownNode, NodePool_WrongState, NodePool_ZeroAddress,
         NodePoolCalls, NodeRegistered, NodeRegistration, NodeStateChanged, Offer, Offered,
@@ -40,7 +40,7 @@ impl Run<'_> {
             C::enterDraw(_) | C::reserve(_) | C::reserveNamed(_) | C::release(_) => {
                 Err(NodePool_NotSession { caller }.into())
             }
-            C::jail(_) => Err(NodePool_NotQueue { caller }.into()),
+            C::jail(_) => Err(NodePool_NotProtocol { caller }.into()),
             _ => Ok(()),
         }
     }

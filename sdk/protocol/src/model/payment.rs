@@ -42,6 +42,7 @@ impl Run<'_> {
             | C::hold(_)
             | C::pay(_)
             | C::refund(_)
+            | C::give(_)
             | C::stake(_)
             | C::releaseStake(_)
             | C::slash(_) => Err(SessionPayment_NotProtocol { caller: self.at.caller }.into()),

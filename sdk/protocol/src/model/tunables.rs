@@ -56,6 +56,7 @@ impl Run<'_> {
             assets: network.assets,
             max_royalty_bps: network.max_royalty_bps,
             draw_window_s: network.draw_window_s,
+            longest_audit_s: network.longest_audit_s,
             longest_life_s: 0,
             shortest_unbonding_s: 0,
         };

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod nodes;
+mod proofs;
 mod sessions;
 mod tasks;
 mod tunables;
@@ -17,9 +18,10 @@ use assay_bindings::Deployment;
 pub use self::{
     accounts::{Accounts, DEAD},
     nodes::{Node, NodeState, Pool},
+    proofs::{AuditState, Exposure, Proofs, Standing},
     sessions::{Lane, Reservation, Session, SessionState, Waiting},
     tasks::TaskEntry,
-    tunables::{Model, Tunables},
+    tunables::{Model, Pair, Tunables},
 };
 use crate::{
     event::ProtocolEvent,
@@ -36,6 +38,8 @@ pub struct Network {
     pub proposal_delay_s: u64,
     /// Longest that a draw may wait for its seed, and shortest until a place is another's, seconds.
     pub draw_window_s: u64,
+    /// Longest that audits of a task may take, seconds.
+    pub longest_audit_s: u64,
     /// Largest royalty, hundredths of a percent.
     pub max_royalty_bps: u16,
     /// Tokens that sessions may be paid in; asset 0 is COR.
@@ -86,6 +90,8 @@ pub struct State {
     pub accounts: Accounts,
     /// Values of the beacon by round.
     pub rounds: BTreeMap<u64, B256>,
+    /// Audits of answers.
+    pub proofs: Proofs,
 }
 
 impl State {
@@ -103,6 +109,7 @@ impl State {
             claims: BTreeMap::new(),
             accounts: Accounts::default(),
             rounds: BTreeMap::new(),
+            proofs: Proofs::default(),
         }
     }
 
@@ -119,6 +126,8 @@ impl State {
             E::GovernorChanged(event) => self.tunables.governed(event),
             E::ModelRegistered(event) => self.model_registered(time_s, event),
             E::ModelDeprecated(event) => self.model_deprecated(time_s, event)?,
+            E::PairCalibrated(event) => self.pair_calibrated(event)?,
+            E::PairAttested(event) => self.pair_attested(event)?,
             E::StatsChanged(event) => self.stats_changed(event),
             E::NodeRegistered(event) => self.node_registered(event),
             E::Offered(event) => self.offered(event)?,
@@ -146,8 +155,14 @@ impl State {
             E::TaskPrecommitted(event) => self.task_precommitted(event)?,
             E::TaskCommitted(event) => self.task_committed(event)?,
             E::TaskMoved(event) => self.task_moved(event)?,
-            E::TaskSettled(event) => self.task_settled(time_s, event)?,
-            E::TaskRefunded(event) => self.task_refunded(time_s, event)?,
+            E::TaskSettled(event) => {
+                self.task_settled(time_s, event)?;
+                self.proofs.ended(event.taskId);
+            }
+            E::TaskRefunded(event) => {
+                self.task_refunded(time_s, event)?;
+                self.proofs.ended(event.taskId);
+            }
             E::AnswerDelivered(event) => self.answer_delivered(event)?,
             E::Deposited(event) => self.deposited(event)?,
             E::FundsMoved(event) => self.funds_moved(event)?,
@@ -164,6 +179,18 @@ impl State {
             E::RoundRevealed(event) => {
                 self.rounds.insert(event.round, event.value);
             }
+            E::AnswerExposed(event) => self.proofs.exposed(event),
+            E::EpochClosed(event) => self.proofs.closed(time_s, event),
+            E::AnswerCleared(event) => self.proofs.cleared(event.taskId, event.nodeId)?,
+            E::AnswerUnverified(event) => self.proofs.cleared(event.taskId, event.nodeId)?,
+            E::AuditMoved(event) => self.proofs.moved(event)?,
+            E::PanelMoved(event) => self.proofs.panel_moved(event)?,
+            E::RecordChanged(event) => self.proofs.recorded(event),
+            E::ClassPaused(event) => self.proofs.paused(event),
+            E::BookChanged(event) => self.proofs.booked(event),
+            E::AuditCollected(event) => self.proofs.forget(event.taskId, event.nodeId),
+            // Evidence and reasons, which nothing is stored of.
+            E::ProofOpened(_) | E::Verdict(_) | E::Judged(_) => {}
         }
         Ok(())
     }

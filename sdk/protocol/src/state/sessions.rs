@@ -99,6 +99,8 @@ pub struct Session {
     pub rotates_at_s: u64,
     /// Counted from 1; 0 while open.
     pub reservations: u16,
+    /// Whether its answers are proven: its model was calibrated when it opened.
+    pub is_proven: bool,
     /// Serves now.
     pub current: Reservation,
     /// Served before.
@@ -168,6 +170,7 @@ impl State {
     }
 
     pub(super) fn session_opened(&mut self, time_s: u64, event: &SessionOpened) {
+        let model = self.models.get(&event.model);
         let session = Session {
             owner: event.owner,
             state: SessionState::Open,
@@ -183,6 +186,7 @@ impl State {
             waiting: None,
             rotates_at_s: 0,
             reservations: 0,
+            is_proven: model.is_some_and(|model| !model.pairs.is_empty()),
             current: Reservation::default(),
             previous: Reservation::default(),
             lanes: vec![Lane { holder: event.owner, ..Lane::default() }],

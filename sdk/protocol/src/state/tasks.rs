@@ -98,6 +98,10 @@ impl State {
             Ok(PartEvent::Declined | PartEvent::Silent | PartEvent::Unrevealed) => {
                 self.end_claim(event.taskId, event.nodeId)
             }
+            Ok(PartEvent::Disproved) => {
+                let scope = self.network.scope();
+                Ok(self.task_mut(event.taskId)?.record.disproved(&scope, event)?)
+            }
             Err(code) => Err(Gap(format!("a part's event {code} is not known"))),
         }
     }
@@ -145,6 +149,10 @@ impl State {
         if entry.record.state == TaskState::Queued {
             (entry.record.state, entry.record.until_s) = (TaskState::Refunded, time_s);
             entry.delivered = true;
+        }
+        // None of its answers was proven.
+        if entry.record.state == TaskState::Committed {
+            (entry.record.state, entry.record.until_s) = (TaskState::Refunded, time_s);
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Tunables and models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 use assay_bindings::{
-    ModelRegistry::{ModelDeprecated, ModelRegistered},
+    ModelRegistry::{ModelDeprecated, ModelRegistered, PairAttested, PairCalibrated},
     Parameters::{
         AssetTerms, GovernorChanged, NodeTerms, SessionTerms, Terms, TermsProposed, TermsWithdrawn,
     },
@@ -97,6 +97,25 @@ pub struct Model {
     pub manifest_digest: B256,
     /// Smallest prices by asset, of a prompt's and of an answer's tokens: minor units per million.
     pub floors: BTreeMap<u8, (u128, u128)>,
+    /// Calibrated pairs of numeric classes, the miner's first: with one, sessions that open are proven.
+    pub pairs: BTreeMap<(B256, B256), Pair>,
+}
+
+impl Model {
+    /// Contrasts that its miners record at each position: the same for all pairs; 0 without one.
+    pub fn contrasts(&self) -> u8 {
+        const CONTRASTS_BYTE: usize = 6;
+        self.pairs.values().next().map_or(0, |pair| pair.word.byte(CONTRASTS_BYTE))
+    }
+}
+
+/// What is known of a pair of numeric classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// The calibration, packed.
+    pub word: U256,
+    /// Owners whose nodes have measured the same.
+    pub attested: BTreeSet<Address>,
 }
 
 impl State {
@@ -117,8 +136,23 @@ impl State {
             predecessor: event.predecessor,
             manifest_digest: event.manifestDigest,
             floors: floors.map(|f| (f.asset, (amount(f.priceIn), amount(f.priceOut)))).collect(),
+            pairs: BTreeMap::new(),
         };
         self.models.insert(event.index, model);
+    }
+
+    pub(super) fn pair_calibrated(&mut self, event: &PairCalibrated) -> Result<(), Gap> {
+        let model = known(self.models.get_mut(&event.index), "model", event.index)?;
+        let pair = Pair { word: event.word, attested: BTreeSet::new() };
+        model.pairs.insert((event.minerClass, event.validatorClass), pair);
+        Ok(())
+    }
+
+    pub(super) fn pair_attested(&mut self, event: &PairAttested) -> Result<(), Gap> {
+        let model = known(self.models.get_mut(&event.index), "model", event.index)?;
+        let pair = model.pairs.get_mut(&(event.minerClass, event.validatorClass));
+        known(pair, "a pair of model", event.index)?.attested.insert(event.owner);
+        Ok(())
     }
 
     pub(super) fn model_deprecated(

@@ -17,7 +17,7 @@ use alloy::sol_types::{SolCall, SolConstructor};
 use assay_bindings::SessionQueue::{Answer, Precommit, Task};
 use assay_bindings::{
     BlockhashBeacon, COR, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
-    RandomBeacon, Session, SessionPayment, SessionQueue,
+    ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue, proof_creations,
 };
 use assay_devnet::{Clock, Devnet, DevnetConfig, ManualClock};
 use assay_harness::Anvil;
@@ -133,6 +133,8 @@ impl World {
             nodes: at(6),
             sessions: at(7),
             queue: at(8),
+            panel: at(9),
+            proof: at(10),
         };
         let mut world = Self {
             chain,
@@ -565,15 +567,21 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
             governor: owner,
             delay: U40::from(3600),
             drawWindow: U40::from(120),
+            longestAudit: U40::from(100),
             maxRoyaltyBps: 300,
         },
         first: terms(),
     };
     let models = ModelRegistry::constructorCall {
-        wiring: ModelRegistry::Wiring { parameters: to.parameters },
+        wiring: ModelRegistry::Wiring { parameters: to.parameters, pool: to.nodes },
     };
     let payment = SessionPayment::constructorCall {
-        wiring: SessionPayment::Wiring { pool: to.nodes, queue: to.queue, session: to.sessions },
+        wiring: SessionPayment::Wiring {
+            pool: to.nodes,
+            proof: to.proof,
+            queue: to.queue,
+            session: to.sessions,
+        },
         assets: vec![to.token],
     };
     let stats = NodeStats::constructorCall {
@@ -588,6 +596,7 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
             payment: to.payment,
             stats: to.stats,
             parameters: to.parameters,
+            proof: to.proof,
         },
     };
     let sessions = Session::constructorCall {
@@ -606,10 +615,12 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
             parameters: to.parameters,
             payment: to.payment,
             pool: to.nodes,
+            proof: to.proof,
             session: to.sessions,
             stats: to.stats,
         },
     };
+    let (panel, proof) = proof_creations(to, proof_config());
     vec![
         ("CorToken", CorToken::BYTECODE.clone(), token.abi_encode()),
         ("BlockhashBeacon", BlockhashBeacon::BYTECODE.clone(), Vec::new()),
@@ -620,7 +631,29 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
         ("NodePool", NodePool::BYTECODE.clone(), nodes.abi_encode()),
         ("Session", Session::BYTECODE.clone(), sessions.abi_encode()),
         ("SessionQueue", SessionQueue::BYTECODE.clone(), queue.abi_encode()),
+        ("ProofOfInferencePanel", panel, Vec::new()),
+        ("ProofOfInference", proof, Vec::new()),
     ]
+}
+
+fn proof_config() -> ProofOfInference::ProofConfig {
+    let seconds = |seconds: u64| U40::from(seconds);
+    ProofOfInference::ProofConfig {
+        epochLength: seconds(5),
+        roundTimeout: seconds(10),
+        sealTime: seconds(5),
+        openTime: seconds(5),
+        revealTime: seconds(5),
+        minProbabilityBps: 500,
+        gainBps: 6000,
+        powerBps: 9500,
+        auditShareBps: 200,
+        auditPayBps: 2500,
+        slashBps: 10_000,
+        dutyBps: 100,
+        proverBps: 5000,
+        clientBps: 2000,
+    }
 }
 
 fn terms() -> Parameters::Terms {
@@ -641,7 +674,7 @@ fn terms() -> Parameters::Terms {
         },
         node: Parameters::NodeTerms {
             activationDelay: 1,
-            unbondingPeriod: 600,
+            unbondingPeriod: 700,
             collateralPerSlot: 100 * COR,
             slashBps: 5000,
             reporterBps: 1000,

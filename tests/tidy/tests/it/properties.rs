@@ -6,7 +6,7 @@ use assay_harness::root;
 
 /// Folders of tests that show properties.
 const FOLDERS: [&str; 2] = ["contracts/test", "tests"];
-const KINDS: [char; 9] = ['M', 'L', 'T', 'B', 'D', 'P', 'X', 'G', 'E'];
+const KINDS: [char; 10] = ['M', 'L', 'T', 'B', 'D', 'P', 'V', 'X', 'G', 'E'];
 
 fn listed() -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("contracts/PROPERTIES.md")).unwrap();

@@ -89,7 +89,14 @@ fn enough(total: &Tally, sequences: u64) {
         let (_, succeeded) = total.kinds.get(kind.name).copied().unwrap_or_default();
         assert!(succeeded * 100 >= SUCCESSES * sequences, "{}: {succeeded} succeeded", kind.name);
     }
+    // These take a calibrated model, which no sequence has: contracts/test/unit/ProofOfInference tries them.
+    let apart = |contract, event| {
+        contract == "ProofOfInference" || ["PairCalibrated", "PairAttested"].contains(&event)
+    };
     for (contract, event, _) in ProtocolEvent::ALL {
+        if apart(*contract, *event) {
+            continue;
+        }
         assert!(total.events.contains_key(event), "{contract}.{event} was never emitted");
     }
     assert_eq!(total.kinds[actions::INTRUSION.name].1, 0, "an intruder was let in");

@@ -12,8 +12,8 @@ use alloy::{
     sol_types::{SolCall, SolConstructor, SolInterface},
 };
 use assay_bindings::{
-    BlockhashBeacon, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters, Session,
-    SessionPayment, SessionQueue,
+    BlockhashBeacon, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
+    ProofOfInference, Session, SessionPayment, SessionQueue, proof_creations,
 };
 use assay_evm::{CallAt, CallError, Chain, ChainConfig, impersonate};
 use assay_protocol::{
@@ -30,6 +30,7 @@ const TX_GAS: u64 = 20_000_000;
 const DEPLOYER: Address = Address::repeat_byte(0xde);
 const DELAY_S: u64 = 3600;
 const DRAW_WINDOW_S: u64 = 120;
+const LONGEST_AUDIT_S: u64 = 150;
 const MAX_ROYALTY_BPS: u16 = 300;
 const CLOCK: LevelClock = LevelClock { period_s: 20_000, epoch_s: 600 };
 
@@ -90,11 +91,14 @@ impl World {
             nodes: at(7),
             sessions: at(8),
             queue: at(9),
+            panel: at(10),
+            proof: at(11),
         };
         let network = Network {
             deployment,
             proposal_delay_s: DELAY_S,
             draw_window_s: DRAW_WINDOW_S,
+            longest_audit_s: LONGEST_AUDIT_S,
             max_royalty_bps: MAX_ROYALTY_BPS,
             assets: 2,
             clock: CLOCK,
@@ -229,15 +233,21 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
             governor: people.governors[0],
             delay: U40::from(network.proposal_delay_s),
             drawWindow: U40::from(network.draw_window_s),
+            longestAudit: U40::from(network.longest_audit_s),
             maxRoyaltyBps: network.max_royalty_bps,
         },
         first: first_terms(),
     };
     let models = ModelRegistry::constructorCall {
-        wiring: ModelRegistry::Wiring { parameters: to.parameters },
+        wiring: ModelRegistry::Wiring { parameters: to.parameters, pool: to.nodes },
     };
     let payment = SessionPayment::constructorCall {
-        wiring: SessionPayment::Wiring { pool: to.nodes, queue: to.queue, session: to.sessions },
+        wiring: SessionPayment::Wiring {
+            pool: to.nodes,
+            proof: to.proof,
+            queue: to.queue,
+            session: to.sessions,
+        },
         assets: vec![DEPLOYER.create(0), DEPLOYER.create(1)],
     };
     let stats = NodeStats::constructorCall {
@@ -255,6 +265,7 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
             payment: to.payment,
             stats: to.stats,
             parameters: to.parameters,
+            proof: to.proof,
         },
     };
     let sessions = Session::constructorCall {
@@ -273,10 +284,12 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
             parameters: to.parameters,
             payment: to.payment,
             pool: to.nodes,
+            proof: to.proof,
             session: to.sessions,
             stats: to.stats,
         },
     };
+    let (panel, proof) = proof_creations(to, proof_config());
     vec![
         token(),
         token(),
@@ -288,7 +301,30 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
         [NodePool::BYTECODE.to_vec(), nodes.abi_encode()].concat(),
         [Session::BYTECODE.to_vec(), sessions.abi_encode()].concat(),
         [SessionQueue::BYTECODE.to_vec(), queue.abi_encode()].concat(),
+        panel.to_vec(),
+        proof.to_vec(),
     ]
+}
+
+/// No model here is calibrated: what matters is that they fit `LONGEST_AUDIT_S`.
+fn proof_config() -> ProofOfInference::ProofConfig {
+    let seconds = |seconds: u64| U40::from(seconds);
+    ProofOfInference::ProofConfig {
+        epochLength: seconds(5),
+        roundTimeout: seconds(20),
+        sealTime: seconds(10),
+        openTime: seconds(10),
+        revealTime: seconds(10),
+        minProbabilityBps: 500,
+        gainBps: 6000,
+        powerBps: 9500,
+        auditShareBps: 200,
+        auditPayBps: 2500,
+        slashBps: 10_000,
+        dutyBps: 100,
+        proverBps: 5000,
+        clientBps: 2000,
+    }
 }
 
 /// Short times, so that a sequence of some dozen steps sees all of them pass.

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
+import {INodePool} from "./interfaces/INodePool.sol";
+import {Audit, AuditState, IProofOfInference, ProofConfig, ProofWiring} from "./interfaces/IProofOfInference.sol";
+import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
+import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
+import {AuditMemory} from "./libraries/AuditMemory.sol";
+import {AuditWords} from "./libraries/AuditWords.sol";
+import {Calibration, Calibrations} from "./libraries/Calibrations.sol";
+import {Jury} from "./libraries/Jury.sol";
+import {NodeSet} from "./libraries/NodeSet.sol";
+import {ProofBounds} from "./libraries/ProofBounds.sol";
+import {Verdicts} from "./libraries/Verdicts.sol";
+import {AssetId, ModelIndex, NodeId, NumericClass, TaskId} from "./types/Ids.sol";
+
+/// What `ProofOfInference` and `ProofOfInferencePanel` share: the contracts that they call, what is stored, how an audit
+/// is read and written, and what its end brings.
+abstract contract ProofOfInferenceBase {
+    using AuditMemory for Audit;
+    using AuditWords for uint256;
+    using NodeSet for uint256;
+
+    /// What vouches for a node with a model. One word.
+    struct Record {
+        uint96 passed;
+        uint32 drift;
+    }
+
+    /// Owners of a class that failed in one epoch. One word.
+    struct Failures {
+        uint40 epoch;
+        uint8 owners;
+        uint40 pausedUntil;
+    }
+
+    AssetId internal constant COR = AssetId.wrap(0);
+    uint256 internal constant BPS = 10_000;
+    bytes32 internal constant DOMAIN_AUDIT = keccak256("assay.commit.audit.v1");
+    /// From this probability on a node pays its audits itself: its record does not vouch for it.
+    uint256 internal constant OWN_COST_BPS = 5000;
+    /// What whoever moves on an audit gets of what the one at fault loses.
+    uint256 internal constant KEEPER_BPS = 1000;
+
+    address internal immutable _beacon;
+    address internal immutable _models;
+    address internal immutable _payment;
+    address internal immutable _pool;
+    address internal immutable _queue;
+    /// Seconds; in so many the failures of a class are counted.
+    uint40 internal immutable _failureEpoch;
+
+    // `ProofConfig`.
+    uint40 internal immutable _epochLength;
+    uint40 internal immutable _roundTimeout;
+    uint40 internal immutable _sealTime;
+    uint40 internal immutable _openTime;
+    uint40 internal immutable _revealTime;
+    uint16 internal immutable _minProbabilityBps;
+    uint16 internal immutable _gainBps;
+    uint16 internal immutable _powerBps;
+    uint16 internal immutable _auditShareBps;
+    uint16 internal immutable _auditPayBps;
+    uint16 internal immutable _slashBps;
+    uint16 internal immutable _dutyBps;
+    uint16 internal immutable _proverBps;
+    uint16 internal immutable _clientBps;
+
+    /// See `AuditWords`.
+    mapping(TaskId => mapping(NodeId => uint256 word)) internal _words;
+    mapping(NodeId => uint256) internal _openValue;
+    mapping(NodeId => mapping(ModelIndex => Record)) internal _records;
+    mapping(ModelIndex => mapping(AssetId => uint256)) internal _books;
+    mapping(NumericClass => Failures) internal _failures;
+    mapping(NumericClass => mapping(uint40 epoch => mapping(address owner => bool))) internal _failedIn;
+
+    constructor(ProofWiring memory wiring, ProofConfig memory config_) {
+        (_beacon, _models, _payment) = (wiring.beacon, wiring.models, wiring.payment);
+        (_pool, _queue, _failureEpoch) = (wiring.pool, wiring.queue, ProofBounds.failureEpochOf(wiring.stats));
+        (_epochLength, _roundTimeout, _sealTime) = (config_.epochLength, config_.roundTimeout, config_.sealTime);
+        (_openTime, _revealTime) = (config_.openTime, config_.revealTime);
+        (_minProbabilityBps, _gainBps, _powerBps) = (config_.minProbabilityBps, config_.gainBps, config_.powerBps);
+        (_auditShareBps, _auditPayBps) = (config_.auditShareBps, config_.auditPayBps);
+        (_slashBps, _dutyBps) = (config_.slashBps, config_.dutyBps);
+        (_proverBps, _clientBps) = (config_.proverBps, config_.clientBps);
+    }
+
+    // ---------------------------------------------------------------- reading and writing
+
+    /// The stored audit, which must be the one that was brought, and in `wanted`.
+    function _take(Audit calldata brought, AuditState wanted) internal view returns (Audit memory audit, uint40 until) {
+        AuditState state;
+        (audit, state, until) = _load(brought);
+        if (state != wanted) revert IProofOfInference.ProofOfInference_WrongState(audit.taskId, audit.nodeId, state);
+    }
+
+    function _load(Audit calldata brought) internal view returns (Audit memory audit, AuditState state, uint40 until) {
+        audit = AuditMemory.read(brought);
+        uint256 word = _words[audit.taskId][audit.nodeId];
+        (state, until) = (word.stateOf(), word.untilOf());
+        if (state <= AuditState.Cleared) {
+            revert IProofOfInference.ProofOfInference_WrongState(audit.taskId, audit.nodeId, state);
+        }
+        (bytes32 stored, bytes32 digest) = (word.digestOf(), audit.digest());
+        if (stored != digest) {
+            revert IProofOfInference.ProofOfInference_StaleAudit(audit.taskId, audit.nodeId, stored, digest);
+        }
+    }
+
+    /// Stores and tells how an audit goes on, for so many seconds.
+    function _enter(Audit memory audit, AuditState state, uint256 seconds_) internal {
+        _write(audit, state, uint40(block.timestamp + seconds_));
+    }
+
+    function _write(Audit memory audit, AuditState state, uint40 until) private {
+        _words[audit.taskId][audit.nodeId] = AuditWords.pack(state, until, audit.digest());
+        audit.tellMoved(state, until);
+    }
+
+    function _checkLate(Audit memory audit, uint40 until) internal view {
+        if (block.timestamp <= until) {
+            revert IProofOfInference.ProofOfInference_TooEarly(audit.taskId, audit.nodeId, until);
+        }
+    }
+
+    /// What a validator commits to, by its operator.
+    function _checkSeal(NodeId nodeId, bytes32 sealed_) internal view {
+        if (INodePool(_pool).operatorOf(nodeId) != msg.sender) {
+            revert IProofOfInference.ProofOfInference_NotOperator(nodeId, msg.sender);
+        }
+        if (sealed_ == 0) revert IProofOfInference.ProofOfInference_EmptySeal();
+    }
+
+    function _checkInTime(Audit memory audit, uint40 until) internal view {
+        if (block.timestamp > until) {
+            revert IProofOfInference.ProofOfInference_TooLate(audit.taskId, audit.nodeId, until);
+        }
+    }
+
+    /// The value of the round that an audit waits for.
+    function _valueOf(uint64 round) internal view returns (bytes32 value) {
+        value = IRandomBeacon(_beacon).valueOf(round);
+        if (value == 0) revert IProofOfInference.ProofOfInference_RoundNotReady(round);
+    }
+
+    function _nextRound() internal view returns (uint64) {
+        return IRandomBeacon(_beacon).nextRound();
+    }
+
+    // ---------------------------------------------------------------- nodes and their classes
+
+    function _ownerOf(NodeId nodeId) internal view returns (address owner, NumericClass class_) {
+        return INodePool(_pool).ownerOf(nodeId);
+    }
+
+    /// What a miner and a validator may differ by.
+    function _limitsOf(Audit memory audit, NodeId validator) internal view returns (Calibration memory) {
+        (, NumericClass minerClass) = _ownerOf(audit.nodeId);
+        (, NumericClass class_) = _ownerOf(validator);
+        return Calibrations.unpack(IModelRegistry(_models).calibrationOf(audit.model, minerClass, class_));
+    }
+
+    /// The next validator; 0 if there is none.
+    function _draw(Audit memory audit, bool sameClass) internal view returns (NodeId) {
+        return Jury.draw(audit, Jury.Contracts({pool: INodePool(_pool), models: IModelRegistry(_models)}), sameClass);
+    }
+
+    /// keccak256 of what a validator commits to.
+    function _sealOf(Audit memory audit, NodeId validator, bytes32 root, uint256 statistics, bytes32 salt)
+        internal
+        view
+        returns (bytes32)
+    {
+        return keccak256(
+            abi.encode(
+                DOMAIN_AUDIT,
+                block.chainid,
+                _queue,
+                audit.taskId,
+                NodeId.unwrap(validator),
+                NodeId.unwrap(audit.nodeId),
+                root,
+                statistics,
+                salt
+            )
+        );
+    }
+
+    function _checkRoot(NodeId nodeId, bytes32 expected, bytes32 given) internal pure {
+        if (expected != given) revert IProofOfInference.ProofOfInference_WrongRoot(nodeId, expected, given);
+    }
+
+    /// Notes that a validator has done its duty.
+    function _earn(Audit memory audit, NodeId validator) internal pure {
+        audit.earners |= NodeSet.bitOf(audit.drawn, validator);
+    }
+
+    // ---------------------------------------------------------------- the end of an audit
+
+    /// The audit is over: the answer's value is no longer at stake, and what was found counts for or against its node.
+    function _conclude(Audit memory audit, AuditState outcome) internal {
+        _openValue[audit.nodeId] -= audit.value;
+        if (outcome == AuditState.Disproved) _setRecord(audit, 0, 0);
+        uint256 levy = _auditShareBps;
+        if (audit.probabilityBps >= OWN_COST_BPS) levy += _auditPayBps;
+        uint40 told = uint40(levy);
+        if (audit.earners != 0) told |= AuditWords.HAS_EARNERS;
+        _write(audit, outcome, told);
+    }
+
+    /// A true answer vouches for its node, unless its margins over many answers have drifted off: `statistics` are what
+    /// was found this time, 0 if that counts neither for nor against the node.
+    function _vouch(Audit memory audit, uint256 statistics, Calibration memory limits) internal {
+        Record memory record = _records[audit.nodeId][audit.model];
+        (uint32 drift, bool alarm) = Verdicts.drifted(record.drift, statistics, limits);
+        if (alarm) return _setRecord(audit, 0, 0);
+        uint256 passed = uint256(record.passed) + audit.value;
+        _setRecord(audit, passed > type(uint96).max ? type(uint96).max : uint96(passed), drift);
+    }
+
+    function _setBook(ModelIndex model, AssetId asset, uint256 amount) internal {
+        _books[model][asset] = amount;
+        emit IProofOfInference.BookChanged(model, asset, amount);
+    }
+
+    function _setRecord(Audit memory audit, uint96 passed, uint32 drift) private {
+        _records[audit.nodeId][audit.model] = Record(passed, drift);
+        emit IProofOfInference.RecordChanged(audit.nodeId, audit.model, passed, drift);
+    }
+
+    // ---------------------------------------------------------------- penalties
+
+    /// A duty that was not done costs a little.
+    function _slashIdle(Audit memory audit, NodeId nodeId, uint40 until) internal {
+        uint256 amount = ISessionPayment(_payment).stakeOf(nodeId) * _dutyBps / BPS;
+        Evidence memory evidence = Evidence(audit.taskId, Rule.Idle, block.timestamp, until);
+        ISessionPayment(_payment).slash(nodeId, evidence, amount, msg.sender, amount * KEEPER_BPS / BPS);
+    }
+
+    /// A lie, or what would hide one, costs the bond: some of it goes to those who proved it and to the client.
+    function _slashLiar(Audit memory audit, NodeId nodeId, Evidence memory evidence, NodeId[] memory provers) internal {
+        uint256 amount = ISessionPayment(_payment).stakeOf(nodeId) * _slashBps / BPS;
+        uint256 toProvers = provers.length == 0 ? 0 : amount * _proverBps / BPS / provers.length;
+        uint256 toClient = amount * _clientBps / BPS;
+        // One who exited cannot be jailed; nothing is left of it.
+        if (amount != 0) INodePool(_pool).jail(nodeId);
+        ISessionPayment(_payment).slash(nodeId, evidence, amount, address(this), toProvers * provers.length + toClient);
+        if (amount == 0) return;
+        for (uint256 i; i < provers.length; ++i) {
+            ISessionPayment(_payment).give(COR, INodePool(_pool).payoutOf(provers[i]), toProvers);
+        }
+        ISessionPayment(_payment).give(COR, audit.client, toClient);
+    }
+
+    function _only(NodeId nodeId) internal pure returns (NodeId[] memory list) {
+        list = new NodeId[](1);
+        list[0] = nodeId;
+    }
+}

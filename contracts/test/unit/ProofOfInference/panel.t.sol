@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {NodeState} from "../../../src/interfaces/INodePool.sol";
+import {AuditState, Findings, IProofOfInference, Leaf, Testimony} from "../../../src/interfaces/IProofOfInference.sol";
+import {PartState, Task, TaskState} from "../../../src/interfaces/ISessionQueue.sol";
+import {Positions} from "../../../src/libraries/Positions.sol";
+import {NodeId} from "../../../src/types/Ids.sol";
+import {Trees} from "../../Trees.sol";
+import {ProofBase} from "./ProofBase.sol";
+
+/// Disputes: `convene`, `commitPanel`, `testify`, `judge`, `advancePanel`.
+contract PanelTest is ProofBase {
+    /// Where `ProofOfInferenceBase` keeps the failures of classes.
+    uint256 internal constant FAILURES_SLOT = 4;
+
+    uint256 internal supply;
+    bytes private taskThere;
+
+    // ---------------------------------------------------------------- steps
+
+    /// Accused by its validator, who saw `seen`.
+    function accuse(Leaf[] memory leaves, Leaf[] memory seen, uint8 flags, Findings memory given) internal {
+        taskThere = abi.encode(opened(0, leaves, seen, flags));
+        Findings memory all = findings(leaves, seen, flags);
+        (all.failingBlocks, all.worstBlock) = (given.failingBlocks, given.worstBlock);
+        (all.named, all.alsoNamed) = (given.named, given.alsoNamed);
+        proof.reveal(audit, all);
+        follow();
+        assertStage(AuditState.Accused);
+        reveal(audit.round);
+        proof.convene(audit);
+        follow();
+        assertStage(AuditState.Convened);
+        supply = token.totalSupply();
+    }
+
+    /// Settles the task, whose only answer failed or not.
+    function assertEnds(PartState part, TaskState state) internal {
+        Task memory task = abi.decode(taskThere, (Task));
+        assertEq(settle(task), 1, "ended");
+        task.parts[0].state = part;
+        assertState(task, state);
+    }
+
+    function accuse(Leaf[] memory leaves, Leaf[] memory seen, uint8 flags) internal {
+        Findings memory given;
+        accuse(leaves, seen, flags, given);
+    }
+
+    function commitAs(uint256 i, Leaf[] memory seen, uint8 flags) internal {
+        NodeId member = parties[i].nodeId;
+        bytes32 seal = sealOf(member, rootOf(seen, true), statisticsOf(seen, flags));
+        vm.prank(operatorOf(member));
+        proof.commitPanel(audit, parties, member, seal);
+        follow();
+    }
+
+    /// Members 2 to 4 commit to the same.
+    function commitPanel(Leaf[] memory seen, uint8 flags) internal {
+        for (uint256 i = 2; i < 5; ++i) {
+            commitAs(i, seen, flags);
+        }
+        assertStage(AuditState.Hearing);
+        reveal(audit.round);
+    }
+
+    function comparedPositions(bool named) internal view returns (uint256[] memory) {
+        if (named) return Positions.unpack(audit.named, audit.alsoNamed, TOKENS);
+        bytes32 seed = Positions.seedOf(beacon.valueOf(audit.round), audit.taskId, audit.nodeId);
+        (uint256 first, uint256 count) = Positions.windowOf(TOKENS, audit.named);
+        return Positions.draw(seed, first, count, 16);
+    }
+
+    function testimony(Leaf[] memory seen, uint8 flags, bool isMiner) internal view returns (Testimony memory result) {
+        result.root = rootOf(seen, !isMiner);
+        (result.statistics, result.salt) = (statisticsOf(seen, flags), bytes32("salt'"));
+        if (audit.reasons & 0x0f == 0) return result;
+        uint256[] memory positions = comparedPositions(audit.reasons & 0x03 == 0);
+        result.leaves = Trees.pick(seen, positions);
+        result.nodes = Trees.proofOf(Trees.hashesOf(seen, CONTRASTS, !isMiner), positions);
+    }
+
+    function testifyAs(uint256 i, Leaf[] memory seen, uint8 flags) internal {
+        proof.testify(audit, parties, parties[i].nodeId, testimony(seen, flags, i == 0));
+        follow();
+    }
+
+    function judge() internal {
+        vm.prank(keeper);
+        proof.judge(audit, parties);
+        follow();
+    }
+
+    function seen10() internal pure returns (Leaf[] memory) {
+        return withMargins(honest(TOKENS), 10);
+    }
+
+    function assertSlashed(NodeId nodeId, uint256 stake) internal view {
+        assertEq(stakeOf(nodeId), stake - stake * FRAUD_BPS / 10_000, "slashed");
+        assertEq(uint8(pool.nodeOf(nodeId).state), uint8(NodeState.Jailed), "jailed");
+    }
+
+    // ---------------------------------------------------------------- weights
+
+    function hearAll(Leaf[] memory leaves) internal {
+        testifyAs(0, leaves, 0);
+        for (uint256 i = 1; i < 5; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+    }
+
+    /// [V11, V12]
+    function test_other_weights_cost_the_stake() public {
+        attest(3);
+        accuse(forged(TOKENS), seen10(), 0);
+        commitPanel(seen10(), 0);
+        hearAll(forged(TOKENS));
+        NodeId miner = audit.nodeId;
+        uint256 stake = stakeOf(miner);
+        judge();
+        assertStage(AuditState.Disproved);
+        assertSlashed(miner, stake);
+        for (uint256 i = 1; i < 5; ++i) {
+            assertEq(balanceOf(parties[i].nodeId), stake * PROVER_BPS / 10_000 / 4, "a prover's share");
+        }
+        assertEq(payment.balanceOf(client, COR), stake * CLIENT_BPS / 10_000, "client");
+        assertEq(supply - token.totalSupply(), stake * 3000 / 10_000, "burnt");
+        assertEnds(PartState.Failed, TaskState.Refunded);
+        assertEq(audit.earners, 0x0f, "four have done their duty");
+    }
+
+    /// [V12]
+    function test_without_three_attestations_nobody_is_slashed() public {
+        attest(2);
+        accuse(forged(TOKENS), seen10(), 0);
+        commitPanel(seen10(), 0);
+        hearAll(forged(TOKENS));
+        uint256 stake = stakeOf(audit.nodeId);
+        judge();
+        assertStage(AuditState.Void);
+        assertEq(stakeOf(audit.nodeId), stake, "stake");
+        assertEnds(PartState.Failed, TaskState.Refunded);
+    }
+
+    /// [V13]
+    function test_a_false_accuser_loses() public {
+        attest(3);
+        Leaf[] memory lie = withMargins(forged(TOKENS), 10);
+        accuse(honest(TOKENS), lie, 0);
+        commitPanel(seen10(), 0);
+        testifyAs(0, honest(TOKENS), 0);
+        testifyAs(1, lie, 0);
+        for (uint256 i = 2; i < 5; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+        (NodeId accuser, NodeId miner) = (audit.validator, audit.nodeId);
+        uint256 stake = stakeOf(accuser);
+        uint256 minersStake = stakeOf(miner);
+        judge();
+        assertStage(AuditState.Passed);
+        assertSlashed(accuser, stake);
+        assertEq(stakeOf(miner), minersStake, "the miner keeps its own");
+        assertEq(balanceOf(parties[2].nodeId), stake * PROVER_BPS / 10_000 / 3, "a prover's share");
+        assertEq(audit.earners, 0x0e, "the accuser is not paid");
+        assertEnds(PartState.Committed, TaskState.Settled);
+    }
+
+    /// [V13]
+    function test_a_member_outside_the_cluster_loses() public {
+        attest(3);
+        accuse(forged(TOKENS), seen10(), 0);
+        Leaf[] memory accomplice = withMargins(forged(TOKENS), 10);
+        commitAs(2, seen10(), 0);
+        commitAs(3, seen10(), 0);
+        commitAs(4, accomplice, 0);
+        reveal(audit.round);
+        testifyAs(0, forged(TOKENS), 0);
+        for (uint256 i = 1; i < 4; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+        testifyAs(4, accomplice, 0);
+        NodeId member = parties[4].nodeId;
+        (uint256 stake, uint256 membersStake) = (stakeOf(audit.nodeId), stakeOf(member));
+        NodeId miner = audit.nodeId;
+        judge();
+        assertStage(AuditState.Disproved);
+        assertSlashed(miner, stake);
+        assertSlashed(member, membersStake);
+    }
+
+    /// [V11]
+    function test_two_against_two_decide_nothing() public {
+        attest(3);
+        accuse(forged(TOKENS), seen10(), 0);
+        Leaf[] memory accomplice = withMargins(forged(TOKENS), 10);
+        commitAs(2, seen10(), 0);
+        commitAs(3, accomplice, 0);
+        vm.warp(untilOfAudit() + 1);
+        uint256 stake = stakeOf(parties[4].nodeId);
+        proof.advancePanel(audit, parties);
+        follow();
+        assertStage(AuditState.Hearing);
+        assertEq(stakeOf(parties[4].nodeId), stake - stake * DUTY_BPS / 10_000, "the idle one pays a little");
+        reveal(audit.round);
+        testifyAs(0, forged(TOKENS), 0);
+        testifyAs(1, seen10(), 0);
+        testifyAs(2, seen10(), 0);
+        testifyAs(3, accomplice, 0);
+        stake = stakeOf(audit.nodeId);
+        judge();
+        assertStage(AuditState.Void);
+        assertEq(stakeOf(audit.nodeId), stake, "stake");
+        assertEq(stakeOf(parties[3].nodeId), stakeOf(parties[2].nodeId), "nobody loses");
+    }
+
+    /// [V5]
+    function test_a_miner_that_hides_its_leaves_loses() public {
+        accuse(forged(TOKENS), seen10(), 0);
+        commitPanel(seen10(), 0);
+        for (uint256 i = 1; i < 5; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+        vm.expectPartialRevert(IProofOfInference.ProofOfInference_TooEarly.selector);
+        proof.judge(audit, parties);
+        NodeId miner = audit.nodeId;
+        uint256 stake = stakeOf(miner);
+        vm.warp(untilOfAudit() + 1);
+        judge();
+        assertStage(AuditState.Disproved);
+        assertSlashed(miner, stake);
+    }
+
+    /// [V5]
+    function test_a_member_that_hides_what_it_found_loses() public {
+        attest(3);
+        accuse(forged(TOKENS), seen10(), 0);
+        commitPanel(seen10(), 0);
+        testifyAs(0, forged(TOKENS), 0);
+        for (uint256 i = 1; i < 4; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+        NodeId silent = parties[4].nodeId;
+        uint256 stake = stakeOf(silent);
+        vm.warp(untilOfAudit() + 1);
+        judge();
+        assertStage(AuditState.Disproved);
+        assertSlashed(silent, stake);
+    }
+
+    /// [V7]
+    function test_a_hearing_without_a_round_is_void() public {
+        accuse(forged(TOKENS), seen10(), 0);
+        for (uint256 i = 2; i < 5; ++i) {
+            commitAs(i, seen10(), 0);
+        }
+        vm.warp(untilOfAudit() + 1);
+        uint256 stake = stakeOf(audit.nodeId);
+        judge();
+        assertStage(AuditState.Void);
+        assertEq(stakeOf(audit.nodeId), stake, "stake");
+    }
+
+    /// [V11]
+    function test_a_panel_too_small_is_void() public {
+        accuse(forged(TOKENS), seen10(), 0);
+        commitAs(2, seen10(), 0);
+        vm.warp(untilOfAudit() + 1);
+        proof.advancePanel(audit, parties);
+        follow();
+        assertStage(AuditState.Void);
+    }
+
+    // ---------------------------------------------------------------- sampling
+
+    /// One token that the model would not have sampled, which the accuser names.
+    function edited() internal pure returns (Leaf[] memory seen, Findings memory given) {
+        seen = seen10();
+        seen[76].margin = uint32(HARD_MARGIN + 1);
+        given.named = uint256(77) << 224;
+    }
+
+    /// [V14]
+    function test_a_token_that_was_not_sampled_costs_the_stake() public {
+        attest(3);
+        (Leaf[] memory seen, Findings memory given) = edited();
+        accuse(honest(TOKENS), seen, 0, given);
+        commitPanel(seen, 0);
+        for (uint256 i = 2; i < 5; ++i) {
+            testifyAs(i, seen, 0);
+        }
+        NodeId miner = audit.nodeId;
+        uint256 stake = stakeOf(miner);
+        judge();
+        assertStage(AuditState.Disproved);
+        assertSlashed(miner, stake);
+    }
+
+    /// [V13, V14]
+    function test_who_invents_a_margin_loses() public {
+        attest(3);
+        (Leaf[] memory seen, Findings memory given) = edited();
+        accuse(honest(TOKENS), seen, 0, given);
+        commitPanel(seen10(), 0);
+        for (uint256 i = 2; i < 5; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+        NodeId accuser = audit.validator;
+        uint256 stake = stakeOf(accuser);
+        judge();
+        assertStage(AuditState.Passed);
+        assertSlashed(accuser, stake);
+    }
+
+    /// [V14]
+    function test_a_median_forgives_one() public {
+        attest(3);
+        (Leaf[] memory seen, Findings memory given) = edited();
+        accuse(honest(TOKENS), seen, 0, given);
+        commitAs(2, seen, 0);
+        commitAs(3, seen10(), 0);
+        commitAs(4, seen10(), 0);
+        testifyAs(2, seen, 0);
+        testifyAs(3, seen10(), 0);
+        testifyAs(4, seen10(), 0);
+        uint256 stake = stakeOf(audit.validator);
+        judge();
+        assertStage(AuditState.Passed);
+        assertEq(stakeOf(audit.validator), stake, "one of the panel agrees with the accuser: no lie");
+        assertEq(audit.earners, 0x0e, "but no pay");
+    }
+
+    // ---------------------------------------------------------------- content
+
+    function content(uint8 flag, uint256 raised) internal {
+        attest(3);
+        accuse(honest(TOKENS), seen10(), flag);
+        for (uint256 i = 2; i < 5; ++i) {
+            commitAs(i, seen10(), i - 2 < raised ? flag : 0);
+        }
+        for (uint256 i = 2; i < 5; ++i) {
+            testifyAs(i, seen10(), i - 2 < raised ? flag : 0);
+        }
+    }
+
+    /// [V15]
+    function test_a_text_that_is_not_that_of_the_ids_costs_the_stake() public {
+        content(0x20, 2);
+        NodeId miner = audit.nodeId;
+        uint256 stake = stakeOf(miner);
+        judge();
+        assertStage(AuditState.Disproved);
+        assertSlashed(miner, stake);
+    }
+
+    /// [V15]
+    function test_one_flag_of_three_is_none() public {
+        content(0x20, 1);
+        uint256 stake = stakeOf(audit.validator);
+        judge();
+        assertStage(AuditState.Passed);
+        assertEq(stakeOf(audit.validator), stake, "accuser");
+    }
+
+    /// [V13]
+    function test_a_flag_that_nobody_else_raises_costs_the_accuser() public {
+        content(0x10, 0);
+        NodeId accuser = audit.validator;
+        uint256 stake = stakeOf(accuser);
+        judge();
+        assertStage(AuditState.Passed);
+        assertSlashed(accuser, stake);
+    }
+
+    /// An answer that cannot be read is not paid, but may be the network's fault. [V15]
+    function test_an_unreadable_answer_is_void() public {
+        content(0x80, 3);
+        uint256 stake = stakeOf(audit.nodeId);
+        judge();
+        assertStage(AuditState.Void);
+        assertEq(stakeOf(audit.nodeId), stake, "stake");
+    }
+
+    // ---------------------------------------------------------------- who may, and when
+
+    /// [V3]
+    function test_the_panel_is_of_other_owners() public {
+        accuse(forged(TOKENS), seen10(), 0);
+        for (uint256 i; i < 5; ++i) {
+            for (uint256 k; k < i; ++k) {
+                (address one,) = pool.ownerOf(parties[i].nodeId);
+                (address other,) = pool.ownerOf(parties[k].nodeId);
+                assertTrue(one != other, "owners");
+            }
+        }
+    }
+
+    /// [V3, V10]
+    function test_refusals() public {
+        accuse(forged(TOKENS), seen10(), 0);
+        NodeId member = parties[2].nodeId;
+        vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_NotOperator.selector, member, keeper));
+        vm.prank(keeper);
+        proof.commitPanel(audit, parties, member, bytes32("seal"));
+        address accuser = operatorOf(audit.validator);
+        vm.expectRevert(
+            abi.encodeWithSelector(IProofOfInference.ProofOfInference_AlreadySealed.selector, audit.validator)
+        );
+        vm.prank(accuser);
+        proof.commitPanel(audit, parties, audit.validator, bytes32("seal"));
+        NodeId outsider_ = NodeId.wrap(99);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IProofOfInference.ProofOfInference_NotParty.selector, audit.taskId, audit.nodeId, outsider_
+            )
+        );
+        proof.commitPanel(audit, parties, outsider_, bytes32("seal"));
+        parties[2].isSealed = true;
+        vm.expectPartialRevert(IProofOfInference.ProofOfInference_StaleParties.selector);
+        proof.commitPanel(audit, parties, member, bytes32("seal"));
+        parties[2].isSealed = false;
+        commitPanel(seen10(), 0);
+        Testimony memory other = testimony(withMargins(honest(TOKENS), 11), 0, false);
+        vm.expectPartialRevert(IProofOfInference.ProofOfInference_WrongOpening.selector);
+        proof.testify(audit, parties, member, other);
+        testifyAs(2, seen10(), 0);
+        Testimony memory again = testimony(seen10(), 0, false);
+        vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_AlreadyOpen.selector, member));
+        proof.testify(audit, parties, member, again);
+    }
+
+    // ---------------------------------------------------------------- classes
+
+    /// Five owners of one class in one epoch: a fault of what they run. Four have failed before. [V16]
+    function test_a_class_that_fails_together_is_not_slashed() public {
+        attest(3);
+        accuse(forged(TOKENS), seen10(), 0);
+        uint256 epoch = block.timestamp / EPOCH;
+        vm.store(address(proof), keccak256(abi.encode(CLASS, FAILURES_SLOT)), bytes32(epoch | uint256(4) << 40));
+        commitPanel(seen10(), 0);
+        hearAll(forged(TOKENS));
+        uint256 stake = stakeOf(audit.nodeId);
+        judge();
+        assertStage(AuditState.Void);
+        assertEq(stakeOf(audit.nodeId), stake, "stake");
+        assertEq(proof.pausedUntil(CLASS), (epoch + 2) * EPOCH, "paused");
+    }
+}

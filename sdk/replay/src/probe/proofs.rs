@@ -1,0 +1,102 @@
+//! What `ProofOfInference` must store, and `ModelRegistry` of calibrations.
+
+use alloy::{
+    primitives::{B256, U256, keccak256},
+    sol_types::SolValue,
+};
+use assay_bindings::{ModelRegistry, ProofOfInference};
+use assay_protocol::state::{AuditState, Exposure, Standing};
+
+use super::{About, Prober, seconds};
+
+/// Of a digest so many bits are not stored.
+const CLEARED_BITS: usize = 48;
+
+impl Prober<'_> {
+    /// The proofs of a task's answers. What was through is forgotten.
+    pub(super) fn proofs_of_task(&mut self, id: B256) {
+        let (state, at) = (self.state, self.state.network.deployment.proof);
+        let Some(entry) = state.tasks.get(&id) else { return };
+        let task = &entry.record.task;
+        if !state.sessions.get(&task.sessionId).is_some_and(|session| session.is_proven) {
+            return;
+        }
+        for node in task.parts.iter().map(|part| part.nodeId) {
+            self.about = About { task: Some(id), node: Some(node), ..About::default() };
+            let found = state.proofs.answers.get(&(id, node));
+            let call = ProofOfInference::statusOfCall { taskId: id, nodeId: node };
+            let what = format!("the proof of task {id} by node {node}");
+            self.ask(at, &call, &status(found), what);
+            let call = ProofOfInference::exposureOfCall { taskId: id, nodeId: node };
+            let waits = found.filter(|standing| standing.state == AuditState::Exposed);
+            let expected = exposure(waits.map(|standing| &standing.exposure));
+            let what = format!("what is exposed of task {id} by node {node}");
+            self.ask(at, &call, &expected, what);
+        }
+    }
+
+    /// What vouches for a node, and what is at stake.
+    pub(super) fn proofs_of_node(&mut self, id: u32) {
+        let (state, at) = (self.state, self.state.network.deployment.proof);
+        self.about = About { node: Some(id), ..About::default() };
+        let (open, call) =
+            (state.proofs.open_value(id), ProofOfInference::openValueOfCall { nodeId: id });
+        self.ask_amount(at, &call, open, format!("what is at stake of node {id}"));
+        for ((_, model), (passed, drift)) in state.proofs.records.range((id, 0)..=(id, u32::MAX)) {
+            let call = ProofOfInference::recordOfCall { nodeId: id, model: *model };
+            let passed = (*passed).try_into().unwrap_or_default();
+            let expected = ProofOfInference::recordOfReturn { _0: passed, _1: *drift };
+            let what = format!("what vouches for node {id} with model {model}");
+            self.ask(at, &call, &expected, what);
+        }
+    }
+
+    /// Calibrations of a model, and what is put aside for its audits.
+    pub(super) fn proofs_of_model(&mut self, index: u32) {
+        let (state, to) = (self.state, &self.state.network.deployment);
+        let Some(model) = state.models.get(&index) else { return };
+        for ((miner, validator), pair) in &model.pairs {
+            let (miner, validator) = (*miner, *validator);
+            let call = ModelRegistry::calibrationOfCall {
+                index,
+                minerClass: miner,
+                validatorClass: validator,
+            };
+            self.ask(to.models, &call, &pair.word, format!("a calibration of model {index}"));
+            let call = ModelRegistry::attestedOfCall {
+                index,
+                minerClass: miner,
+                validatorClass: validator,
+            };
+            let attested = pair.attested.len().try_into().unwrap_or(u8::MAX);
+            self.ask(to.models, &call, &attested, format!("who attested it of model {index}"));
+        }
+        for ((_, asset), sum) in state.proofs.books.range((index, 0)..=(index, u8::MAX)) {
+            let call = ProofOfInference::bookOfCall { model: index, asset: *asset };
+            let what = format!("what is put aside for audits of model {index} in asset {asset}");
+            self.ask_amount(to.proof, &call, *sum, what);
+        }
+    }
+}
+
+fn status(found: Option<&Standing>) -> ProofOfInference::statusOfReturn {
+    let audit = found.and_then(|standing| standing.audit.as_ref());
+    let digest = audit.map(|audit| {
+        let hash = U256::from_be_bytes(keccak256(audit.abi_encode()).0);
+        B256::from(hash >> CLEARED_BITS << CLEARED_BITS)
+    });
+    ProofOfInference::statusOfReturn {
+        state: found.map_or(0, |standing| standing.state as u8),
+        until: seconds(found.map_or(0, |standing| standing.until_s)),
+        digest: digest.unwrap_or_default(),
+    }
+}
+
+fn exposure(found: Option<&Exposure>) -> ProofOfInference::exposureOfReturn {
+    ProofOfInference::exposureOfReturn {
+        _0: found.map(|e| e.value).unwrap_or_default().try_into().unwrap_or_default(),
+        _1: seconds(found.map_or(0, |e| e.committed_at_s)),
+        _2: found.map_or(0, |e| e.slots),
+        _3: found.map_or(0, |e| e.probability_bps),
+    }
+}
