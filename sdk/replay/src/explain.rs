@@ -251,6 +251,9 @@ fn part(node: u32, what: PartEvent) -> String {
         PartEvent::Unrevealed => {
             format!("Node {node} did not show the answer that it had committed itself to.")
         }
+        PartEvent::Disproved => {
+            format!("The proof of node {node}'s answer failed: its fee goes back to the client.")
+        }
     }
 }
 
