@@ -23,4 +23,5 @@ pub use database::{Database, DatabaseError};
 pub use event::{Block, BlockRef, ChainEvent, Event, ProtocolEvent};
 pub use outbox::{Intent, Outbox, OutboxError, OutboxStatus};
 pub use provider::{Chain, ChainError};
+pub use rpc::redact;
 pub use source::EventSource;

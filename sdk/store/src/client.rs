@@ -274,7 +274,9 @@ fn words(text: &str) -> String {
 
 /// Address that the crate puts its paths behind.
 fn base_uri(url: &str) -> Result<Uri, StoreError> {
-    let bad = |reason| StoreError::BadUrl { url: url.to_owned(), reason };
+    // What stands before the host is a password.
+    let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    let bad = |reason| StoreError::BadUrl { url: shown.to_owned(), reason };
     let uri: Uri = url.trim().parse().map_err(|_| bad("it does not parse"))?;
     let mut parts = uri.into_parts();
     match &parts.scheme {
@@ -332,5 +334,7 @@ mod tests {
         ] {
             assert!(matches!(KuboStore::new(bad), Err(StoreError::BadUrl { .. })), "{bad}");
         }
+        let error = KuboStore::new("http://user:secret@node:5001").map(|_| ()).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 }

@@ -78,16 +78,18 @@ pub struct Network {
     child: Reaped,
     data: TempDir,
     flags: Vec<String>,
+    password: Option<String>,
     description: Value,
 }
 
 /// `assay up`, its output at the end of `up.log`.
-fn spawn_up(data: &Path, flags: &[String]) -> Result<Reaped> {
+fn spawn_up(data: &Path, flags: &[String], password: Option<&str>) -> Result<Reaped> {
     let log = File::options().create(true).append(true).open(data.join("up.log"))?;
     let child = Command::new(assay_binary()?)
         .args(["up", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--ipfs", "127.0.0.1:0"])
         .args(flags)
         .env("ASSAY_DATA", data)
+        .envs(password.map(|password| ("ASSAY_PASSWORD", password)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -99,9 +101,19 @@ fn spawn_up(data: &Path, flags: &[String]) -> Result<Reaped> {
 impl Network {
     /// Starts a network and waits until it is ready.
     pub async fn start(options: NetworkOptions) -> Result<Self> {
+        Self::start_with(options, None).await
+    }
+
+    /// The same with keystores that this password encrypts.
+    pub async fn start_with_password(options: NetworkOptions, password: &str) -> Result<Self> {
+        Self::start_with(options, Some(password.to_owned())).await
+    }
+
+    async fn start_with(options: NetworkOptions, password: Option<String>) -> Result<Self> {
         let data = TempDir::new()?;
-        let child = spawn_up(data.path(), &options.flags)?;
-        let mut network = Self { child, data, flags: options.flags, description: Value::Null };
+        let flags = options.flags;
+        let child = spawn_up(data.path(), &flags, password.as_deref())?;
+        let mut network = Self { child, data, flags, password, description: Value::Null };
         network.wait_until_ready().await?;
         Ok(network)
     }
@@ -124,7 +136,7 @@ impl Network {
         let _ = fs::remove_file(self.data.path().join("network.json"));
         let more = more.iter().copied().map(str::to_owned);
         let flags: Vec<String> = self.flags.iter().cloned().chain(more).collect();
-        self.child = spawn_up(self.data.path(), &flags)?;
+        self.child = spawn_up(self.data.path(), &flags, self.password.as_deref())?;
         self.wait_until_ready().await
     }
 

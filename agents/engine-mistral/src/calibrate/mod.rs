@@ -14,6 +14,7 @@ mod plot;
 mod power;
 mod questions;
 mod report;
+mod table;
 
 use std::{sync::Arc, time::Instant};
 
@@ -26,6 +27,7 @@ pub use cheats::{Cheat, cheaper};
 pub use fit::{Noise, Spread};
 pub use power::{Failures, Roc, Share, failures, failures_within, statistic_f, statistic_g};
 pub use questions::{Question, SETTINGS, Setting};
+pub use table::{Table, TablePair};
 
 use self::{
     audit::audit_all,

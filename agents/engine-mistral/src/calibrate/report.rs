@@ -7,11 +7,11 @@ use std::{
 };
 
 use assay_proof::{Calibration, MARGINS_PER_NAT, Reasons, SPOT_POSITIONS};
-use serde_json::{Value, json};
 
 use super::{
-    Audit, Failures, Noise, Outcome, Pair, Roc, SETTINGS, Share, Similarity, failures,
-    failures_within, fit::HARD_MARGIN_CHANCE, plot, questions::Question, statistic_f, statistic_g,
+    Audit, Failures, Noise, Outcome, Pair, Roc, SETTINGS, Share, Similarity, Table, TablePair,
+    failures, failures_within, fit::HARD_MARGIN_CHANCE, plot, questions::Question, statistic_f,
+    statistic_g,
 };
 
 /// Lengths that answers are cut to.
@@ -29,25 +29,22 @@ const PLACES: u32 = 120;
 const NO_DISTANCE: f64 = 0.5;
 
 impl Outcome {
-    /// The thresholds: one entry a pair, with the word that `ModelRegistry` takes.
-    pub fn table(&self) -> Value {
-        let pair = |pair: &Pair| {
-            json!({
-                "miner_class": pair.miner,
-                "validator_class": pair.validator,
-                "word": pair.calibration.pack().map(|word| format!("{word:#066x}")).ok(),
-                "calibration": pair.calibration,
-                "honest_audits": pair.honest.len(),
-                "honest_accused": failures(pair.honest.iter(), &pair.calibration).any.count,
-            })
+    /// The thresholds, with the word of each pair that `ModelRegistry` takes.
+    pub fn table(&self) -> Table {
+        let pair = |pair: &Pair| TablePair {
+            miner_class: pair.miner,
+            validator_class: pair.validator,
+            calibration: pair.calibration,
+            honest_audits: pair.honest.len(),
+            honest_accused: failures(pair.honest.iter(), &pair.calibration).any.count,
         };
-        json!({
-            "model": self.model.model,
-            "model_id": self.model.model_id,
-            "engine": self.model.engine_version,
-            "machine": self.machine,
-            "pairs": self.pairs.iter().map(pair).collect::<Vec<_>>(),
-        })
+        Table {
+            model: self.model.model.clone(),
+            model_id: self.model.model_id,
+            engine: self.model.engine_version.clone(),
+            machine: self.machine.clone(),
+            pairs: self.pairs.iter().map(pair).collect(),
+        }
     }
 
     /// Writes `calibration.json`, `README.md` and the charts into `folder`.

@@ -222,8 +222,8 @@ impl tower::Service<RequestPacket> for Rpc {
     }
 }
 
-/// Scheme and host of a URL: user, path and query may hold keys.
-fn redact(url: &str) -> String {
+/// Scheme and host of a URL, for people to read: user, path and query may hold keys.
+pub fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return "(text without ://)".into();
     };

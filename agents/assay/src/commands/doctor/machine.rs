@@ -3,14 +3,13 @@
 use std::{
     fs,
     io::Write,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::Stdio,
-    time::Duration,
 };
 
 use assay_engine_mistral::ModelSource;
-use tokio::{net::TcpStream, process::Command};
+use tokio::process::Command;
 
 use super::{Patient, Said};
 use crate::keys;
@@ -19,48 +18,8 @@ use crate::keys;
 const LOW_DISK_BYTES: u64 = 5 << 30;
 /// Below this a database may not be able to finish what it began.
 const NO_DISK_BYTES: u64 = 512 << 20;
-/// A port of this machine answers at once or not at all.
-const CONNECT: Duration = Duration::from_secs(2);
 /// Where `assay up` listens unless told otherwise, and the flag that tells it.
 const PORTS: [(u16, &str); 3] = [(8080, "--http"), (8545, "--rpc"), (5001, "--ipfs")];
-
-/// Another address of this machine than loopback. Nothing is sent: the socket only finds its route.
-fn outside_address() -> Option<IpAddr> {
-    // 192.0.2.0/24 is kept free for documentation.
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
-}
-
-/// Neither a development chain nor a content store asks who somebody is.
-pub async fn exposure(patient: &Patient) -> Said {
-    let Some(network) = &patient.network else { return Said::skipped("no network is described") };
-    let Some(outside) = outside_address() else {
-        return Said::ok("this machine has no other address than its own");
-    };
-    let mut open = Vec::new();
-    let urls = network.rpc_url.split(',').map(|url| ("RPC", url));
-    for (what, url) in urls.chain([("IPFS", network.ipfs_url.as_str())]) {
-        let Ok(url) = reqwest::Url::parse(url.trim()) else { continue };
-        let own = url.host_str().is_some_and(|host| {
-            let address = host.parse::<IpAddr>();
-            host == "localhost" || address.is_ok_and(|ip| ip.is_loopback() || ip == outside)
-        });
-        let Some(port) = url.port_or_known_default().filter(|_| own) else { continue };
-        let address = SocketAddr::new(outside, port);
-        let answer = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
-        if matches!(answer, Ok(Ok(_))) {
-            open.push(format!("{what} at {address}"));
-        }
-    }
-    match open.is_empty() {
-        true => Said::ok("RPC and IPFS of this machine answer on loopback alone"),
-        false => Said::warning(
-            format!("others can reach {}", open.join(" and ")),
-            "whoever reaches them can use them: listen on 127.0.0.1, or put a firewall before them",
-        ),
-    }
-}
 
 pub async fn ports(patient: &Patient) -> Said {
     if patient.network.is_some() {

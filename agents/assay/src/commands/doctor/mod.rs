@@ -1,5 +1,6 @@
 //! `assay doctor`: named checks of this machine and its network, side by side, each with a remedy.
 
+mod exposure;
 mod machine;
 mod network;
 
@@ -82,7 +83,8 @@ pub async fn run(global: &Global, args: DoctorArgs) -> Result<()> {
         ("store", Box::pin(network::store(&patient))),
         ("pins", Box::pin(network::pins(&patient))),
         ("router", Box::pin(network::router(&patient))),
-        ("exposure", Box::pin(machine::exposure(&patient))),
+        ("exposure", Box::pin(exposure::exposure(&patient))),
+        ("transport", Box::pin(exposure::transport(&patient))),
         ("ports", Box::pin(machine::ports(&patient))),
         ("disk", Box::pin(machine::disk(&patient))),
         ("data folder", Box::pin(machine::data_folder(&patient))),

@@ -4,12 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::{
     primitives::U256,
-    providers::{Provider, ProviderBuilder},
+    providers::Provider,
     rpc::types::Filter,
     sol_types::SolEvent,
 };
 use assay_bindings::{CorToken, NodePool, SessionQueue};
-use assay_chain::Chain;
+use assay_chain::{Chain, ChainError, redact};
 use assay_store::{ContentStore, KuboStore};
 
 use super::{Patient, Said};
@@ -47,17 +47,17 @@ pub async fn chain(patient: &Patient) -> Said {
     let Some(network) = &patient.network else { return Said::skipped(NO_NETWORK) };
     let expected = network.deployment.chain_id;
     let (mut good, mut bad) = (0, Vec::new());
-    for url in network.rpc_url.split(',').map(str::trim) {
-        let asked = async { ProviderBuilder::new().connect(url).await?.get_chain_id().await };
-        match asked.await {
-            Ok(id) if id == expected => good += 1,
-            Ok(id) => bad.push(format!("{url} is chain {id}, not {expected}")),
-            Err(error) => bad.push(format!("{url}: {error}")),
+    let urls: Vec<&str> = network.rpc_url.split(',').map(str::trim).collect();
+    for url in &urls {
+        match Chain::connect(url, network.deployment.clone()).await {
+            Ok(_) | Err(ChainError::NoContracts { .. }) => good += 1,
+            Err(error) => bad.push(error.to_string()),
         }
     }
     let remedy = "start the chain, or correct rpc_url in network.json";
+    let names: Vec<String> = urls.into_iter().map(redact).collect();
     match (good, bad.is_empty()) {
-        (_, true) => Said::ok(format!("chain {expected} answers at {}", network.rpc_url)),
+        (_, true) => Said::ok(format!("chain {expected} answers at {}", names.join(", "))),
         (0, _) => Said::failed(bad.join("; "), remedy),
         _ => Said::warning(bad.join("; "), remedy),
     }
