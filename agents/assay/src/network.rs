@@ -1,7 +1,8 @@
 //! `network.json`: where a network is, so that commands need no flags.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -53,6 +54,18 @@ pub fn data_folder(given: Option<&Path>) -> Result<PathBuf> {
         .context("there is no home folder to keep data in: name one with --data <dir>")
 }
 
+/// An error without what an RPC's URLs, or their list, may hold of keys: user, password, path and query.
+pub fn without_keys(error: anyhow::Error, urls: &str) -> anyhow::Error {
+    let mut text = format!("{error:#}");
+    for url in urls.split(',').filter_map(|url| reqwest::Url::parse(url.trim()).ok()) {
+        let parts = [Some(url.path()), url.query(), Some(url.username()), url.password()];
+        for part in parts.into_iter().flatten().filter(|part| part.len() > 1) {
+            text = text.replace(part, "…");
+        }
+    }
+    anyhow::Error::msg(text)
+}
+
 impl Network {
     /// Reads the network that lives in `folder`.
     pub fn load(folder: &Path) -> Result<Self> {
@@ -72,7 +85,7 @@ impl Network {
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         let path = folder.join(FILE);
         let temporary = folder.join("network.json.new");
-        fs::write(&temporary, serde_json::to_vec_pretty(self)?)
+        write_private(&temporary, &serde_json::to_vec_pretty(self)?)
             .and_then(|()| fs::rename(&temporary, &path))
             .with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(path)
@@ -81,5 +94,33 @@ impl Network {
     /// Removes the description of a network that ended.
     pub fn forget(folder: &Path) {
         let _ = fs::remove_file(folder.join(FILE));
+    }
+}
+
+/// Readable by its owner alone: an RPC's URL may hold a key.
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path)?.write_all(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_no_keys() {
+        let urls = "https://user:password@one.example/v3/KEY-1?token=KEY-2, ws://two.example/KEY-3";
+        let told = "error sending request for url (https://one.example/v3/KEY-1?token=KEY-2); /KEY-3; user:password";
+        let text = without_keys(anyhow::Error::msg(told), urls).to_string();
+        assert!(text.contains("one.example"), "{text}");
+        for secret in ["KEY", "password"] {
+            assert!(!text.contains(secret), "{text}");
+        }
     }
 }

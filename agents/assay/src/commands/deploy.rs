@@ -10,11 +10,16 @@ use serde_json::json;
 use crate::{
     args::{DeployArgs, Global},
     keys,
-    network::{Network, data_folder},
+    network::{Network, data_folder, without_keys},
     ui,
 };
 
 pub async fn run(global: &Global, args: DeployArgs) -> Result<()> {
+    let urls = args.rpc_url.clone();
+    deploy_and_describe(global, args).await.map_err(|error| without_keys(error, &urls))
+}
+
+async fn deploy_and_describe(global: &Global, args: DeployArgs) -> Result<()> {
     let data = data_folder(global.data.as_deref())?;
     fs::create_dir_all(&data).with_context(|| format!("{} cannot be made", data.display()))?;
     let mut file = match &args.deployment {

@@ -3,8 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use alloy::providers::{Provider, ProviderBuilder};
-use assay_harness::{Network, NetworkOptions, run_assay};
+use assay_harness::{Network, NetworkOptions, free_port, run_assay};
 use serde_json::Value;
+
+use crate::wait_for;
 
 /// What `assay doctor --json` finds, and whether it ended with 0.
 fn doctor(data: &Path, flags: &[&str]) -> (bool, Vec<Value>) {
@@ -52,6 +54,28 @@ async fn a_network_is_well_until_something_is_wrong_with_it() {
     fs::write(&file, right.replace("\"chain_id\": 31337", "\"chain_id\": 4242")).unwrap();
     let (_, findings) = doctor(&data, &[]);
     assert!(failed(&findings).contains(&"chain"), "{findings:#?}");
+    fs::write(&file, &right).unwrap();
+
+    // Metrics for the world, and a content store behind an open network.
+    let verdict = |check: &str| {
+        let (_, findings) = doctor(&data, &[]);
+        let finding = findings.iter().find(|finding| finding["check"] == check).unwrap();
+        (finding["verdict"].as_str().unwrap().to_owned(), finding["detail"].to_string())
+    };
+    assert_eq!(verdict("transport").0, "ok");
+    let port = free_port().unwrap();
+    let own = format!("0.0.0.0:{port}");
+    let oracle = network.spawn(&["oracle", "--account", "client", "--observe", &own]).unwrap();
+    wait_for("a warning of open metrics", || {
+        let (verdict, detail) = verdict("exposure");
+        (verdict == "warning" && detail.contains(&own)).then_some(())
+    })
+    .await;
+    drop(oracle);
+    assert!(!verdict("exposure").1.contains(&own));
+    let store = network.described("/ipfs_url").unwrap();
+    fs::write(&file, right.replace(store, "http://192.0.2.1:5001")).unwrap();
+    assert_eq!(verdict("transport").0, "warning");
     fs::write(&file, &right).unwrap();
 
     // The chain's clock runs away.

@@ -2,12 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use alloy::{
-    primitives::U256,
-    providers::Provider,
-    rpc::types::Filter,
-    sol_types::SolEvent,
-};
+use alloy::{primitives::U256, providers::Provider, rpc::types::Filter, sol_types::SolEvent};
 use assay_bindings::{CorToken, NodePool, SessionQueue};
 use assay_chain::{Chain, ChainError, redact};
 use assay_store::{ContentStore, KuboStore};
