@@ -276,10 +276,15 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         return block.timestamp < failures.pausedUntil;
     }
 
-    /// Those whom a quorum contradicts.
+    /// Those whom a quorum contradicts: one that could cost the miner its stake, and of a class that is held to it.
     function _punishLosers(Audit memory audit, NodeId[] memory losers, NodeId[] memory provers) internal {
+        if (losers.length == 0 || _witnessesOf(audit, provers) < Clusters.QUORUM) return;
         Evidence memory evidence = Evidence(audit.taskId, Rule.Contradicted, provers.length, Clusters.QUORUM);
+        (, NumericClass minerClass) = _ownerOf(audit.nodeId);
         for (uint256 i; i < losers.length; ++i) {
+            (, NumericClass class_) = _ownerOf(losers[i]);
+            bool excused = !IModelRegistry(_models).isSlashable(audit.model, minerClass, class_);
+            if (excused || block.timestamp < _failures[class_].pausedUntil) continue;
             _slashLiar(audit, losers[i], evidence, provers);
         }
     }

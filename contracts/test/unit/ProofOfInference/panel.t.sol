@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {NodeState} from "../../../src/interfaces/INodePool.sol";
+import {NodeRegistration, NodeState} from "../../../src/interfaces/INodePool.sol";
 import {AuditState, Findings, IProofOfInference, Leaf, Testimony} from "../../../src/interfaces/IProofOfInference.sol";
 import {PartState, Task, TaskState} from "../../../src/interfaces/ISessionQueue.sol";
 import {Positions} from "../../../src/libraries/Positions.sol";
-import {NodeId} from "../../../src/types/Ids.sol";
+import {NodeId, NumericClass} from "../../../src/types/Ids.sol";
 import {Trees} from "../../Trees.sol";
 import {ProofBase} from "./ProofBase.sol";
 
@@ -444,5 +444,88 @@ contract PanelTest is ProofBase {
         assertStage(AuditState.Void);
         assertEq(stakeOf(audit.nodeId), stake, "stake");
         assertEq(proof.pausedUntil(CLASS), (epoch + 2) * EPOCH, "paused");
+    }
+
+    /// A member who agrees with the miner while three owners of another class contradict both: nobody of their own class
+    /// does, so that it may be a fault of what they run. [V12, V13]
+    function test_a_class_that_others_contradict_is_not_slashed() public {
+        NumericClass otherClass = NumericClass.wrap("gpu-bf16");
+        NodeId friend = withOtherClass(otherClass);
+        accuse(forged(TOKENS), seen10(), 0);
+        assertEq(NodeId.unwrap(parties[2].nodeId), NodeId.unwrap(friend), "the only one of the miner's class");
+        commitAs(2, withMargins(forged(TOKENS), 10), 0);
+        commitAs(3, seen10(), 0);
+        commitAs(4, seen10(), 0);
+        reveal(audit.round);
+        testifyAs(0, forged(TOKENS), 0);
+        testifyAs(1, seen10(), 0);
+        testifyAs(2, withMargins(forged(TOKENS), 10), 0);
+        testifyAs(3, seen10(), 0);
+        testifyAs(4, seen10(), 0);
+        (uint256 stake, uint256 friends) = (stakeOf(audit.nodeId), stakeOf(friend));
+        judge();
+        assertStage(AuditState.Void);
+        assertEq(stakeOf(audit.nodeId), stake, "miner");
+        assertEq(stakeOf(friend), friends, "member");
+    }
+
+    /// Besides the miner and one more, only nodes of another class are left, in a pair that was attested.
+    function withOtherClass(NumericClass otherClass) internal returns (NodeId friend) {
+        NodeId miner = firstNode(id);
+        for (uint256 i = 20; i < 26; ++i) {
+            NodeRegistration memory wanted_ = registration(i, 8);
+            wanted_.numericClass = otherClass;
+            register(i, wanted_);
+        }
+        skipTime(ACTIVATION_DELAY + 1);
+        attest(3);
+        calibrate(CLASS, otherClass);
+        calibrate(otherClass, otherClass);
+        for (uint32 i = 1; i <= 3; ++i) {
+            vm.prank(operatorOf(NodeId.wrap(i)));
+            models.attest(MODEL, CLASS, otherClass, calibration(), NodeId.wrap(i));
+        }
+        for (uint32 i = 1; i <= NODES; ++i) {
+            if (i == NodeId.unwrap(miner)) continue;
+            if (NodeId.unwrap(friend) == 0) {
+                friend = NodeId.wrap(i);
+                continue;
+            }
+            vm.prank(address(queue));
+            pool.jail(NodeId.wrap(i));
+        }
+    }
+
+    function falselyAccused() internal returns (NodeId accuser, uint256 stake) {
+        Leaf[] memory lie = withMargins(forged(TOKENS), 10);
+        accuse(honest(TOKENS), lie, 0);
+        commitPanel(seen10(), 0);
+        testifyAs(0, honest(TOKENS), 0);
+        testifyAs(1, lie, 0);
+        for (uint256 i = 2; i < 5; ++i) {
+            testifyAs(i, seen10(), 0);
+        }
+        return (audit.validator, stakeOf(audit.validator));
+    }
+
+    /// [V12, V13]
+    function test_without_three_attestations_no_accuser_is_slashed() public {
+        attest(2);
+        (NodeId accuser, uint256 stake) = falselyAccused();
+        judge();
+        assertStage(AuditState.Passed);
+        assertEq(stakeOf(accuser), stake, "stake");
+    }
+
+    /// [V16]
+    function test_an_accuser_of_a_paused_class_is_not_slashed() public {
+        attest(3);
+        (NodeId accuser, uint256 stake) = falselyAccused();
+        uint256 pausedUntil = (block.timestamp / EPOCH + 1) * EPOCH;
+        vm.store(address(proof), keccak256(abi.encode(CLASS, FAILURES_SLOT)), bytes32(pausedUntil << 48));
+        assertEq(proof.pausedUntil(CLASS), pausedUntil, "paused");
+        judge();
+        assertStage(AuditState.Passed);
+        assertEq(stakeOf(accuser), stake, "stake");
     }
 }
