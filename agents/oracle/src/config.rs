@@ -24,7 +24,7 @@ pub struct OracleConfig {
     pub data_dir: PathBuf,
     /// Base URLs of drand's relays, where the deployment's beacon is drand; its own if there are none.
     pub drand_urls: Vec<String>,
-    /// Seconds after which a task that could be settled and was not is settled by this oracle.
+    /// Seconds after which a task that could be drawn or settled and was not is drawn or settled by this oracle.
     pub settle_grace_s: u64,
     /// Where to serve `/metrics`, `/health` and `/ready`; port 0 takes a free one; `None` does not.
     pub observe: Option<SocketAddr>,
@@ -75,6 +75,14 @@ pub enum OracleError {
         "the contract `RandomBeacon` does not tell what it is: {source}; is the deployment the right one?"
     )]
     Beacon {
+        /// Why.
+        source: Box<alloy::contract::Error>,
+    },
+    /// The deployment's proof does not tell its times.
+    #[error(
+        "the contract `ProofOfInference` does not tell its times: {source}; is the deployment the right one?"
+    )]
+    Proof {
         /// Why.
         source: Box<alloy::contract::Error>,
     },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
-use assay_bindings::DrandBeacon;
+use assay_bindings::{DrandBeacon, ProofOfInference};
 use assay_chain::{Chain, Database, EventSource, Outbox};
 use assay_protocol::QueueScope;
 use assay_runtime::{
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::drand::Drand;
 use crate::keeper::service::KeeperService;
-use crate::keeper::state::{Beacon, Keeper, Terms};
+use crate::keeper::state::{Beacon, Keeper, ProofTerms, Terms};
 use crate::keeper::store;
 use crate::{OracleConfig, OracleError};
 
@@ -85,7 +85,7 @@ pub async fn start(
     let scope = QueueScope { chain_id: chain.chain_id, queue: chain.deployment.queue };
     let settle_grace_s = config.settle_grace_s;
     let beacon = beacon(&chain).await?;
-    let terms = Terms { scope, beacon, settle_grace_s };
+    let terms = Terms { scope, beacon, proof: proof_terms(&chain).await?, settle_grace_s };
     let drand = Drand::new(&config.drand_urls)?;
     let db = Database::open(&config.data_dir.join("oracle.db"), &store::MIGRATIONS)?;
     let (items, journal) = store::load(&db)?;
@@ -126,6 +126,18 @@ async fn beacon(chain: &Chain) -> Result<Beacon, OracleError> {
         Err(error) if error.as_revert_data().is_some() => Ok(Beacon::Blockhash),
         Err(source) => Err(OracleError::Beacon { source: Box::new(source) }),
     }
+}
+
+/// What the deployment fixed for audits.
+async fn proof_terms(chain: &Chain) -> Result<ProofTerms, OracleError> {
+    let proof = ProofOfInference::new(chain.deployment.proof, &chain.provider);
+    let failed = |source| OracleError::Proof { source: Box::new(source) };
+    let config = proof.config().call().await.map_err(failed)?;
+    Ok(ProofTerms {
+        epoch_length_s: config.epochLength.to::<u64>(),
+        round_timeout_s: config.roundTimeout.to::<u64>(),
+        audit_pay_bps: config.auditPayBps,
+    })
 }
 
 async fn serve(

@@ -8,9 +8,11 @@ use alloy::{
 };
 use assay_bindings::SessionQueue::{Answer, Task};
 use assay_chain::ProtocolEvent;
-use assay_protocol::{QueueScope, TaskRecord, TaskState, opened};
-use assay_types::NodeId;
+use assay_protocol::{PartEvent, PartState, QueueScope, TaskRecord, TaskState, opened};
 use serde::{Deserialize, Serialize};
+
+use super::answers::{self, AnswerItem};
+use super::state::Terms;
 
 /// Names what waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +23,10 @@ pub enum Key {
     Task(B256),
     /// A lane that its owner takes back: session and lane.
     Lane(u64, u32),
+    /// The proof of an answer: task and node.
+    Answer(B256, u32),
+    /// What is put aside for audits, by model and asset. It waits for nothing; audits are paid out of it.
+    Book(u32, u8),
     /// Terms of sessions, by version. They wait for nothing; sessions refer to them.
     Terms(u16),
 }
@@ -90,8 +96,8 @@ pub struct TaskItem {
     pub task: Bytes,
     /// Seed of a task that was claimed, until it is known.
     pub seed: Option<Round>,
-    /// The answer of record as it was opened, for the call that tells it: node and `abi.encode(answer)`.
-    pub answer: Option<(u32, Bytes)>,
+    /// Answers as they were opened, for the call that tells the one of record: node and `abi.encode(answer)`.
+    pub answers: Vec<(u32, Bytes)>,
 }
 
 /// What waits, until it has reached its final state.
@@ -103,6 +109,10 @@ pub enum Item {
     Task(TaskItem),
     /// A lane that ends at this time, unix seconds.
     Lane(u64),
+    /// The proof of an answer.
+    Answer(AnswerItem),
+    /// Minor units.
+    Book(u128),
     /// Terms of sessions.
     Terms {
         /// Seconds that drawn nodes serve.
@@ -120,7 +130,7 @@ impl TaskItem {
             until_s: record.until_s,
             task: record.task.abi_encode().into(),
             seed: None,
-            answer: None,
+            answers: Vec::new(),
         }
     }
 
@@ -129,9 +139,13 @@ impl TaskItem {
         Task::abi_decode(&self.task).ok()
     }
 
-    /// The answer of record.
+    /// The answer of record: that of the lowest part that was committed and has not failed since.
     pub fn decode_answer(&self) -> Option<Answer> {
-        self.answer.as_ref().and_then(|(_, bytes)| Answer::abi_decode(bytes).ok())
+        let task = self.decode()?;
+        let mut parts = task.parts.iter();
+        let of_record = parts.find(|part| part.state == PartState::Committed as u8)?.nodeId;
+        let (_, bytes) = self.answers.iter().find(|(node, _)| *node == of_record)?;
+        Answer::abi_decode(bytes).ok()
     }
 
     fn record(&self) -> Option<TaskRecord> {
@@ -141,30 +155,32 @@ impl TaskItem {
 
     fn with(&self, record: &TaskRecord) -> Self {
         let of = Self::of(record);
-        Self { seed: self.seed, answer: self.answer.clone(), ..of }
+        Self { seed: self.seed, answers: self.answers.clone(), ..of }
     }
 }
 
 /// Everything that waits.
 pub type Items = BTreeMap<Key, Item>;
+/// What an event makes of an item.
+pub(super) type Effect = (Key, Option<Item>);
 
 /// Items as an event of a block at `time` (unix seconds) leaves them.
 pub(super) fn effects(
     items: &Items,
-    scope: &QueueScope,
+    terms: &Terms,
     event: &ProtocolEvent,
     time: u64,
-) -> Vec<(Key, Option<Item>)> {
+) -> Vec<Effect> {
     match event {
         ProtocolEvent::TermsProposed(event) => {
-            let terms = &event.terms.session;
+            let session = &event.terms.session;
             let item = Item::Terms {
-                reserve_period_s: terms.reservePeriod.to::<u64>(),
-                max_tasks: u64::from(terms.maxTasks),
+                reserve_period_s: session.reservePeriod.to::<u64>(),
+                max_tasks: u64::from(session.maxTasks),
             };
             vec![(Key::Terms(event.version), Some(item))]
         }
-        ProtocolEvent::RoundRevealed(event) => revealed(items, event.round),
+        ProtocolEvent::RoundRevealed(event) => revealed(items, event.round, time),
         ProtocolEvent::LaneReclaimed(event) => {
             let item = Item::Lane(event.reclaimAt.to::<u64>());
             vec![(Key::Lane(event.sessionId, event.lane), Some(item))]
@@ -177,7 +193,9 @@ pub(super) fn effects(
         }
         event => {
             let session = session_effect(items, event, time);
-            session.into_iter().chain(task_effect(items, scope, event)).collect()
+            let task = task_effect(items, &terms.scope, event);
+            let answers = answers::effects(items, &terms.proof, event, time);
+            session.into_iter().chain(task).chain(answers).collect()
         }
     }
 }
@@ -188,8 +206,6 @@ fn session(items: &Items, id: u64) -> Option<SessionItem> {
         _ => None,
     }
 }
-
-type Effect = (Key, Option<Item>);
 
 fn session_effect(items: &Items, event: &ProtocolEvent, time: u64) -> Option<Effect> {
     let (id, item) = match event {
@@ -279,9 +295,15 @@ fn task_effect(items: &Items, scope: &QueueScope, event: &ProtocolEvent) -> Opti
             let mut item = known(event.taskId)?;
             let mut record = item.record()?;
             record.committed(scope, event).ok()?;
-            if record.task.callbackGas != 0 && is_of_record(&record, NodeId(event.nodeId)) {
-                item.answer = Some((event.nodeId, opened(event).abi_encode().into()));
+            if record.task.callbackGas != 0 {
+                item.answers.push((event.nodeId, opened(event).abi_encode().into()));
             }
+            (event.taskId, Some(item.with(&record)))
+        }
+        ProtocolEvent::PartChanged(event) if event.what == PartEvent::Disproved as u8 => {
+            let item = known(event.taskId)?;
+            let mut record = item.record()?;
+            record.disproved(scope, event).ok()?;
             (event.taskId, Some(item.with(&record)))
         }
         ProtocolEvent::TaskMoved(event) => {
@@ -306,13 +328,6 @@ fn task_effect(items: &Items, scope: &QueueScope, event: &ProtocolEvent) -> Opti
     Some((Key::Task(id), item.map(Item::Task)))
 }
 
-/// Whether the node's part is the lowest that was committed.
-fn is_of_record(record: &TaskRecord, node: NodeId) -> bool {
-    let committed = assay_protocol::PartState::Committed as u8;
-    let first = record.task.parts.iter().find(|part| part.state == committed);
-    first.is_some_and(|part| part.nodeId == node.0)
-}
-
 /// A task that ended is forgotten, unless its client is still to be told.
 fn ended(item: Option<TaskItem>, id: B256, state: TaskState) -> Option<(B256, Option<TaskItem>)> {
     let Some(item) = item else { return Some((id, None)) };
@@ -323,8 +338,8 @@ fn ended(item: Option<TaskItem>, id: B256, state: TaskState) -> Option<(B256, Op
     Some((id, Some(TaskItem { state: state as u8, ..item })))
 }
 
-/// What waited for a round.
-fn revealed(items: &Items, round: u64) -> Vec<Effect> {
+/// What waited for a round whose value came at `time` (unix seconds).
+fn revealed(items: &Items, round: u64, time: u64) -> Vec<Effect> {
     let reveal = |seed: &mut Round| {
         let hit = seed.round == round && !seed.known;
         seed.known |= hit;
@@ -340,7 +355,12 @@ fn revealed(items: &Items, round: u64) -> Vec<Effect> {
                 drawn || seeded
             }
             Item::Task(task) => task.seed.as_mut().is_some_and(reveal),
-            Item::Lane(_) | Item::Terms { .. } => false,
+            Item::Answer(answer) => {
+                let hit = answer.round_mut().is_some_and(reveal);
+                answer.since_s = if hit { time } else { answer.since_s };
+                hit
+            }
+            Item::Lane(_) | Item::Book(_) | Item::Terms { .. } => false,
         };
         hit.then_some((*key, Some(item)))
     });

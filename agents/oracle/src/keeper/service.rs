@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{B256, Bytes, keccak256};
+use alloy::primitives::Bytes;
 use alloy::providers::Provider;
-use alloy::sol_types::SolCall;
-use assay_bindings::SessionQueue::{Answer, Task};
-use assay_bindings::{RandomBeacon, Session, SessionQueue};
-use assay_chain::{Chain, ChainEvent, Database, Intent, Outbox, OutboxError};
+use assay_bindings::{ProofOfInference, SessionQueue};
+use assay_chain::{Chain, ChainEvent, Database, Outbox, OutboxError};
+use assay_protocol::state::AuditState;
 use assay_runtime::{BoxError, Health};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -17,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drand::{Drand, DrandError};
 
-use super::state::{Action, Input, Keeper, Push};
+use super::calls::{self, Call};
+use super::state::{Action, Brought, Input, Keeper, Push};
 use super::store;
 
 /// How often deadlines are looked at while no block comes.
@@ -121,9 +121,10 @@ impl KeeperService {
                 store::save(&self.db, event, &changes)?;
             }
         }
-        let (sessions, tasks) = self.keeper.waiting();
+        let (sessions, tasks, answers) = self.keeper.waiting();
         self.gauge("assay_oracle_sessions_waiting", sessions as f64);
         self.gauge("assay_oracle_tasks_waiting", tasks as f64);
+        self.gauge("assay_oracle_proofs_waiting", answers as f64);
         self.gauge("assay_oracle_head_block", number as f64);
         Ok(Head { number, timestamp: block.timestamp, seen: Instant::now() })
     }
@@ -155,7 +156,7 @@ impl KeeperService {
     /// Starts what the keeper wants now.
     fn push(&mut self, head: Head, running: &mut JoinSet<Push>) {
         for action in self.keeper.on(Input::Tick { chain_time: head.time() }) {
-            let Action::Push { push, attempt, tasks, answer } = action else { continue };
+            let Action::Push { push, attempt, brought } = action else { continue };
             let (chain, outbox) = (self.chain.clone(), self.outbox.clone());
             let (agent, health) = (Arc::clone(&self.agent), self.health.clone());
             let drand = self.drand.clone();
@@ -166,7 +167,7 @@ impl KeeperService {
                 };
                 let result = match proof {
                     Ok(proof) => {
-                        let call = Call { push: &push, attempt, tasks, answer, proof };
+                        let call = Call { push: &push, attempt, brought, proof };
                         perform(&chain, &outbox, call).await.map_err(Failure::from)
                     }
                     Err(error) => Err(error.into()),
@@ -186,16 +187,6 @@ enum Done {
     Nothing,
 }
 
-/// A push with what its call brings.
-struct Call<'a> {
-    push: &'a Push,
-    attempt: u32,
-    tasks: Vec<Task>,
-    answer: Option<Box<Answer>>,
-    /// Of a round.
-    proof: Bytes,
-}
-
 /// Why a push had no effect.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -206,84 +197,40 @@ enum Failure {
 }
 
 async fn perform(chain: &Chain, outbox: &Outbox, call: Call<'_>) -> Result<Done, OutboxError> {
-    if let Push::Settle(_) = call.push {
-        // The contract skips what is settled already, so that an estimate would not refuse.
-        let queue = SessionQueue::new(chain.deployment.queue, &chain.provider);
-        let settle = queue.settle(call.tasks.clone());
-        if let Ok(Ok(count)) = tokio::time::timeout(HEAD_TIMEOUT, settle.call().into_future()).await
-            && count.is_zero()
-        {
-            return Ok(Done::Nothing);
+    // The contract skips what is drawn or settled already, so that an estimate would not refuse.
+    let is_useful = match call.push {
+        Push::Settle(_) => settles(chain, &call.brought).await,
+        Push::Draw(_) => {
+            settles(chain, &call.brought).await || is_exposed(chain, &call.brought).await
         }
-    }
-    let Some(intent) = intent(chain, call) else { return Ok(Done::Nothing) };
+        _ => true,
+    };
+    let Some(intent) = calls::intent(chain, call).filter(|_| is_useful) else {
+        return Ok(Done::Nothing);
+    };
     let receipt = outbox.send(intent).await?;
     Ok(Done::Mined { gas: receipt.gas_used })
 }
 
-/// The transaction; `None` if the task that it needs is not there any more.
-fn intent(chain: &Chain, call: Call<'_>) -> Option<Intent> {
-    let deployment = &chain.deployment;
-    let (sessions, queue) = (deployment.sessions, deployment.queue);
-    let Call { push, attempt, mut tasks, answer, proof } = call;
-    let (subject, to, data) = match push {
-        Push::Reveal(round) => {
-            let call = RandomBeacon::revealCall { round: *round, proof };
-            (round.to_string(), deployment.beacon, call.abi_encode())
-        }
-        Push::Activate(session) => {
-            let call = Session::activateCall { sessionId: *session };
-            (session.to_string(), sessions, call.abi_encode())
-        }
-        Push::Rotate(session, lane) => {
-            let call = Session::rotateCall { sessionId: *session, lane: *lane };
-            (session.to_string(), sessions, call.abi_encode())
-        }
-        Push::Expire(session) => {
-            let call = Session::expireCall { sessionId: *session };
-            (session.to_string(), sessions, call.abi_encode())
-        }
-        Push::Finish(session) => {
-            let call = Session::finishCall { sessionId: *session };
-            (session.to_string(), sessions, call.abi_encode())
-        }
-        Push::FinishReclaim(session, lane) => {
-            let call = Session::finishReclaimCall { sessionId: *session, lane: *lane };
-            (format!("{session}/{lane}"), sessions, call.abi_encode())
-        }
-        Push::Advance(id) => {
-            let call = SessionQueue::advanceCall { task: tasks.pop()? };
-            (id.to_string(), queue, call.abi_encode())
-        }
-        Push::Deliver(id) => {
-            let answer = answer.map_or_else(no_answer, |answer| *answer);
-            let call = SessionQueue::deliverCall { task: tasks.pop()?, answer };
-            (id.to_string(), queue, call.abi_encode())
-        }
-        Push::Settle(_) => {
-            let data = SessionQueue::settleCall { tasks }.abi_encode();
-            (keccak256(&data).to_string(), queue, data)
-        }
-    };
-    // What a draw or a task stands at is part of its data: the same push again is another effect.
-    let effect = keccak256(&data);
-    Some(Intent::call(format!("{}:{subject}:{effect}#{attempt}", push.name()), to, data))
+/// False if the chain says that none of the tasks would be settled.
+async fn settles(chain: &Chain, brought: &Brought) -> bool {
+    let queue = SessionQueue::new(chain.deployment.queue, &chain.provider);
+    let settle = queue.settle(brought.tasks.clone());
+    let count = tokio::time::timeout(HEAD_TIMEOUT, settle.call().into_future()).await;
+    !matches!(count, Ok(Ok(count)) if count.is_zero())
 }
 
-/// What is told of a task that was refunded.
-fn no_answer() -> Answer {
-    Answer {
-        nodeId: 0,
-        outputDigest: B256::ZERO,
-        promptHash: B256::ZERO,
-        promptTokens: 0,
-        outputTokens: 0,
-        numericClass: B256::ZERO,
-        endReason: 0,
-        salt: B256::ZERO,
-        proofSeal: B256::ZERO,
-        signature: Bytes::new(),
+/// False if the chain says that every answer is drawn. Mostly the first one is not, and one question is enough.
+async fn is_exposed(chain: &Chain, brought: &Brought) -> bool {
+    let proof = ProofOfInference::new(chain.deployment.proof, &chain.provider);
+    for (task, node) in &brought.exposed {
+        let status = proof.statusOf(*task, *node);
+        let told = tokio::time::timeout(HEAD_TIMEOUT, status.call().into_future()).await;
+        if !matches!(told, Ok(Ok(told)) if told.state != AuditState::Exposed as u8) {
+            return true;
+        }
     }
+    false
 }
 
 fn report(agent: &Arc<str>, health: &Health, push: &Push, result: &Result<Done, Failure>) {

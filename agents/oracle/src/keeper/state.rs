@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy::primitives::B256;
-use assay_bindings::SessionQueue::{Answer, Task};
 use assay_chain::Block;
 use assay_protocol::{QueueScope, TaskState};
 use serde::{Deserialize, Serialize};
 
+use super::answers::{self, Need};
+pub use super::answers::{AnswerItem, AuditItem, Draw, Proof, ProofTerms, Wages};
 use super::items::effects;
 pub use super::items::{Drawing, Item, Items, Key, Round, SessionItem, Stage, TaskItem};
+pub use super::push::{Brought, Push};
 
 /// Blocks whose changes can be undone: as many as the event source can take back.
 const KEPT_CHANGES: usize = assay_chain::KEPT_BLOCKS as usize;
@@ -18,6 +20,8 @@ const KEPT_CHANGES: usize = assay_chain::KEPT_BLOCKS as usize;
 const BLOCKHASH_WINDOW: u64 = 256;
 /// Tasks in one settlement: the contract's limit.
 const MAX_SETTLE: usize = 64;
+/// Tasks in one settlement that draws: each of up to eight answers takes up to 32 tries, some hundred thousand gas.
+const MAX_DRAW: usize = 8;
 /// Most actions at work at once, so that a backlog does not flood the node.
 const MAX_PENDING: usize = 32;
 /// Seconds before something that was done, or refused, is tried again; doubles up to the longest. What
@@ -37,46 +41,6 @@ pub struct Change {
     pub after: Option<Item>,
 }
 
-/// What the keeper does.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Push {
-    /// `RandomBeacon.reveal(round, ..)`.
-    Reveal(u64),
-    /// `Session.activate(session)`.
-    Activate(u64),
-    /// `Session.rotate(session, lane)`.
-    Rotate(u64, u32),
-    /// `Session.expire(session)`.
-    Expire(u64),
-    /// `Session.finish(session)`.
-    Finish(u64),
-    /// `Session.finishReclaim(session, lane)`.
-    FinishReclaim(u64, u32),
-    /// `SessionQueue.advance(task)`.
-    Advance(B256),
-    /// `SessionQueue.deliver(task, answer)`.
-    Deliver(B256),
-    /// `SessionQueue.settle(tasks)`.
-    Settle(Vec<B256>),
-}
-
-impl Push {
-    /// Name for logs and metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Reveal(_) => "reveal",
-            Self::Activate(_) => "activate",
-            Self::Rotate(..) => "rotate",
-            Self::Expire(_) => "expire",
-            Self::Finish(_) => "finish",
-            Self::FinishReclaim(..) => "finish_reclaim",
-            Self::Advance(_) => "advance",
-            Self::Deliver(_) => "deliver",
-            Self::Settle(_) => "settle",
-        }
-    }
-}
-
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -88,10 +52,8 @@ pub enum Action {
         push: Push,
         /// How often it was tried before.
         attempt: u32,
-        /// The tasks that it brings.
-        tasks: Vec<Task>,
-        /// The answer that it tells.
-        answer: Option<Box<Answer>>,
+        /// What it brings.
+        brought: Brought,
     },
 }
 
@@ -137,6 +99,8 @@ pub struct Terms {
     pub scope: QueueScope,
     /// Of the deployment.
     pub beacon: Beacon,
+    /// Of the deployment.
+    pub proof: ProofTerms,
     /// See [`crate::OracleConfig::settle_grace_s`].
     pub settle_grace_s: u64,
 }
@@ -159,7 +123,7 @@ pub struct Keeper {
     head: u64,
     /// Its time, unix seconds.
     head_time_s: u64,
-    /// By what is pushed; a settlement is entered under each of its tasks.
+    /// By what is pushed; a settlement or a draw is entered under each of its tasks.
     attempts: BTreeMap<Push, Attempt>,
 }
 
@@ -169,11 +133,12 @@ impl Keeper {
         Self { terms, items, journal, head: 0, head_time_s: 0, attempts: BTreeMap::new() }
     }
 
-    /// How many sessions and tasks wait.
-    pub fn waiting(&self) -> (usize, usize) {
+    /// How many sessions, tasks, and proofs of answers wait.
+    pub fn waiting(&self) -> (usize, usize, usize) {
         let count = |wanted: fn(&Key) -> bool| self.items.keys().filter(|key| wanted(key)).count();
         let sessions = count(|key| matches!(key, Key::Session(_)));
-        (sessions, count(|key| matches!(key, Key::Task(_))))
+        let tasks = count(|key| matches!(key, Key::Task(_)));
+        (sessions, tasks, count(|key| matches!(key, Key::Answer(..))))
     }
 
     /// What waits, by its key.
@@ -201,7 +166,7 @@ impl Keeper {
         (self.head, self.head_time_s) = (block.at.number, block.timestamp);
         let mut changes = Vec::new();
         for event in &block.events {
-            let after = effects(&self.items, &self.terms.scope, &event.body, block.timestamp);
+            let after = effects(&self.items, &self.terms, &event.body, block.timestamp);
             for (key, after) in after {
                 let before = match &after {
                     Some(item) => self.items.insert(key, item.clone()),
@@ -244,7 +209,6 @@ impl Keeper {
     /// Everything whose time has come and that is not at work already.
     fn push_all(&mut self, now: u64) -> Vec<Action> {
         let mut wanted: BTreeSet<Push> = BTreeSet::new();
-        let mut due: Vec<B256> = Vec::new();
         let heads = self.heads();
         for (key, item) in &self.items {
             match (key, item) {
@@ -256,27 +220,71 @@ impl Keeper {
                 }
                 (Key::Task(id), Item::Task(task)) => {
                     wanted.extend(task.seed.and_then(|seed| self.reveal(seed)));
-                    match TaskState::try_from(task.state) {
-                        Ok(TaskState::Committed) => {
-                            let at = task.until_s.saturating_add(self.terms.settle_grace_s);
-                            due.extend((now >= at).then_some(*id));
-                        }
-                        Ok(TaskState::Settled | TaskState::Refunded) => {
-                            wanted.insert(Push::Deliver(*id));
-                        }
-                        _ if now > task.until_s => {
-                            wanted.insert(Push::Advance(*id));
-                        }
-                        _ => {}
-                    }
+                    wanted.extend(self.task_push(*id, task, now));
+                }
+                (Key::Answer(task, node), Item::Answer(answer)) => {
+                    wanted.extend(self.answer_push((*task, *node), answer, now));
                 }
                 _ => {}
             }
         }
-        self.attempts.retain(|push, attempt| {
-            attempt.retry_at.is_none() || wanted.contains(push) || is_due(push, &due)
-        });
-        self.start(wanted, &due, now)
+        self.attempts.retain(|push, attempt| attempt.retry_at.is_none() || wanted.contains(push));
+        self.start(wanted, now)
+    }
+
+    /// What a task needs now.
+    fn task_push(&self, id: B256, task: &TaskItem, now: u64) -> Option<Push> {
+        match TaskState::try_from(task.state) {
+            Ok(TaskState::Committed) => self.end_push(id, task, now),
+            Ok(TaskState::Settled | TaskState::Refunded) => Some(Push::Deliver(id)),
+            _ => (now > task.until_s).then_some(Push::Advance(id)),
+        }
+    }
+
+    /// What an answered task needs now: its answers are drawn, audited where the draw says so, and paid.
+    fn end_push(&self, id: B256, task: &TaskItem, now: u64) -> Option<Push> {
+        let (mut since_s, mut draws, mut is_audited) = (task.until_s, false, false);
+        for (_, answer) in answers::of_task(&self.items, id) {
+            match &answer.proof {
+                Proof::Exposed { draw, .. } => {
+                    draws = true;
+                    since_s = since_s.max(self.drawable_at(answer.since_s, (*draw)?));
+                }
+                Proof::Audited(_) => is_audited = true,
+                Proof::Through(_) | Proof::Owed(_) => since_s = since_s.max(answer.since_s),
+            }
+        }
+        let at = since_s.saturating_add(self.terms.settle_grace_s);
+        if draws {
+            // One that comes too early is not refused and does nothing: it waits for a block of that time.
+            return (self.head_time_s >= at).then(|| Push::Draw(vec![id]));
+        }
+        (!is_audited && now >= at).then(|| Push::Settle(vec![id]))
+    }
+
+    /// Unix seconds; when a draw can be done whose round was named, or got its value, at `since_s`.
+    fn drawable_at(&self, since_s: u64, draw: Draw) -> u64 {
+        let window = draw.round.round.saturating_add(BLOCKHASH_WINDOW);
+        let is_missed = self.terms.beacon == Beacon::Blockhash && self.head > window;
+        if draw.round.known || is_missed { since_s } else { draw.until_s.saturating_add(1) }
+    }
+
+    /// What the proof of an answer needs now.
+    fn answer_push(
+        &self,
+        (task, node): (B256, u32),
+        answer: &AnswerItem,
+        now: u64,
+    ) -> Option<Push> {
+        Some(match answer.need(&self.items, &self.terms.proof, now)? {
+            Need::Close(epoch) => Push::CloseEpoch(epoch),
+            Need::Value(round) => return self.reveal(round),
+            Need::Convene => Push::Convene(task, node),
+            Need::Judge => Push::Judge(task, node),
+            Need::AdvanceAudit => Push::AdvanceAudit(task, node),
+            Need::AdvancePanel => Push::AdvancePanel(task, node),
+            Need::Collect => Push::Collect(task, node),
+        })
     }
 
     /// The waiting ticket of each model that is drawn next.
@@ -292,49 +300,92 @@ impl Keeper {
     }
 
     /// Starts what may start.
-    fn start(&mut self, wanted: BTreeSet<Push>, due: &[B256], now: u64) -> Vec<Action> {
-        let mut room = MAX_PENDING
-            .saturating_sub(self.attempts.values().filter(|a| a.retry_at.is_none()).count());
+    fn start(&mut self, mut wanted: BTreeSet<Push>, now: u64) -> Vec<Action> {
+        let settles = wanted.split_off(&Push::Settle(Vec::new()));
+        let draws = wanted.split_off(&Push::Draw(Vec::new()));
         let mut actions = Vec::new();
+        let room = self.room();
         for push in wanted {
-            if room == 0 {
-                return actions;
+            if actions.len() == room {
+                break;
             }
             if let Some(attempt) = self.begin(&push, now) {
                 actions.push(self.action(push, attempt));
-                room -= 1;
             }
         }
-        let mut ready: Vec<(B256, u32)> = Vec::new();
-        for task in due {
-            if ready.len() < room.saturating_mul(MAX_SETTLE)
-                && let Some(attempt) = self.begin(&Push::Settle(vec![*task]), now)
-            {
-                ready.push((*task, attempt));
-            }
-        }
-        for batch in ready.chunks(MAX_SETTLE) {
-            let attempt = batch.iter().map(|(_, attempt)| *attempt).max().unwrap_or_default();
-            let tasks = batch.iter().map(|(task, _)| *task).collect();
-            actions.push(self.action(Push::Settle(tasks), attempt));
-        }
+        actions.extend(self.start_together(draws, Push::Draw, MAX_DRAW, now));
+        actions.extend(self.start_together(settles, Push::Settle, MAX_SETTLE, now));
         actions
     }
 
-    /// The push with the tasks that its call brings.
-    fn action(&self, push: Push, attempt: u32) -> Action {
-        let ids = match &push {
-            Push::Advance(id) | Push::Deliver(id) => vec![*id],
-            Push::Settle(ids) => ids.clone(),
-            _ => Vec::new(),
+    /// Starts pushes of one task each, up to `size` of them as one.
+    fn start_together(
+        &mut self,
+        singles: BTreeSet<Push>,
+        push: fn(Vec<B256>) -> Push,
+        size: usize,
+        now: u64,
+    ) -> Vec<Action> {
+        let most = self.room().saturating_mul(size);
+        let mut ready: Vec<(B256, u32)> = Vec::new();
+        for single in singles {
+            if ready.len() < most
+                && let Some(attempt) = self.begin(&single, now)
+                && let Push::Draw(tasks) | Push::Settle(tasks) = single
+            {
+                ready.extend(tasks.into_iter().map(|task| (task, attempt)));
+            }
+        }
+        let together = |batch: &[(B256, u32)]| {
+            let attempt = batch.iter().map(|(_, attempt)| *attempt).max().unwrap_or_default();
+            self.action(push(batch.iter().map(|(task, _)| *task).collect()), attempt)
         };
-        let items = ids.iter().filter_map(|id| match self.items.get(&Key::Task(*id)) {
-            Some(Item::Task(task)) => Some(task),
-            _ => None,
-        });
-        let tasks = items.clone().filter_map(TaskItem::decode).collect();
-        let answer = items.clone().find_map(TaskItem::decode_answer).map(Box::new);
-        Action::Push { push, attempt, tasks, answer }
+        ready.chunks(size).map(together).collect()
+    }
+
+    /// How many more calls may be at work.
+    fn room(&self) -> usize {
+        let at_work = |wanted: fn(&Push) -> bool| {
+            let begun = self.attempts.iter().filter(|(_, attempt)| attempt.retry_at.is_none());
+            begun.filter(|(push, _)| wanted(push)).count()
+        };
+        let alone = at_work(|push| !matches!(push, Push::Draw(_) | Push::Settle(_)));
+        let draws = at_work(|push| matches!(push, Push::Draw(_))).div_ceil(MAX_DRAW);
+        let settles = at_work(|push| matches!(push, Push::Settle(_))).div_ceil(MAX_SETTLE);
+        MAX_PENDING.saturating_sub(alone + draws + settles)
+    }
+
+    /// The push with what its call brings.
+    fn action(&self, push: Push, attempt: u32) -> Action {
+        let mut brought = Brought::default();
+        match &push {
+            Push::Advance(id) | Push::Deliver(id) => self.bring_tasks(&[*id], &mut brought),
+            Push::Draw(ids) | Push::Settle(ids) => self.bring_tasks(ids, &mut brought),
+            Push::Convene(task, node)
+            | Push::Judge(task, node)
+            | Push::AdvanceAudit(task, node)
+            | Push::AdvancePanel(task, node)
+            | Push::Collect(task, node) => {
+                if let Some(Item::Answer(answer)) = self.items.get(&Key::Answer(*task, *node))
+                    && let Some((audit, parties)) = answer.decode()
+                {
+                    (brought.audit, brought.parties) = (Some(Box::new(audit)), parties);
+                }
+            }
+            _ => {}
+        }
+        Action::Push { push, attempt, brought }
+    }
+
+    fn bring_tasks(&self, ids: &[B256], brought: &mut Brought) {
+        for id in ids {
+            let Some(Item::Task(task)) = self.items.get(&Key::Task(*id)) else { continue };
+            brought.tasks.extend(task.decode());
+            brought.answer = task.decode_answer().map(Box::new);
+            let answers = answers::of_task(&self.items, *id);
+            let exposed = answers.filter(|(_, a)| matches!(a.proof, Proof::Exposed { .. }));
+            brought.exposed.extend(exposed.map(|(node, _)| (*id, node)));
+        }
     }
 
     /// What a session needs now.
@@ -422,11 +473,7 @@ impl Keeper {
     }
 
     fn end(&mut self, push: &Push, now: u64) {
-        let singles = match push {
-            Push::Settle(tasks) => tasks.iter().map(|task| Push::Settle(vec![*task])).collect(),
-            other => vec![other.clone()],
-        };
-        for single in singles {
+        for single in push.singles() {
             if let Some(attempt) = self.attempts.get_mut(&single) {
                 let pause = FIRST_RETRY_S
                     .checked_shl(attempt.count)
@@ -434,13 +481,6 @@ impl Keeper {
                 attempt.retry_at = Some(now.saturating_add(pause));
             }
         }
-    }
-}
-
-fn is_due(push: &Push, due: &[B256]) -> bool {
-    match push {
-        Push::Settle(tasks) => tasks.iter().all(|task| due.contains(task)),
-        _ => false,
     }
 }
 

@@ -8,8 +8,14 @@ use assay_chain::{Block, BlockRef, Event, ProtocolEvent};
 
 use super::*;
 
+#[path = "answers_tests.rs"]
+mod answers;
+
 const SCOPE: QueueScope = QueueScope { chain_id: 31337, queue: Address::ZERO };
-const TERMS: Terms = Terms { scope: SCOPE, beacon: Beacon::Blockhash, settle_grace_s: 5 };
+const PROOF: ProofTerms =
+    ProofTerms { epoch_length_s: 10, round_timeout_s: 30, audit_pay_bps: 2500 };
+const TERMS: Terms =
+    Terms { scope: SCOPE, beacon: Beacon::Blockhash, proof: PROOF, settle_grace_s: 5 };
 /// Seconds that drawn nodes serve, and tasks of one lane.
 const RESERVE_PERIOD: u64 = 1000;
 const MAX_TASKS: u32 = 50;
@@ -187,7 +193,7 @@ fn a_session_is_brought_from_its_opening_to_its_seed() {
     assert_eq!(tick(&mut keeper, 1014), [Push::Reveal(14)]);
     take(&mut keeper, 15, vec![revealed(14)]);
     assert_eq!(tick(&mut keeper, 2000), []);
-    assert_eq!(keeper.waiting(), (1, 0));
+    assert_eq!(keeper.waiting(), (1, 0, 0));
 }
 
 #[test]
@@ -216,7 +222,7 @@ fn a_draw_whose_time_is_over_or_whose_round_was_missed_is_expired_in_its_turn() 
     take(&mut keeper, 12, vec![closed(1)]);
     assert_eq!(tick(&mut keeper, 1072), [Push::Expire(2)]);
     take(&mut keeper, 13, vec![closed(2)]);
-    assert_eq!(keeper.waiting(), (0, 0));
+    assert_eq!(keeper.waiting(), (0, 0, 0));
 
     // Block 267 is the last that knows the hash of block 11.
     let mut keeper = self::keeper();
@@ -289,11 +295,11 @@ fn a_task_that_is_claimed_waits_for_a_round_of_its_own() {
     assert_eq!(tick(&mut keeper, 1101), [Push::Reveal(12)]);
     take(&mut keeper, 13, vec![revealed(12)]);
     let actions = keeper.on(Input::Tick { chain_time: 1201 });
-    let [Action::Push { push: Push::Advance(_), tasks, .. }] = actions.as_slice() else {
+    let [Action::Push { push: Push::Advance(_), brought, .. }] = actions.as_slice() else {
         panic!("{actions:?}")
     };
     // The call brings the task as it stands now.
-    assert_eq!(*tasks, [claimed]);
+    assert_eq!(brought.tasks, [claimed]);
 }
 
 #[test]
@@ -303,15 +309,13 @@ fn a_client_that_asked_for_it_is_told_its_answer() {
     let events = vec![submitted_as(1, 1100, asked), committed(1, 1020), settled(1)];
     take(&mut keeper, 10, events);
     let actions = keeper.on(Input::Tick { chain_time: 1021 });
-    let [Action::Push { push, tasks, answer: Some(answer), .. }] = actions.as_slice() else {
-        panic!("{actions:?}")
-    };
-    assert_eq!((push, tasks.len()), (&Push::Deliver(task(1)), 1));
-    assert_eq!(answer.outputDigest, B256::repeat_byte(5));
+    let [Action::Push { push, brought, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!((push, brought.tasks.len()), (&Push::Deliver(task(1)), 1));
+    assert_eq!(brought.answer.as_ref().unwrap().outputDigest, B256::repeat_byte(5));
     let delivered =
         SessionQueue::AnswerDelivered { taskId: task(1), consumer: Address::ZERO, success: true };
     take(&mut keeper, 11, vec![ProtocolEvent::AnswerDelivered(delivered)]);
-    assert_eq!(keeper.waiting(), (0, 0));
+    assert_eq!(keeper.waiting(), (0, 0, 0));
 }
 
 #[test]
@@ -358,7 +362,7 @@ fn what_nobody_settles_within_the_grace_is_settled_in_batches() {
         keeper.on(Input::Ended { push, chain_time: 1105 });
     }
     assert_eq!(tick(&mut keeper, 1200), [Push::Settle(vec![task(70)])]);
-    assert_eq!(keeper.waiting(), (0, 1));
+    assert_eq!(keeper.waiting(), (0, 1, 0));
 }
 
 #[test]
