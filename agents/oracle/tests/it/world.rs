@@ -32,6 +32,7 @@ pub const RESERVATION_TIMEOUT_S: u32 = 30;
 pub struct World {
     _devnet: Devnet,
     pub url: String,
+    pub http_url: String,
     pub deployment: Deployment,
     pub provider: DynProvider,
     pub user: Outbox,
@@ -39,18 +40,34 @@ pub struct World {
     folder: tempfile::TempDir,
 }
 
-fn model() -> B256 {
+pub fn model() -> B256 {
     B256::repeat_byte(0x42)
 }
 
-fn class() -> B256 {
+pub fn class() -> B256 {
     let mut class = B256::ZERO;
     class[..7].copy_from_slice(b"cpu-f32");
     class
 }
 
+/// A node for the model that this account operates, and is paid for.
+pub fn node_of(operator: Address) -> NodePool::NodeRegistration {
+    NodePool::NodeRegistration {
+        operator,
+        payout: operator,
+        numericClass: class(),
+        offers: vec![NodePool::Offer { modelId: model(), capacity: 2 }],
+        ..Default::default()
+    }
+}
+
 impl World {
     pub async fn new() -> Self {
+        Self::with(DeployConfig::development()).await
+    }
+
+    pub async fn with(mut deployed: DeployConfig) -> Self {
+        deployed.session.reservation_timeout_s = RESERVATION_TIMEOUT_S;
         let signer = PrivateKeySigner::random();
         let address = signer.address();
         let config = DevnetConfig {
@@ -63,16 +80,14 @@ impl World {
             .wallet(EthereumWallet::from(signer.clone()))
             .connect_http(devnet.http_url().parse().unwrap())
             .erased();
-        let mut config = DeployConfig::development();
-        config.session.reservation_timeout_s = RESERVATION_TIMEOUT_S;
-        let deployment = deploy(&provider, address, &config).await.unwrap();
-        let url = devnet.ws_url();
+        let deployment = deploy(&provider, address, &deployed).await.unwrap();
+        let (url, http_url) = (devnet.ws_url(), devnet.http_url());
         let folder = tempfile::tempdir().unwrap();
         let chain = Chain::connect(&url, deployment.clone()).await.unwrap();
         let db = Database::open(&folder.path().join("user.db"), &[]).unwrap();
         let user = Outbox::new(chain, signer, db).await.unwrap();
         let calls = AtomicU64::new(0);
-        Self { _devnet: devnet, url, deployment, provider, user, calls, folder }
+        Self { _devnet: devnet, url, http_url, deployment, provider, user, calls, folder }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -87,6 +102,15 @@ impl World {
     /// Registers the model and one node for it, and waits until a draw can find it.
     pub async fn register(&self) {
         let at = &self.deployment;
+        self.register_model().await;
+        self.call(at.nodes, NodePool::registerCall { registration: node_of(self.user.address()) })
+            .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    /// Registers the model; the user, who publishes it, can pay deposits and stakes.
+    pub async fn register_model(&self) {
+        let at = &self.deployment;
         let approve = CorToken::approveCall { spender: at.payment, value: U256::MAX };
         self.call(at.token, approve).await;
         let price = U80::from(PRICE);
@@ -97,15 +121,6 @@ impl World {
             ..Default::default()
         };
         self.call(at.models, ModelRegistry::registerCall { registration }).await;
-        let registration = NodePool::NodeRegistration {
-            operator: self.user.address(),
-            payout: self.user.address(),
-            numericClass: class(),
-            offers: vec![NodePool::Offer { modelId: model(), capacity: 2 }],
-            ..Default::default()
-        };
-        self.call(at.nodes, NodePool::registerCall { registration }).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
     /// Opens a session of this many nodes; returns its id.
@@ -137,10 +152,10 @@ impl World {
             nonce,
             requestDigest: B256::repeat_byte(2),
             maxPrompt: 10,
-            maxOutput: 10,
+            maxOutput: 64,
             feeCap: U96::MAX,
             deadline: head.header.timestamp + seconds,
-            nodeId: 1,
+            nodeId: 0,
             redundancy: 1,
             attempts: 1,
             ..Default::default()
@@ -170,7 +185,7 @@ impl World {
     }
 
     /// A task as its submission told it.
-    async fn record(&self, task: B256) -> TaskRecord {
+    pub async fn record(&self, task: B256) -> TaskRecord {
         let queue = SessionQueue::new(self.deployment.queue, &self.provider);
         let events = queue.TaskSubmitted_filter().topic1(task).from_block(0).query().await;
         TaskRecord::submitted(&events.unwrap()[0].0)
