@@ -3,6 +3,7 @@
 
 mod amount;
 mod args;
+mod cheat;
 mod commands;
 mod config;
 mod keys;

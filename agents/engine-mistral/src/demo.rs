@@ -12,6 +12,8 @@ include!(concat!(env!("OUT_DIR"), "/demo_files.rs"));
 
 /// Name of the demo model.
 pub const DEMO_MODEL: &str = "assay-demo";
+/// What `assay model calibrate` measured of it.
+pub(crate) const DEMO_CALIBRATION: &str = include_str!("../demo-model/calibration.json");
 
 /// Writes the demo model's files below `data_dir` and returns their folder. A file that is there with
 /// the right sha-256 is left alone; any other is replaced, atomically, so that several programs may

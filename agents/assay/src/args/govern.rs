@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use assay_types::{NumericClass, NumericClassError};
 use clap::{Args, Subcommand};
 
 use super::KeyArgs;
@@ -22,6 +23,18 @@ pub enum ModelCommand {
         after_help = "Examples:\n  assay model calibrate --report ./calibration\n  assay model calibrate --audits 60 --trials 20 --report ./quick\n  assay model calibrate --model ~/models/Qwen3-0.6B --cheat ./qwen3-0.6b.Q4_K.gguf --report ./qwen\n\nTwo machines:\n  first$  assay model calibrate --save answers.json\n  second$ assay model calibrate --answers answers.json --report ./calibration"
     )]
     Calibrate(ModelCalibrateArgs),
+    /// Publisher: write measured thresholds on chain. From the first pair of classes on, new sessions of the model are
+    /// proven; a pair stands for ever.
+    #[command(
+        after_help = "Example:\n  assay model calibrate --model ~/models/Qwen3-0.6B --report ./qwen\n  assay model publish --account deployer --calibration ./qwen/calibration.json"
+    )]
+    Publish(ModelPublishArgs),
+    /// Operator of a staked node: vouch for published thresholds, which one's own measurement must not exceed. A pair can
+    /// cost stake once three owners have.
+    #[command(
+        after_help = "Example:\n  assay model calibrate --class f32 --trials 1 --report ./mine\n  assay model attest --account miner-1 --calibration ./mine/calibration.json"
+    )]
+    Attest(ModelAttestArgs),
     /// Write a model with random weights: as fast as a real one of its shape, and its answers are as long as asked for.
     #[command(after_help = "Example:\n  assay model random --shape qwen3-0.6b ./random")]
     Random(ModelRandomArgs),
@@ -95,6 +108,39 @@ pub struct ModelCalibrateArgs {
     /// Folder for the table, the page and its charts; the table is printed in any case.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelPublishArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// The calibration.json that `assay model calibrate --report` wrote; default: that of assay-demo, which is part of
+    /// this program.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Only this pair of numeric classes, as MINER:VALIDATOR; default: all of the file. May be repeated.
+    #[arg(long = "pair", value_name = "PAIR", value_parser = parse_pair)]
+    pub pairs: Vec<(NumericClass, NumericClass)>,
+}
+
+#[derive(Debug, Args)]
+pub struct ModelAttestArgs {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// What the node's owner measured: the calibration.json that `assay model calibrate --report` wrote.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: PathBuf,
+    /// The node; default: the key's.
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<u32>,
+}
+
+/// `cpu-f32:cpu-f16`, of a miner and a validator.
+fn parse_pair(text: &str) -> Result<(NumericClass, NumericClass), String> {
+    let (miner, validator) =
+        text.split_once(':').ok_or("write MINER:VALIDATOR, as cpu-f32:cpu-f16")?;
+    let class = |text: &str| text.parse().map_err(|error: NumericClassError| error.to_string());
+    Ok((class(miner)?, class(validator)?))
 }
 
 /// Data types of a CPU.

@@ -13,10 +13,13 @@ use alloy::primitives::Address;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cheat::CheatKind;
+
 pub use audit::{AuditArgs, AuditChain, AuditCommand, AuditExplainArgs};
 pub use govern::{
-    DataType, ModelCalibrateArgs, ModelCommand, ModelDeprecateArgs, ModelRandomArgs,
-    ModelRegisterArgs, ModelShape, ParamsCommand, ParamsProposeArgs,
+    DataType, ModelAttestArgs, ModelCalibrateArgs, ModelCommand, ModelDeprecateArgs,
+    ModelPublishArgs, ModelRandomArgs, ModelRegisterArgs, ModelShape, ParamsCommand,
+    ParamsProposeArgs,
 };
 pub use node::{NodeChange, NodeCommand, NodeRegisterArgs, NodeWithdraw};
 pub use session::{
@@ -64,7 +67,7 @@ pub enum Command {
     /// Run the whole network on this machine: chain, contracts, content store, oracle, router, miners. Goes on where the
     /// last one in its folder ended, however it ended.
     #[command(
-        after_help = "Examples:\n  assay up\n  assay up --miners 2 --http 127.0.0.1:9000\n  assay up --model ~/models/Qwen3-0.6B\n  assay up --rpc-url http://127.0.0.1:8545   # an anvil that runs already"
+        after_help = "Examples:\n  assay up\n  assay up --miners 2 --http 127.0.0.1:9000\n  assay up --model ~/models/Qwen3-0.6B --calibration ./qwen/calibration.json\n  assay up --rpc-url http://127.0.0.1:8545   # an anvil that runs already\n  assay up --fresh --cheat quantized          # see a dishonest miner being caught"
     )]
     Up(UpArgs),
     /// Ask a running router one question and print the answer as it comes.
@@ -85,13 +88,13 @@ pub enum Command {
     Task(TaskCommand),
     /// Score a task's answer with weights of one's own: do these tokens come out of this model? Ends with 1 if not.
     #[command(
-        after_help = "Example:\n  assay model calibrate --audits 60 --trials 20 --report ./calibration\n  assay verify <task> --calibration ./calibration/calibration.json\n\nThe miner's fingerprint stays sealed: it is not compared."
+        after_help = "Examples:\n  assay verify <task>\n  assay verify <task> --model ~/models/Qwen3-0.6B --calibration ./qwen/calibration.json\n\nThe miner's fingerprint stays sealed: it is not compared."
     )]
     Verify(VerifyArgs),
     /// Register a node, show nodes, let one leave, collect what it earned.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Register, deprecate, show and calibrate models.
+    /// Register, deprecate, show and calibrate models, and vouch for what was measured of them.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Show the protocol's tunables, or propose others.
@@ -151,12 +154,19 @@ pub struct UpArgs {
     /// Use this Kubo RPC instead of the embedded content store.
     #[arg(long, value_name = "URL")]
     pub ipfs_url: Option<String>,
-    /// Miners to run, each of its own owner.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    /// Miners to run, each of its own owner. A failing audit needs five owners.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub miners: u8,
     /// Model to serve: assay-demo, a folder, a .gguf file, or an id of the Hugging Face hub.
     #[arg(long, env = "ASSAY_MODEL", default_value = "assay-demo")]
     pub model: String,
+    /// Thresholds of the model's proof: the calibration.json that `assay model calibrate --report` wrote. Without it, and
+    /// without thresholds that are part of this program (those of assay-demo are), answers are not audited.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Development chains only: one of the miners cheats, is watched, and caught. Asks questions itself.
+    #[arg(long, value_name = "KIND")]
+    pub cheat: Option<CheatKind>,
     /// Begin anew: removes the chain and the agents' databases that an earlier run left in the folder.
     #[arg(long)]
     pub fresh: bool,
@@ -174,7 +184,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "Explain how Assay works.")]
     pub prompt: String,
     /// Miners of the network.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub miners: u8,
     /// Model to run.
     #[arg(long, default_value = "assay-demo")]

@@ -14,8 +14,8 @@ pub struct VerifyArgs {
     /// Only the answer of this node.
     #[arg(long, value_name = "NODE")]
     pub node: Option<u32>,
-    /// Thresholds: the calibration.json that `assay model calibrate --report` wrote. Without it margins are shown, and
-    /// only what is wrong whatever the thresholds are fails.
+    /// Thresholds: the calibration.json that `assay model calibrate --report` wrote; default: those of assay-demo, for its
+    /// tasks. Without any, margins are shown, and only what is wrong whatever the thresholds are fails.
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
 }

@@ -76,6 +76,8 @@ async fn measure(global: &Global, args: &BenchArgs, folder: &std::path::Path) ->
         ipfs_url: None,
         miners: args.miners,
         model: args.model.clone(),
+        calibration: None,
+        cheat: None,
         fresh: false,
     };
     let steps = Arc::new(Steps::quiet());

@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context, Result};
 use assay_engine_mistral::{
     Dtype, LoadOptions, LoadStep, ModelSource, Shape,
-    calibrate::{self, Answers, Cheat, Options, Tick},
+    calibrate::{self, Answers, Cheat, Options, Table, Tick},
     write_random_model,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     args::{DataType, Global, ModelCalibrateArgs, ModelRandomArgs, ModelShape},
@@ -104,20 +104,18 @@ fn tick() -> Tick {
     })
 }
 
-fn describe(table: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut lines = vec![format!("calibration of {}", text(&table["model"]))];
-    for pair in table["pairs"].as_array().into_iter().flatten() {
-        let word = &pair["calibration"];
+fn describe(table: &Table) -> String {
+    let mut lines = vec![format!("calibration of {}", table.model)];
+    for pair in &table.pairs {
         lines.push(format!(
             "miner {}, validator {}: tau {}, hard margin {} of 65536 nat; {} of {} honest audits accused\n  {}",
-            text(&pair["miner_class"]),
-            text(&pair["validator_class"]),
-            word["tau"],
-            word["hard_margin"],
-            pair["honest_accused"],
-            pair["honest_audits"],
-            text(&pair["word"]),
+            pair.miner_class,
+            pair.validator_class,
+            pair.calibration.tau,
+            pair.calibration.hard_margin,
+            pair.honest_accused,
+            pair.honest_audits,
+            pair.word,
         ));
     }
     lines.join("\n")

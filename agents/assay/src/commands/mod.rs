@@ -13,6 +13,7 @@ pub mod node;
 pub mod params;
 pub mod session;
 pub mod task;
+pub mod thresholds;
 pub mod verify;
 
 use alloy::{eips::BlockId, providers::Provider};

@@ -1,4 +1,4 @@
-//! `assay model register|deprecate|show`; the rest is in `calibrate`.
+//! `assay model register|deprecate|show`; the rest is in `calibrate` and `thresholds`.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use assay_store::{ContentStore, KuboStore, cid_of};
 use assay_types::ModelId;
 use serde_json::{Value, json};
 
-use super::{calibrate, reader, session::COR_ASSET, writer};
+use super::{calibrate, reader, session::COR_ASSET, thresholds, writer};
 use crate::{
     amount::{cor, parse_cor},
     args::{Global, ModelCommand, ModelDeprecateArgs, ModelRegisterArgs},
@@ -26,6 +26,8 @@ pub async fn run(global: &Global, command: ModelCommand) -> Result<()> {
         ModelCommand::Register(args) => register(global, args).await,
         ModelCommand::Deprecate(args) => deprecate(global, args).await,
         ModelCommand::Calibrate(args) => calibrate::run(global, args).await,
+        ModelCommand::Publish(args) => thresholds::publish(global, args).await,
+        ModelCommand::Attest(args) => thresholds::attest(global, args).await,
         ModelCommand::Random(args) => calibrate::random(global, &args),
         ModelCommand::Show(args) => {
             let (network, chain) = reader(global).await?;
@@ -85,7 +87,7 @@ pub async fn ensure_registered(
 }
 
 /// The model, if it is registered.
-async fn find(chain: &Chain, model_id: ModelId) -> Result<Option<ModelRegistry::Model>> {
+pub async fn find(chain: &Chain, model_id: ModelId) -> Result<Option<ModelRegistry::Model>> {
     let models = ModelRegistry::new(chain.deployment.models, &chain.provider);
     match models.modelOf(model_id.0).call().await {
         Ok(model) => Ok(Some(model)),

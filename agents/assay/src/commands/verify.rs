@@ -1,8 +1,7 @@
 //! `assay verify`: anyone with the weights judges an answer alone.
 
-use std::{fs, path::Path, sync::Arc};
+use std::sync::Arc;
 
-use alloy::primitives::U256;
 use anyhow::{Context, Result, ensure};
 use assay_bindings::{ModelRegistry, RandomBeacon, Session, SessionQueue};
 use assay_chain::Chain;
@@ -11,32 +10,15 @@ use assay_engine_mistral::{LoadOptions, LoadStep, MistralEngine, ModelSource};
 use assay_proof::{Calibration, Failing, MARGINS_PER_NAT, Width, verdict};
 use assay_protocol::opened;
 use assay_store::{ContentStore, KuboStore};
-use assay_types::{
-    CommitScope, ModelId, NodeId, NumericClass, RequestBlock, ResultBlock, TokenSeal,
-};
-use serde::Deserialize;
+use assay_types::{CommitScope, ModelId, NodeId, RequestBlock, ResultBlock, TokenSeal};
 use serde_json::{Value, json};
 
-use super::{reader, task::events};
+use super::{reader, task::events, thresholds};
 use crate::{
     args::{Global, VerifyArgs},
     network::{Network, data_folder},
     ui,
 };
-
-/// What `assay model calibrate` writes, as far as a verdict needs it.
-#[derive(Deserialize)]
-struct Table {
-    model_id: ModelId,
-    pairs: Vec<Pair>,
-}
-
-#[derive(Deserialize)]
-struct Pair {
-    miner_class: NumericClass,
-    validator_class: NumericClass,
-    word: U256,
-}
 
 /// What the chain tells of a task.
 struct Told {
@@ -64,7 +46,7 @@ pub async fn run(global: &Global, args: VerifyArgs) -> Result<()> {
         args.model,
         engine.info().model_id
     );
-    let table = args.calibration.as_deref().map(|file| table(file, told.model)).transpose()?;
+    let table = thresholds::table(args.calibration.as_deref(), told.model)?;
     let mut verdicts = Vec::new();
     for event in &told.answers {
         let seal = opened(event).seal();
@@ -90,7 +72,9 @@ pub async fn run(global: &Global, args: VerifyArgs) -> Result<()> {
             cancel_is_signed: false,
         };
         let examination = examine(&engine, &answered, Width::default()).await?;
-        let calibration = table.as_ref().and_then(|table| table.of(seal.class, &engine));
+        let ours = engine.info().numeric_class;
+        let pair = table.as_ref().and_then(|table| table.of(seal.class, ours));
+        let calibration = pair.map(|pair| pair.calibration);
         verdicts.push(judge(&scope, &seal, &examination, calibration.as_ref())?);
     }
     let failed: Vec<u64> = verdicts
@@ -141,29 +125,6 @@ async fn engine(global: &Global, args: &VerifyArgs) -> Result<MistralEngine> {
     MistralEngine::load(options)
         .await
         .with_context(|| format!("the model {} cannot be loaded", args.model))
-}
-
-/// The thresholds of a file, which must be this model's.
-fn table(file: &Path, model: ModelId) -> Result<Table> {
-    let text = fs::read_to_string(file);
-    let text = text.with_context(|| format!("{} cannot be read", file.display()))?;
-    let table: Table = serde_json::from_str(&text).with_context(|| {
-        format!("{} is not what `assay model calibrate --report` writes", file.display())
-    })?;
-    let of = table.model_id;
-    ensure!(of == model, "{} has the thresholds of model {of}, not of {model}", file.display());
-    Ok(table)
-}
-
-impl Table {
-    fn of(&self, miner: NumericClass, engine: &dyn Engine) -> Option<Calibration> {
-        let ours = engine.info().numeric_class;
-        let pair = self
-            .pairs
-            .iter()
-            .find(|pair| pair.miner_class == miner && pair.validator_class == ours)?;
-        Calibration::unpack(pair.word).ok()
-    }
 }
 
 /// The verdict on one answer. Its fingerprint is under a seal that only its miner can open: spots and blocks do not

@@ -3,12 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use alloy::{
-    network::EthereumWallet,
+    network::{EthereumWallet, TransactionBuilder},
     primitives::{U256, utils::Unit},
     providers::{DynProvider, Provider, ProviderBuilder, ext::AnvilApi},
+    rpc::types::TransactionRequest,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use assay_bindings::{CorToken, DeployConfig, Deployment, NodePool, deploy};
+use assay_chain::redact;
 use assay_devnet::{Devnet, DevnetConfig, DevnetError};
 use assay_store::{
     ContentStore, DEFAULT_LIMIT_BYTES, KuboStore, StoreError, StoreServer, StoreServerConfig,
@@ -17,13 +19,16 @@ use assay_store::{
 use super::{CHAIN_FOLDER, Steps, record::Record};
 use crate::{
     args::UpArgs,
+    cheat,
     keys::{self, Account},
 };
 
 /// Ether for gas of each account: more than a development network can spend.
 const GAS_MONEY_ETHER: u64 = 1000;
-/// An account with less gets its gas money again.
+/// An account with less gets some again.
 const LOW_GAS_ETHER: u64 = 1;
+/// What it gets then, from the deployer: for 20,000 answers.
+const MORE_GAS_ETHER: u64 = 10;
 /// COR of the client: its session's deposit, and more for sessions of its own.
 const CLIENT_COR: u64 = 10_000;
 /// Less than this is not enough for the next session: the client gets its COR again.
@@ -96,8 +101,11 @@ pub async fn lay(data: &Path, args: &UpArgs, steps: &Arc<Steps>) -> Result<Found
         .with_context(|| chain_hint(&rpc_url))?
         .erased();
     let chain_id = provider.get_chain_id().await.with_context(|| chain_hint(&rpc_url))?;
+    if args.cheat.is_some() {
+        cheat::check(chain_id, args.miners.into())?;
+    }
     let head = provider.get_block_number().await?;
-    steps.say(format!("chain {chain_id}: {rpc_url}, block {head}"));
+    steps.say(format!("chain {chain_id}: {}, block {head}", redact(&rpc_url)));
     let start_block = Record::find_or_make(data, &provider, head).await?.start_block;
     fund_gas(&provider, &accounts).await?;
     let deployer = accounts.deployer.address();
@@ -122,7 +130,8 @@ pub async fn lay(data: &Path, args: &UpArgs, steps: &Arc<Steps>) -> Result<Found
 
 fn chain_hint(url: &str) -> String {
     format!(
-        "no chain answers at {url}: start anvil there, or leave --rpc-url away for the embedded chain"
+        "no chain answers at {}: start anvil there, or leave --rpc-url away for the embedded chain",
+        redact(url)
     )
 }
 
@@ -177,17 +186,25 @@ async fn start_chain(
     Ok((Some(devnet), http, ws))
 }
 
-/// Also for accounts that an earlier run did not have.
+/// Also for accounts that an earlier run did not have. By transfers, so that whoever replays the chain finds where it comes
+/// from; only on a chain that does not know the deployer yet its own is set by hand.
 async fn fund_gas(provider: &DynProvider, accounts: &Accounts) -> Result<()> {
-    let gas_money = U256::from(GAS_MONEY_ETHER) * Unit::ETHER.wei();
-    for account in accounts.all() {
-        let balance = provider.get_balance(account.address()).await?;
-        if balance >= U256::from(LOW_GAS_ETHER) * Unit::ETHER.wei() {
-            continue;
-        }
-        provider.anvil_set_balance(account.address(), gas_money).await.context(
+    let ether = |amount: u64| U256::from(amount) * Unit::ETHER.wei();
+    let deployer = accounts.deployer.address();
+    if provider.get_balance(deployer).await? < ether(LOW_GAS_ETHER) {
+        provider.anvil_set_balance(deployer, ether(GAS_MONEY_ETHER)).await.context(
             "the chain does not give accounts their gas money: `assay up` needs anvil or its embedded chain",
         )?;
+    }
+    for account in accounts.all() {
+        if provider.get_balance(account.address()).await? >= ether(LOW_GAS_ETHER) {
+            continue;
+        }
+        let transfer = TransactionRequest::default()
+            .with_to(account.address())
+            .with_value(ether(MORE_GAS_ETHER));
+        let receipt = provider.send_transaction(transfer).await?.get_receipt().await?;
+        ensure!(receipt.status(), "the transfer of gas money to {} failed", account.address());
     }
     Ok(())
 }
@@ -213,7 +230,7 @@ async fn fund_cor(
         }
         let missing = U256::from(amount) * Unit::ETHER.wei() - balance;
         let receipt = token.transfer(to, missing).send().await?.get_receipt().await?;
-        anyhow::ensure!(receipt.status(), "the transfer of COR to {to} failed");
+        ensure!(receipt.status(), "the transfer of COR to {to} failed");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod foundation;
 mod network;
+mod proof;
 mod record;
 mod session;
 
@@ -13,12 +14,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use assay_engine::Engine;
 use assay_engine_mistral::{LoadOptions, LoadStep, MistralEngine, ModelSource};
 use assay_runtime::{install_metrics, shutdown_signal};
 
+pub use self::proof::PANEL_OWNERS;
 use self::record::Record;
 use crate::{
     args::{Global, UpArgs},
+    cheat::{self, CheatKind},
     network::{Network, data_folder},
     ui,
 };
@@ -72,8 +76,16 @@ pub async fn run(global: &Global, args: UpArgs) -> Result<()> {
         steps.say(format!("ready; described in {}", path.display()));
         ui::line(started.banner(&own_command(global)).await?);
     }
+    let story = started.story(&steps).await?;
+    let tell = async {
+        match &story {
+            Some(story) => story.tell().await,
+            None => std::future::pending().await,
+        }
+    };
     let failed = tokio::select! {
         failed = started.agents_end() => Some(failed),
+        told = tell => told.err(),
         () = &mut stop => None,
     };
     Network::forget(&data);
@@ -133,8 +145,23 @@ pub async fn start(
         load_model(data.to_path_buf(), args.model.clone(), steps.clone()),
         foundation::lay(data, args, steps)
     )?;
-    let running = network::Running::start(data, args, steps, engine.clone(), base).await?;
+    let dishonest = match args.cheat {
+        Some(kind) => {
+            let options = LoadOptions::new(ModelSource::parse(&args.model), data.join("models"));
+            Some((kind, cheat::engine(kind, engine.clone(), &options).await?))
+        }
+        None => None,
+    };
+    let engines = Engines { honest: engine.clone(), dishonest };
+    let running = network::Running::start(data, args, steps, engines, base).await?;
     Ok((engine, running))
+}
+
+/// What the miners run.
+pub struct Engines {
+    honest: Arc<MistralEngine>,
+    /// Of the one that cheats, if one shall.
+    dishonest: Option<(CheatKind, Arc<dyn Engine>)>,
 }
 
 async fn load_model(data: PathBuf, model: String, steps: Arc<Steps>) -> Result<Arc<MistralEngine>> {

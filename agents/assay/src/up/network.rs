@@ -12,13 +12,16 @@ use assay_oracle::{OracleConfig, OracleHandle};
 use assay_router::{RouterConfig, RouterDeps, RouterHandle, ServedModel};
 
 use super::{
-    AGENTS_FOLDER, Steps,
+    AGENTS_FOLDER, Engines, Steps,
     foundation::Foundation,
+    proof,
     session::{self, SESSION_START},
 };
 use crate::{
     args::UpArgs,
+    cheat::{self, CheatKind, Story},
     commands::model::{Terms, ensure_registered},
+    keys::Account,
     network::{self, Network},
     wallet::Wallet,
 };
@@ -38,6 +41,8 @@ pub struct Running {
     router: RouterHandle,
     miners: Vec<MinerHandle>,
     session: u64,
+    /// What the last miner does, if it is dishonest.
+    cheat: Option<CheatKind>,
 }
 
 impl Running {
@@ -45,12 +50,19 @@ impl Running {
         data: &Path,
         args: &UpArgs,
         steps: &Arc<Steps>,
-        engine: Arc<MistralEngine>,
+        engines: Engines,
         base: Foundation,
     ) -> Result<Self> {
         let chain = Chain::connect(&base.agent_rpc_url, base.deployment.clone()).await?;
-        let model = register_model(&base, &engine).await?;
+        let engine = &engines.honest;
+        let model = register_model(&base, engine).await?;
         steps.say(format!("model: {} registered as {}", model.name, model.model_id));
+        // Before the session: only those that open from then on are proven.
+        let thresholds = proof::publish(&base, args, engine, steps).await?;
+        ensure!(
+            args.cheat.is_none() || thresholds.is_some(),
+            "--cheat needs thresholds to be found out by: name some with --calibration"
+        );
         let agents = data.join(AGENTS_FOLDER);
         let mut config =
             OracleConfig::new(&base.agent_rpc_url, base.deployment.clone(), agents.join("oracle"));
@@ -60,7 +72,10 @@ impl Running {
         let router = start_router(&agents, args, &base, &chain, &model).await?;
         let http_url = format!("http://{}", router.local_addr());
         steps.say(format!("router: {http_url}"));
-        let miners = start_miners(&agents, &base, &chain, engine, steps, &router).await?;
+        let miners = start_miners(&agents, &base, &chain, &engines, steps, &router).await?;
+        if let Some(table) = &thresholds {
+            proof::attest(&base, &chain, table, engine, steps).await?;
+        }
         let session = session::find_or_open(&base, &chain, &model, steps).await?;
         wait_for_router(&router).await?;
         let description = Network {
@@ -71,7 +86,8 @@ impl Running {
             deployment: base.deployment.clone(),
             model: Some(model),
         };
-        Ok(Self { description, base, oracle, router, miners, session })
+        let cheat = engines.dishonest.as_ref().map(|(kind, _)| *kind);
+        Ok(Self { description, base, oracle, router, miners, session, cheat })
     }
 
     /// What a person needs to go on; `command` is how this program was called.
@@ -87,9 +103,16 @@ impl Running {
             .all()
             .map(|account| format!("    {:<9} {}", account.name, account.address()))
             .collect();
+        let cheat = match (self.cheat, self.miners.last()) {
+            (Some(kind), Some(miner)) => format!(
+                "  CHEAT     node {} {kind}.\n            Questions are asked here until it is caught; yours are welcome, too\n",
+                miner.node_id()
+            ),
+            _ => String::new(),
+        };
         Ok(format!(
             "\n  API       {http}/v1   (OpenAI-compatible, model {model})\n  chain     {}\n  IPFS      {}   gateway {}/ipfs/<cid>\n\
-             {session}\n  accounts\n{}\n\n  Ask in another terminal:\n    {command} ask \"What is a session?\"\n    \
+             {session}\n{cheat}  accounts\n{}\n\n  Ask in another terminal:\n    {command} ask \"What is a session?\"\n    \
              curl {http}/v1/chat/completions -H 'content-type: application/json' \\\n      \
              -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is a session?\"}}],\"stream\":true}}'\n\n  \
              Ctrl-C ends the network; `{command} up` goes on with it.\n",
@@ -98,6 +121,20 @@ impl Running {
             network.ipfs_url.trim_end_matches('/'),
             accounts.join("\n"),
         ))
+    }
+
+    /// Who tells what becomes of the miner that cheats, if there is one.
+    pub async fn story(&self, steps: &Arc<Steps>) -> Result<Option<Story>> {
+        let (Some(kind), Some(miner)) = (self.cheat, self.miners.last()) else { return Ok(None) };
+        let network = &self.description;
+        Ok(Some(Story {
+            node: miner.node_id().0,
+            kind,
+            chain: Chain::connect(&self.base.agent_rpc_url, self.base.deployment.clone()).await?,
+            http_url: network.http_url.clone().unwrap_or_default(),
+            model: network.model.as_ref().map(|model| model.name.clone()).unwrap_or_default(),
+            steps: steps.clone(),
+        }))
     }
 
     /// Waits for an agent that ends by itself, which none should.
@@ -172,13 +209,19 @@ async fn start_miners(
     agents: &Path,
     base: &Foundation,
     chain: &Chain,
-    engine: Arc<MistralEngine>,
+    engines: &Engines,
     steps: &Steps,
     router: &RouterHandle,
 ) -> Result<Vec<MinerHandle>> {
     let link = format!("ws://{}/link", router.local_addr());
-    let model_id = engine.info().model_id;
+    let model_id = engines.honest.info().model_id;
+    let last = base.accounts.miners.last().map(Account::address);
     let starts = base.accounts.miners.iter().map(|account| {
+        let dishonest = engines.dishonest.as_ref().filter(|_| Some(account.address()) == last);
+        let (engine, store): (Arc<dyn Engine>, _) = match dishonest {
+            Some((kind, engine)) => (engine.clone(), cheat::store(*kind, base.store.clone())),
+            None => (engines.honest.clone(), base.store.clone()),
+        };
         let config = MinerConfig {
             router_urls: vec![link.clone()],
             capacity: MINER_CAPACITY,
@@ -189,8 +232,8 @@ async fn start_miners(
             chain: chain.clone(),
             owner: account.signer.clone(),
             operator: account.signer.clone(),
-            store: base.store.clone(),
-            engine: engine.clone(),
+            store,
+            engine,
             model_id,
         };
         async move {
@@ -209,8 +252,12 @@ async fn start_miners(
             }
         }
     });
-    let miners: Vec<MinerHandle> =
-        futures::future::try_join_all(starts).await?.into_iter().flatten().collect();
+    let started = futures::future::try_join_all(starts).await?;
+    ensure!(
+        engines.dishonest.is_none() || started.last().is_some_and(Option::is_some),
+        "the miner that is to cheat was caught in an earlier run: begin anew with --fresh"
+    );
+    let miners: Vec<MinerHandle> = started.into_iter().flatten().collect();
     ensure!(!miners.is_empty(), "every miner's node has left: start more with --miners");
     Ok(miners)
 }

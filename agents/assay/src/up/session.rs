@@ -12,6 +12,7 @@ use crate::{
     amount::cor,
     commands::{
         head_time,
+        model::find as find_model,
         node::status::DRAWN,
         session::{Opening, open_session},
     },
@@ -44,7 +45,9 @@ pub async fn find_or_open(
     model: &ServedModel,
     steps: &Steps,
 ) -> Result<u64> {
-    if let Some(session) = find(base, chain).await? {
+    let signer = base.accounts.client.signer.clone();
+    let wallet = Wallet::connect(&base.rpc_url, base.deployment.clone(), signer).await?;
+    if let Some(session) = find(base, &wallet, model, steps).await? {
         steps.say(format!("session {session}: goes on"));
         match wait_for_nodes(chain, session, steps).await {
             Ok(()) => return Ok(session),
@@ -52,8 +55,6 @@ pub async fn find_or_open(
         }
     }
     wait_for_slots(chain).await?;
-    let signer = base.accounts.client.signer.clone();
-    let wallet = Wallet::connect(&base.rpc_url, base.deployment.clone(), signer).await?;
     let deposit = SESSION_COR * Unit::ETHER.wei().to::<u128>();
     let miners = u8::try_from(base.accounts.miners.len()).unwrap_or(MAX_SESSION_NODES);
     let opening = Opening {
@@ -71,10 +72,19 @@ pub async fn find_or_open(
     Ok(session)
 }
 
-/// The newest session of the client that is not ending and in which the router has money left.
-async fn find(base: &Foundation, chain: &Chain) -> Result<Option<u64>> {
+/// The newest session of the client that is not ending and in which the router has money left. One that was opened before
+/// its model was calibrated is closed: its answers would never be audited.
+async fn find(
+    base: &Foundation,
+    wallet: &Wallet,
+    model: &ServedModel,
+    steps: &Steps,
+) -> Result<Option<u64>> {
+    let chain = &wallet.chain;
     let sessions = Session::new(chain.deployment.sessions, &chain.provider);
     let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);
+    let registered = find_model(chain, model.model_id).await?;
+    let proven = registered.is_some_and(|model| model.pairs != 0);
     let low = U256::from(LOW_SESSION_COR) * Unit::ETHER.wei();
     let newest = sessions.sessionCount().call().await?;
     for session in (1..=newest).rev().take(MAX_LOOKED_AT as usize) {
@@ -87,8 +97,19 @@ async fn find(base: &Foundation, chain: &Chain) -> Result<Option<u64>> {
         let lane = sessions.laneOf(session, ROUTER_LANE).call().await?;
         let funds = payment.fundsOf(session, ROUTER_LANE).call().await?;
         let served = lane.holder == base.accounts.router.address() && lane.reclaimAt.is_zero();
-        if served && U256::from(funds.free) >= low {
+        if !served || U256::from(funds.free) < low {
+            continue;
+        }
+        if info.isProven || !proven {
             return Ok(Some(session));
+        }
+        if info.state == ACTIVE {
+            wallet
+                .send(chain.deployment.sessions, Session::closeCall { sessionId: session })
+                .await?;
+            steps.say(format!(
+                "session {session}: closed, it was opened before the model was proven"
+            ));
         }
     }
     Ok(None)
@@ -145,11 +166,15 @@ pub async fn describe(chain: &Chain, session: u64) -> Result<String> {
     let holder = contract.laneOf(session, ROUTER_LANE).call().await?.holder;
     let funds = payment.fundsOf(session, ROUTER_LANE).call().await?;
     Ok(format!(
-        "  session   {session}, reservation {} of nodes {}; terms version {}\n  lane {ROUTER_LANE}    router {holder}, {} \
+        "  session   {session}, reservation {} of nodes {}; terms version {}\n  proof     {}\n  lane {ROUTER_LANE}    router {holder}, {} \
          reserved for it\n  prices    {} and {} per million tokens of prompt and answer",
         info.reservations,
         nodes.join(", "),
         info.termsVersion,
+        match info.isProven {
+            true => "on: answers are audited by other nodes",
+            false => "off: nobody audits the answers of this session",
+        },
         cor(U256::from(funds.free) + U256::from(funds.held)),
         cor(U256::from(info.priceIn)),
         cor(U256::from(info.priceOut)),

@@ -27,7 +27,7 @@ pub use cheats::{Cheat, cheaper};
 pub use fit::{Noise, Spread};
 pub use power::{Failures, Roc, Share, failures, failures_within, statistic_f, statistic_g};
 pub use questions::{Question, SETTINGS, Setting};
-pub use table::{Table, TablePair};
+pub use table::{Table, TableError, TablePair};
 
 use self::{
     audit::audit_all,

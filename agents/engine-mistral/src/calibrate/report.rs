@@ -34,6 +34,7 @@ impl Outcome {
         let pair = |pair: &Pair| TablePair {
             miner_class: pair.miner,
             validator_class: pair.validator,
+            word: pair.calibration.pack().map(Into::into).unwrap_or_default(),
             calibration: pair.calibration,
             honest_audits: pair.honest.len(),
             honest_accused: failures(pair.honest.iter(), &pair.calibration).any.count,

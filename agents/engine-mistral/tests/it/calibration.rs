@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use assay_engine_mistral::{
     Dtype, LoadOptions, ModelSource,
-    calibrate::{self, Cheat, Options, cheaper, failures},
+    calibrate::{self, Cheat, Options, Table, cheaper, failures},
 };
 use assay_proof::{Calibration, SPOT_POSITIONS};
 
@@ -35,6 +35,8 @@ async fn honest_nodes_pass_and_cheats_are_caught() {
     };
     let outcome = calibrate::run(options).await.unwrap();
     assert_eq!(outcome.pairs.len(), 4);
+    let shipped = Table::shipped(outcome.model.model_id);
+    let shipped = shipped.expect("demo-model/calibration.json is of another demo model");
     for pair in &outcome.pairs {
         let who = format!("{} audited by {}", pair.miner, pair.validator);
         let word = pair.calibration.pack().unwrap();
@@ -45,6 +47,10 @@ async fn honest_nodes_pass_and_cheats_are_caught() {
             pair.calibration, honest.any.count, honest.any.of
         );
         assert_eq!((honest.any.count, honest.any.of), (0, HONEST as usize), "{who}");
+        // What the program brings along accuses none of them, either.
+        let brought = shipped.of(pair.miner, pair.validator).unwrap().calibration;
+        let accused = failures(pair.honest.iter(), &brought).any.count;
+        assert_eq!(accused, 0, "{who}: by {brought:?}");
         for (name, audits) in &pair.cheats {
             assert_eq!(audits.len(), TRIALS as usize);
             // Fewer than four positions are not judged by F.
