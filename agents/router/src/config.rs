@@ -158,6 +158,8 @@ pub struct RouterConfig {
     pub resume_timeout: Duration,
     /// How long clients may take.
     pub patience: Patience,
+    /// Whether API keys are asked for, those of [`crate::keys::file`] in `data`; else only this machine is served.
+    pub api_keys: bool,
     /// How long tasks stay in the database after their deadline; far longer than any reorganisation.
     pub keep_tasks: Duration,
     /// Block that events are read from when the database is new: the deployment's.
@@ -178,6 +180,7 @@ impl RouterConfig {
             token_timeout: Duration::from_secs(20),
             resume_timeout: Duration::from_secs(5),
             patience: Patience::default(),
+            api_keys: false,
             keep_tasks: Duration::from_secs(90 * 24 * 3600),
             start_block: 0,
         }

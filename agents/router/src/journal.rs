@@ -8,7 +8,7 @@ use rusqlite::Transaction;
 use crate::book::db::MIGRATIONS;
 
 /// Name of the database in the router's folder.
-const DATABASE_FILE: &str = "router.sqlite";
+pub(crate) const DATABASE_FILE: &str = "router.sqlite";
 /// Pages of the database that stay in memory: those that the tasks of some minutes touch. Taken as they are used.
 const CACHE_KIB: i64 = 16 << 10;
 /// Pages of the log that are copied into the database at once: a page that many tasks touch is copied once.

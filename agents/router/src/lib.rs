@@ -19,6 +19,7 @@ mod clock;
 pub mod config;
 pub mod http;
 mod journal;
+pub mod keys;
 pub mod link;
 mod live;
 pub mod ports;

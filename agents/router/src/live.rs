@@ -22,6 +22,7 @@ use crate::{
     BlockUpdate, Journal, Parts, RouterConfig, RouterError, RouterHandle, assemble,
     book::{
         facts::{Fact, Observed, PartFailure, Submitted},
+        proofs::{PanelParty, ProofStep},
         service::BlockChange,
     },
     ports::{ChainPort, Mined, PortError},
@@ -194,8 +195,56 @@ fn task_fact(event: &ProtocolEvent) -> Option<Fact> {
             refund: e.refund.to::<u128>(),
             tip: e.tip.to::<u128>(),
         },
-        _ => return None,
+        other => return proof_fact(other),
     })
+}
+
+fn proof_fact(event: &ProtocolEvent) -> Option<Fact> {
+    let (task, node, step) = match event {
+        ProtocolEvent::AnswerExposed(e) => {
+            let (value, probability_bps) = (e.value.to_string(), e.probabilityBps);
+            (e.taskId, e.nodeId, ProofStep::Exposed { value, probability_bps })
+        }
+        ProtocolEvent::AnswerCleared(e) => {
+            (e.taskId, e.nodeId, ProofStep::Cleared { unaudited: e.unaudited })
+        }
+        ProtocolEvent::AnswerUnverified(e) => (e.taskId, e.nodeId, ProofStep::Unverified),
+        ProtocolEvent::AuditMoved(e) => {
+            let (until_s, validator) = (e.until.to::<u64>(), NodeId(e.audit.validator));
+            (e.taskId, e.nodeId, ProofStep::Moved { state: e.state, until_s, validator })
+        }
+        ProtocolEvent::PanelMoved(e) => {
+            let parties = e.parties.iter().map(|party| PanelParty {
+                node_id: NodeId(party.nodeId),
+                is_sealed: party.isSealed,
+                is_open: party.isOpen,
+            });
+            (e.taskId, e.nodeId, ProofStep::Panel { parties: parties.collect() })
+        }
+        ProtocolEvent::ProofOpened(e) => {
+            (e.taskId, e.nodeId, ProofStep::Opened { root: e.root, proof_digest: e.proofDigest })
+        }
+        ProtocolEvent::Verdict(e) => {
+            let step = ProofStep::Verdict {
+                validator: NodeId(e.validator),
+                reasons: e.reasons,
+                statistics: e.statistics,
+                failing_blocks: e.failingBlocks,
+            };
+            (e.taskId, e.nodeId, step)
+        }
+        ProtocolEvent::Judged(e) => {
+            let (guilty, slashed) = (e.guilty, e.slashed);
+            let step =
+                ProofStep::Judged { question: e.question, failing: e.failing, guilty, slashed };
+            (e.taskId, e.nodeId, step)
+        }
+        ProtocolEvent::AuditCollected(e) => {
+            (e.taskId, e.nodeId, ProofStep::Collected { amount: e.amount.to_string() })
+        }
+        _ => return None,
+    };
+    Some(Fact::Proof { task: TaskId(task), node: NodeId(node), step })
 }
 
 /// The chain behind an RPC node, and the router's own wallet.

@@ -24,6 +24,7 @@ use crate::{
         server::serve,
     },
     journal::{Journal, JournalError},
+    keys::{self, file::KeysError},
     link::{hub::Hub, service::LinkServer, state::Scope},
     ports::ChainPort,
     tasks::{
@@ -61,6 +62,9 @@ pub enum RouterError {
     /// Its database.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Its API keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A service failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -180,7 +184,11 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
         drain: intake.clone(),
         stop: links_end.clone(),
     });
-    let app = Arc::new(App::new(dispatcher, links, now_s()));
+    let (keys, watched) = match config.api_keys {
+        true => Some(keys::service::open(config.data.clone())?).unzip(),
+        false => (None, None),
+    };
+    let app = Arc::new(App::new(dispatcher, links, keys, now_s()));
     let routes = routes(app, health.clone());
 
     let (work, output) = (runtime.token(Phase::Work), runtime.token(Phase::Output));
@@ -189,6 +197,12 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let worker = Chores { chain, store, ledger: ledger.clone() };
     let (pinner, pins_end) = (worker.clone(), work.clone());
     runtime.spawn(Phase::Work, "pins", async move { Ok(pinner.pin_rest(pins_end).await?) });
+    if let Some(watched) = watched {
+        let stop = work.clone();
+        runtime.spawn(Phase::Work, "api keys", async move {
+            Ok(keys::service::watch(watched, stop).await?)
+        });
+    }
     let keep = config.keep_tasks;
     runtime.spawn(Phase::Work, "prune", prune(ledger.clone(), keep, work.clone()));
     runtime.spawn(Phase::Work, "chores", async move {

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::{
     answers::{self, AnswerRow},
-    owed, prune, receipts,
+    owed,
+    payers::{self, Payer},
+    proofs, prune, receipts,
     sql::{digest, int, run, unsigned, unsigned_or_null},
     state::{Fact, Observed, SessionView, Submitted},
 };
@@ -25,6 +27,8 @@ pub const MIGRATIONS: &[&str] = &[
     owed::TABLES,
     prune::COLUMNS,
     TIMELINE_BY_NODE,
+    proofs::TABLE,
+    payers::TABLES,
 ];
 
 /// The nodes of one task each precommit, commit and settle.
@@ -91,6 +95,8 @@ pub enum Note {
         model: String,
         /// What its lane's holder signed, and its request block.
         owed: Box<(TaskRequest, Bytes)>,
+        /// The key that pays, if one does.
+        payer: Option<Payer>,
         /// Unix milliseconds.
         at_ms: u64,
     },
@@ -176,6 +182,7 @@ pub struct TaskRow {
     pub answer: String,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    pub api_key: Option<String>,
     pub answers: Vec<AnswerRow>,
     pub receipt: Option<SignedReceipt>,
     pub timeline: Vec<Entry>,
@@ -222,7 +229,7 @@ pub fn models(tx: &Transaction<'_>) -> Result<Vec<(ModelIndex, ModelId)>> {
     rows.collect()
 }
 
-fn from_json(error: serde_json::Error) -> rusqlite::Error {
+pub(super) fn from_json(error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 
@@ -257,18 +264,24 @@ pub fn save_sessions(
     Ok(())
 }
 
-fn insert_task(
-    tx: &Transaction<'_>,
-    task: &Submitted,
-    (model, answer, request): (Option<&str>, &str, Option<&TaskRequest>),
-) -> Result<()> {
+/// What the router itself knows of a task; nothing of one that another life of it signed.
+struct Own<'a> {
+    model: Option<&'a str>,
+    answer: &'a str,
+    request: Option<&'a TaskRequest>,
+    payer: Option<&'a Payer>,
+}
+
+fn insert_task(tx: &Transaction<'_>, task: &Submitted, own: &Own<'_>) -> Result<()> {
     run(
             tx,
         "INSERT INTO tasks (task, session, lane, nonce, node, request_digest, max_prompt, max_output,
-            deadline, hold, model, chain_state, answer, request)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'none', ?12, ?13)
+            deadline, hold, model, chain_state, answer, request, api_key, key_period)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'none', ?12, ?13, ?14, ?15)
          ON CONFLICT (task) DO UPDATE SET model = coalesce(model, excluded.model),
             request = coalesce(request, excluded.request),
+            api_key = coalesce(api_key, excluded.api_key),
+            key_period = coalesce(key_period, excluded.key_period),
             answer = CASE answer WHEN 'unknown' THEN excluded.answer ELSE answer END",
         params![
             task.task.to_string(),
@@ -281,9 +294,11 @@ fn insert_task(
             task.max_output,
             int(task.deadline),
             task.held.to_string(),
-            model,
-            answer,
-            request.map(|request| request.abi_encode()),
+            own.model,
+            own.answer,
+            own.request.map(|request| request.abi_encode()),
+            own.payer.map(|payer| &payer.key),
+            own.payer.map(|payer| int(payer.period)),
         ],
     )?;
     answers::plan(tx, task)
@@ -325,9 +340,10 @@ fn write_note(
         owed::forget_pin(tx, &task)?;
     }
     match note {
-        Note::Received { task, model, owed, at_ms } => {
+        Note::Received { task, model, owed, payer, at_ms } => {
             let (request, block) = owed.as_ref();
-            insert_task(tx, task, (Some(model), "pending", Some(request)))?;
+            let (request, payer) = (Some(request), payer.as_ref());
+            insert_task(tx, task, &Own { model: Some(model), answer: "pending", request, payer })?;
             if !is_pinned(&task.task) {
                 owed::save(tx, &task.task, block, *at_ms)?;
             }
@@ -394,6 +410,10 @@ pub fn commit_block(
 ) -> Result<Vec<B256>> {
     let mut transactions = Vec::new();
     for (hash, fact) in &block.facts {
+        if let Fact::Proof { task, node, step } = fact {
+            proofs::save(tx, block, *hash, (task, *node, step))?;
+            continue;
+        }
         let Some((task, node, event)) = write_fact(tx, fact, &is_mine, at_ms)? else { continue };
         run(
             tx,
@@ -437,7 +457,8 @@ fn write_fact(
             return Ok(None);
         }
         Fact::TaskSubmitted(task) if is_mine(task) => {
-            insert_task(tx, task, (None, "unknown", None))?;
+            let own = Own { model: None, answer: "unknown", request: None, payer: None };
+            insert_task(tx, task, &own)?;
             run(
             tx,
                 "INSERT INTO lanes (session, next_nonce) VALUES (?1, ?2)
@@ -493,7 +514,7 @@ pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
         }
     }
     run(tx, "DELETE FROM timeline WHERE block_hash = ?1", params![block.hash.to_string()])?;
-    Ok(())
+    proofs::revert(tx, block.hash)
 }
 
 /// Transactions of timelines whose gas is not known yet: the router stopped before it asked.
@@ -529,6 +550,7 @@ pub fn task(tx: &Transaction<'_>, id: &TaskId) -> Result<Option<TaskRow>> {
                 answer: row.get("answer")?,
                 error_code: row.get("error_code")?,
                 error_message: row.get("error_message")?,
+                api_key: row.get("api_key")?,
                 answers: Vec::new(),
                 receipt: None,
                 timeline: Vec::new(),
@@ -557,20 +579,4 @@ fn timeline(tx: &Transaction<'_>, id: &TaskId) -> Result<Vec<Entry>> {
         })
     })?;
     rows.collect()
-}
-
-/// What a request says about its task before the chain knows it; `nodes` shall answer.
-pub fn planned(request: &TaskRequest, task: TaskId, nodes: Vec<NodeId>) -> Submitted {
-    Submitted {
-        task,
-        session: SessionId(request.sessionId),
-        lane: assay_types::Lane(request.lane),
-        nodes,
-        nonce: assay_types::Nonce(request.nonce),
-        request_digest: request.requestDigest,
-        max_prompt: request.maxPrompt,
-        max_output: request.maxOutput,
-        held: request.feeCap.to::<u128>().saturating_mul(request.redundancy.into()),
-        deadline: request.deadline,
-    }
 }

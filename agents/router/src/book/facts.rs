@@ -1,6 +1,10 @@
 //! What the chain tells a router: its events, as far as they matter here.
 
-use assay_types::{Address, B256, Lane, ModelId, ModelIndex, NodeId, Nonce, SessionId, TaskId};
+use assay_types::{
+    Address, B256, Lane, ModelId, ModelIndex, NodeId, Nonce, SessionId, TaskId, TaskRequest,
+};
+
+use super::proofs::ProofStep;
 
 /// One event of the protocol, as far as a router needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +89,12 @@ pub enum Fact {
         refund: u128,
         tip: u128,
     },
+    /// The proof of an answer goes on.
+    Proof {
+        task: TaskId,
+        node: NodeId,
+        step: ProofStep,
+    },
 }
 
 /// Why a node is off a task.
@@ -113,6 +123,24 @@ pub struct Submitted {
     pub max_output: u32,
     pub held: u128,
     pub deadline: u64,
+}
+
+impl Submitted {
+    /// What a request says about its task before the chain knows it; `nodes` shall answer.
+    pub fn planned(request: &TaskRequest, task: TaskId, nodes: Vec<NodeId>) -> Self {
+        Self {
+            task,
+            session: SessionId(request.sessionId),
+            lane: Lane(request.lane),
+            nodes,
+            nonce: Nonce(request.nonce),
+            request_digest: request.requestDigest,
+            max_prompt: request.maxPrompt,
+            max_output: request.maxOutput,
+            held: request.feeCap.to::<u128>().saturating_mul(request.redundancy.into()),
+            deadline: request.deadline,
+        }
+    }
 }
 
 /// A canonical block and its facts, each with the hash of its transaction.

@@ -4,6 +4,7 @@ use assay_types::{SessionId, TaskId};
 use rusqlite::{Result, Transaction, params};
 
 use super::{
+    payers::{self, Payer},
     purse::Charge,
     sql::{amount, int, run, unsigned},
 };
@@ -14,8 +15,25 @@ use crate::config::{NONCE_BATCH, NONCE_LAG, NONCE_WINDOW};
 pub struct Charges {
     /// Of those that have left the database.
     pub spent: Vec<(SessionId, u128)>,
-    /// Of the others, and whether each is final.
-    pub tasks: Vec<(SessionId, TaskId, Charge, bool)>,
+    /// The same by the key that paid.
+    pub spent_by_keys: Vec<(Payer, u128)>,
+    /// Of the others.
+    pub tasks: Vec<Charged>,
+}
+
+/// What one task costs.
+#[derive(Clone, Debug)]
+pub struct Charged {
+    /// Its session.
+    pub session: SessionId,
+    /// The task.
+    pub task: TaskId,
+    /// What it takes.
+    pub charge: Charge,
+    /// Whether that will not change.
+    pub is_final: bool,
+    /// The key that pays, if one does.
+    pub payer: Option<Payer>,
 }
 
 /// What the tasks of all lanes cost.
@@ -26,7 +44,7 @@ pub fn charges(tx: &Transaction<'_>) -> Result<Charges> {
     })?;
     let spent = spent.collect::<Result<_>>()?;
     let mut query = tx.prepare(
-        "SELECT task, session, deadline, hold, fee, tip, chain_state FROM tasks
+        "SELECT task, session, deadline, hold, fee, tip, chain_state, api_key, key_period FROM tasks
          WHERE answer NOT IN ('declined') OR chain_state <> 'none'",
     )?;
     let tasks = query.query_map([], |row| {
@@ -36,14 +54,16 @@ pub fn charges(tx: &Transaction<'_>) -> Result<Charges> {
             "refunded" => amount(row.get("tip")?),
             _ => amount(row.get("hold")?),
         };
-        let finished = state == "settled" || state == "refunded";
+        let is_final = state == "settled" || state == "refunded";
         let task: String = row.get("task")?;
         let charge =
             Charge { amount, deadline: unsigned(row, "deadline")?, on_chain: state != "none" };
-        let task: TaskId = task.parse().unwrap_or_default();
-        Ok((SessionId(unsigned(row, "session")?), task, charge, finished))
+        let (task, session) = (task.parse().unwrap_or_default(), unsigned(row, "session")?);
+        let (session, payer) = (SessionId(session), Payer::read(row)?);
+        Ok(Charged { session, task, charge, is_final, payer })
     })?;
-    Ok(Charges { spent, tasks: tasks.collect::<Result<_>>()? })
+    let spent_by_keys = payers::spent(tx)?;
+    Ok(Charges { spent, spent_by_keys, tasks: tasks.collect::<Result<_>>()? })
 }
 
 /// One more than the largest nonce that the chain has, of each session.

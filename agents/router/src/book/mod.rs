@@ -5,6 +5,8 @@ pub mod db;
 pub mod facts;
 pub mod lanes;
 pub mod owed;
+pub mod payers;
+pub mod proofs;
 pub mod prune;
 mod purse;
 pub mod receipts;

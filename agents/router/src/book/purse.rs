@@ -1,4 +1,4 @@
-//! What a lane may still spend, and the nonces of its tasks.
+//! What a lane, or an API key, may still spend, and the nonces of a lane's tasks.
 
 use std::{
     cmp::Reverse,
@@ -18,7 +18,7 @@ pub struct Charge {
     pub on_chain: bool,
 }
 
-/// One lane's money and nonces.
+/// One lane's money and nonces, or one key's money.
 #[derive(Debug, Default)]
 pub(super) struct Purse {
     /// Fees of tasks that are settled, and tips of those that were refunded.
@@ -63,6 +63,20 @@ impl Purse {
             self.unseen.push(Reverse((charge.deadline, task)));
         }
         self.open.insert(task, charge);
+    }
+
+    /// Counts a task as the database has it; one that is final stays spent.
+    pub fn take_in(&mut self, task: TaskId, charge: Charge, is_final: bool) {
+        if is_final {
+            self.spent = self.spent.saturating_add(charge.amount);
+        } else {
+            self.insert(task, charge);
+        }
+    }
+
+    /// Whether no task is open.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty()
     }
 
     /// What an open task takes.

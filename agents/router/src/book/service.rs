@@ -12,6 +12,7 @@ use super::{
     db::{self, Note, TaskRow},
     lanes,
     owed::{self, Unpinned},
+    proofs::{self, TaskProof},
     prune,
     state::{Book, Observed},
 };
@@ -148,6 +149,15 @@ impl Ledger {
         self.journal.run(move |tx| db::task(tx, &id)).await
     }
 
+    /// What the chain told of the proofs of a task's answers.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn proof(&self, id: TaskId) -> Result<Option<TaskProof>, JournalError> {
+        self.written().await;
+        self.journal.run(move |tx| proofs::of(tx, &id)).await
+    }
+
     /// Takes in a change of the chain; the transactions whose gas is wanted.
     ///
     /// # Errors
@@ -182,9 +192,9 @@ impl Ledger {
         block: Observed,
         cursor: SaveCursor,
     ) -> Result<Vec<B256>, JournalError> {
-        let (changed, mine) = {
+        let (changed, gone, mine) = {
             let mut book = self.book();
-            let changed = book.on_committed(&block);
+            let (changed, gone) = book.on_committed(&block);
             let mine: Vec<TaskId> = block
                 .facts
                 .iter()
@@ -195,13 +205,16 @@ impl Ledger {
                     _ => None,
                 })
                 .collect();
-            (changed, mine)
+            (changed, gone, mine)
         };
-        let fresh: Vec<SessionId> =
-            changed.iter().filter(|s| s.reservations.is_empty()).map(|s| s.id).collect();
+        let fresh: Vec<SessionId> = changed
+            .iter()
+            .filter(|s| s.is_mine() && s.reservations.is_empty())
+            .map(|s| s.id)
+            .collect();
         let at_ms = now_ms();
         let write = move |tx: &rusqlite::Transaction<'_>| {
-            db::save_sessions(tx, &changed, &[])?;
+            db::save_sessions(tx, &changed, &gone)?;
             let transactions =
                 db::commit_block(tx, &block, |task| mine.contains(&task.task), at_ms)?;
             cursor(tx)?;

@@ -1,4 +1,4 @@
-//! A session in which the router holds a lane: its nodes, its prices, and until when it serves.
+//! A session, in which the router holds a lane or may be given one: its nodes, its prices, and until when it serves.
 
 use assay_types::{B256, Lane, ModelId, NodeId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub struct Reservation {
     pub until: u64,
 }
 
-/// A session in which the router holds a lane.
+/// A session, as far as a router must know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The session.
@@ -51,7 +51,7 @@ pub struct SessionView {
     pub reservations: Vec<Reservation>,
     /// Unix seconds; 0 unless draining.
     pub ends_at: u64,
-    /// The router's lane.
+    /// The router's lane; 0 if it holds none: that one is the owner's.
     pub lane: Lane,
     /// Money that was reserved for the lane, minor units.
     pub allotment: u128,
@@ -79,6 +79,16 @@ impl SessionView {
             allotment: 0,
             reclaim_at: 0,
         }
+    }
+
+    /// Whether the router holds a lane of it.
+    pub(super) fn is_mine(&self) -> bool {
+        self.lane.0 != 0
+    }
+
+    /// Whether this lane is the router's.
+    pub(super) fn is_my_lane(&self, lane: Lane) -> bool {
+        self.is_mine() && self.lane == lane
     }
 
     /// Whether it can take tasks: it has its nodes and their seed.

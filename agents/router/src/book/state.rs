@@ -15,7 +15,11 @@ pub use super::{
     purse::Charge,
     session::{Reservation, SessionState, SessionView},
 };
-use super::{lanes::Charges, purse::Purse};
+use super::{
+    lanes::{Charged, Charges},
+    payers::Payer,
+    purse::Purse,
+};
 use crate::config::UNPAID_PAUSE;
 
 /// Why no session can take a request.
@@ -52,11 +56,13 @@ pub struct Book {
     sessions: BTreeMap<SessionId, Arc<SessionView>>,
     purses: HashMap<SessionId, Purse>,
     owners: HashMap<TaskId, SessionId>,
+    /// What API keys spend, whatever the session.
+    accounts: HashMap<Payer, Purse>,
+    payers: HashMap<TaskId, Payer>,
     /// Models by their number, as the chain has them.
     models: BTreeMap<ModelIndex, ModelId>,
-    /// Sessions of the block that is taken in, until one of their lanes turns out to be the router's. One whose nodes
-    /// are named is active before its lanes are told.
-    opened: BTreeMap<SessionId, SessionView>,
+    /// Sessions in which the router holds no lane: it may be given one at any time.
+    others: BTreeMap<SessionId, SessionView>,
     /// Fees of the tasks that settle in the block that is taken in, one for each answer.
     settling: BTreeMap<TaskId, u128>,
     last_timestamp: u64,
@@ -65,8 +71,8 @@ pub struct Book {
 /// Reservations of a session that are remembered: the contract serves the current one and the one before, and a
 /// reverted block may bring back one more.
 const KEPT_RESERVATIONS: usize = 3;
-/// Sessions whose lanes are still to come in the same block; more in one block are dropped.
-const MAX_OPENED: usize = 1024;
+/// Sessions of others that are remembered, each some hundred bytes; of more the oldest are forgotten.
+const MAX_OTHERS: usize = 16_384;
 
 impl Book {
     /// The book of the router whose key is `me`, with what an earlier life stored.
@@ -75,13 +81,16 @@ impl Book {
         models: Vec<(ModelIndex, ModelId)>,
         sessions: Vec<SessionView>,
     ) -> Self {
+        let (mine, others): (Vec<_>, Vec<_>) = sessions.into_iter().partition(SessionView::is_mine);
         Self {
             me,
             models: models.into_iter().collect(),
-            sessions: sessions.into_iter().map(|s| (s.id, Arc::new(s))).collect(),
+            sessions: mine.into_iter().map(|s| (s.id, Arc::new(s))).collect(),
+            others: others.into_iter().map(|s| (s.id, s)).collect(),
             purses: HashMap::new(),
             owners: HashMap::new(),
-            opened: BTreeMap::new(),
+            accounts: HashMap::new(),
+            payers: HashMap::new(),
             settling: BTreeMap::new(),
             last_timestamp: 0,
         }
@@ -92,7 +101,7 @@ impl Book {
         self.last_timestamp.max(wall_s)
     }
 
-    /// All sessions.
+    /// All sessions in which the router holds a lane.
     pub fn sessions(&self) -> impl Iterator<Item = &SessionView> {
         self.sessions.values().map(AsRef::as_ref)
     }
@@ -106,33 +115,50 @@ impl Book {
         for (session, spent) in charges.spent {
             self.purses.entry(session).or_default().spent = spent;
         }
-        for (session, task, charge, finished) in charges.tasks {
-            let purse = self.purses.entry(session).or_default();
-            if finished {
-                purse.spent = purse.spent.saturating_add(charge.amount);
-            } else {
-                purse.insert(task, charge);
+        self.payers.clear();
+        self.accounts.clear();
+        for (payer, spent) in charges.spent_by_keys {
+            self.accounts.entry(payer).or_default().spent = spent;
+        }
+        for Charged { session, task, charge, is_final, payer } in charges.tasks {
+            self.purses.entry(session).or_default().take_in(task, charge, is_final);
+            if let Some(payer) = payer {
+                self.accounts.entry(payer.clone()).or_default().take_in(task, charge, is_final);
+                if !is_final {
+                    self.payers.insert(task, payer);
+                }
+            }
+            if !is_final {
                 self.owners.insert(task, session);
             }
         }
     }
 
-    /// Takes in a canonical block; returns the sessions that changed.
-    pub fn on_committed(&mut self, block: &Observed) -> Vec<SessionView> {
+    /// Takes in a canonical block; returns the sessions that changed, and those that need not be known any more.
+    pub fn on_committed(&mut self, block: &Observed) -> (Vec<SessionView>, Vec<SessionId>) {
         self.last_timestamp = self.last_timestamp.max(block.timestamp);
-        let mut changed = Vec::new();
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
         for (_, fact) in &block.facts {
             if let Some(id) = self.learn(fact, &mut changed)
-                && let Some(view) = self.sessions.get(&id)
+                && let Some(view) = self.view(id)
             {
-                changed.push(SessionView::clone(view));
+                changed.push(view.clone());
+            }
+            if let Fact::SessionClosed { session } = fact
+                && self.others.remove(session).is_some()
+            {
+                gone.push(*session);
             }
         }
-        self.opened.clear();
+        while self.others.len() > MAX_OTHERS
+            && let Some((oldest, _)) = self.others.pop_first()
+        {
+            gone.push(oldest);
+        }
         for (task, fees) in std::mem::take(&mut self.settling) {
             self.finish(&task, fees);
         }
-        changed
+        (changed, gone)
     }
 
     /// Takes in a fact; the session that changed, and those that changed besides.
@@ -144,18 +170,15 @@ impl Book {
             }
             Fact::SessionOpened { session, model, price_in, price_out } => {
                 let model = *self.models.get(model)?;
-                if self.opened.len() < MAX_OPENED {
-                    let view = SessionView::opened(*session, model, (*price_in, *price_out));
-                    self.opened.insert(*session, view);
-                }
-                None
+                let view = SessionView::opened(*session, model, (*price_in, *price_out));
+                self.others.insert(*session, view);
+                Some(*session)
             }
             Fact::LaneAdded { session, lane, holder, allotment } => {
                 self.add_lane(*session, *lane, *holder, *allotment)
             }
             Fact::SessionActivated { session, seed_round, nodes, previous_until } => {
-                let known = self.sessions.get_mut(session).map(Arc::make_mut);
-                let view = known.or_else(|| self.opened.get_mut(session))?;
+                let view = self.session_mut(*session)?;
                 if view.state == SessionState::Open {
                     view.state = SessionState::Active;
                 }
@@ -173,7 +196,7 @@ impl Book {
                 None
             }
             Fact::LaneReclaimed { session, lane, reclaim_at } => {
-                let view = self.session_mut(*session).filter(|s| s.lane == *lane)?;
+                let view = self.session_mut(*session).filter(|s| s.is_my_lane(*lane))?;
                 view.reclaim_at = *reclaim_at;
                 Some(*session)
             }
@@ -188,7 +211,7 @@ impl Book {
                 Some(*session)
             }
             Fact::SessionToppedUp { session, lane, amount } => {
-                let view = self.session_mut(*session).filter(|s| s.lane == *lane)?;
+                let view = self.session_mut(*session).filter(|s| s.is_my_lane(*lane))?;
                 view.allotment = view.allotment.saturating_add(*amount);
                 self.purses.entry(*session).or_default().unpaid_until_s = 0;
                 Some(*session)
@@ -200,8 +223,13 @@ impl Book {
         }
     }
 
+    fn view(&self, id: SessionId) -> Option<&SessionView> {
+        self.sessions.get(&id).map(AsRef::as_ref).or_else(|| self.others.get(&id))
+    }
+
     fn session_mut(&mut self, id: SessionId) -> Option<&mut SessionView> {
-        self.sessions.get_mut(&id).map(Arc::make_mut)
+        let mine = self.sessions.get_mut(&id).map(Arc::make_mut);
+        mine.or_else(|| self.others.get_mut(&id))
     }
 
     fn add_lane(
@@ -215,13 +243,14 @@ impl Book {
         if holder != self.me || lane.0 == 0 || self.sessions.contains_key(&session) {
             return None;
         }
-        let view = SessionView { lane, allotment, ..self.opened.get(&session)?.clone() };
+        let view = SessionView { lane, allotment, ..self.others.remove(&session)? };
         self.sessions.insert(session, Arc::new(view));
         Some(session)
     }
 
     fn set_seed(&mut self, round: u64, seed: Option<B256>, changed: &mut Vec<SessionView>) {
-        for view in self.sessions.values_mut().map(Arc::make_mut) {
+        let mine = self.sessions.values_mut().map(Arc::make_mut);
+        for view in mine.chain(self.others.values_mut()) {
             let waits = |r: &&mut Reservation| r.seed_round == round && r.seed != seed;
             if let Some(reservation) = view.reservations.iter_mut().find(waits) {
                 reservation.seed = seed;
@@ -237,6 +266,11 @@ impl Book {
                 let charge = Charge { amount, deadline: task.deadline, on_chain: true };
                 let purse = self.purses.entry(task.session).or_default();
                 purse.insert(task.task, charge);
+                if let Some(payer) = self.payers.get(&task.task)
+                    && let Some(account) = self.accounts.get_mut(payer)
+                {
+                    account.insert(task.task, charge);
+                }
                 let next = task.nonce.0.saturating_add(1);
                 purse.skip_to(next);
                 purse.next_on_chain = purse.next_on_chain.max(next);
@@ -269,6 +303,12 @@ impl Book {
         {
             purse.spent = purse.spent.saturating_add(cost);
         }
+        if let Some(payer) = self.payers.remove(task)
+            && let Some(account) = self.accounts.get_mut(&payer)
+            && account.remove(task)
+        {
+            account.spent = account.spent.saturating_add(cost);
+        }
     }
 
     /// Undoes a block that is no longer canonical: sessions that changed, and sessions that are gone. What
@@ -281,7 +321,12 @@ impl Book {
                     self.models.remove(index);
                 }
                 Fact::SessionOpened { session, .. } => {
-                    gone.extend(self.sessions.remove(session).map(|view| view.id));
+                    self.sessions.remove(session);
+                    self.others.remove(session);
+                    gone.push(*session);
+                }
+                Fact::LaneAdded { session, lane, .. } => {
+                    changed.extend(self.drop_lane(*session, *lane));
                 }
                 Fact::RoundRevealed { round, .. } => self.set_seed(*round, None, &mut changed),
                 Fact::SessionActivated { session, .. } => {
@@ -300,7 +345,7 @@ impl Book {
                 }
                 Fact::SessionToppedUp { session, lane, amount } => {
                     self.undo(*session, &mut changed, |view| {
-                        if view.lane == *lane {
+                        if view.is_my_lane(*lane) {
                             view.allotment = view.allotment.saturating_sub(*amount);
                         }
                     });
@@ -320,8 +365,17 @@ impl Book {
                 _ => {}
             }
         }
-        changed.retain(|view| self.sessions.contains_key(&view.id));
+        changed.retain(|view| self.view(view.id).is_some());
         (changed, gone)
+    }
+
+    /// The router was given this lane in a block that is no longer canonical.
+    fn drop_lane(&mut self, session: SessionId, lane: Lane) -> Option<SessionView> {
+        let view = self.sessions.get(&session).filter(|view| view.is_my_lane(lane))?;
+        let view = SessionView { lane: Lane(0), allotment: 0, ..SessionView::clone(view) };
+        self.sessions.remove(&session);
+        self.others.insert(session, view.clone());
+        Some(view)
     }
 
     fn undo(
@@ -389,11 +443,35 @@ impl Book {
         left
     }
 
-    /// Counts a task that the chain does not have yet.
-    pub fn charge(&mut self, session: SessionId, task: TaskId, amount: u128, deadline: u64) {
+    /// What is left of a key's budget.
+    pub fn left_of(&mut self, payer: &Payer, budget: u128, now_s: u64) -> u128 {
+        let mut gone = Vec::new();
+        let Some(account) = self.accounts.get_mut(payer) else { return budget };
+        let left = account.left(budget, now_s, &mut gone);
+        for task in gone {
+            self.payers.remove(&task);
+        }
+        left
+    }
+
+    /// Counts a task that the chain does not have yet: what it holds until its deadline, and the key that pays.
+    pub fn charge(
+        &mut self,
+        session: SessionId,
+        task: TaskId,
+        (amount, deadline): (u128, u64),
+        payer: Option<Payer>,
+    ) {
         let charge = Charge { amount, deadline, on_chain: false };
         self.purses.entry(session).or_default().insert(task, charge);
         self.owners.insert(task, session);
+        let Some(payer) = payer else { return };
+        if !self.accounts.contains_key(&payer) {
+            // A new period: the ones before count no more once nothing of them is open.
+            self.accounts.retain(|other, account| other.key != payer.key || !account.is_idle());
+        }
+        self.accounts.entry(payer.clone()).or_default().insert(task, charge);
+        self.payers.insert(task, payer);
     }
 
     /// The task was never and will never be submitted.
@@ -403,6 +481,11 @@ impl Book {
             && let Some(purse) = self.purses.get_mut(&session)
         {
             purse.remove(task);
+            if let Some(payer) = self.payers.remove(task)
+                && let Some(account) = self.accounts.get_mut(&payer)
+            {
+                account.remove(task);
+            }
         }
     }
 

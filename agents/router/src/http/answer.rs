@@ -23,6 +23,7 @@ use super::{
 use crate::{
     clock::now_s,
     config::{HEADERS_WITHIN, KEEP_ALIVE},
+    keys::Bill,
     tasks::{
         dispatch::Dispatcher,
         running::{Piece, Running},
@@ -41,6 +42,7 @@ pub struct Answering {
     due: VecDeque<Said>,
     /// Answers that are not complete.
     open: usize,
+    bill: Option<Bill>,
 }
 
 impl Answering {
@@ -49,7 +51,7 @@ impl Answering {
     /// # Errors
     /// What stands in the way of one of them; the others are cancelled.
     pub async fn begin(dispatcher: &Arc<Dispatcher>, order: Order) -> Result<Self, ApiError> {
-        let Order { asks, mut wording, .. } = order;
+        let Order { asks, mut wording, bill, .. } = order;
         let running = try_join_all(asks.iter().map(|ask| dispatcher.begin(ask))).await?;
         let head = Head {
             tasks: running.iter().map(Running::task).collect(),
@@ -60,16 +62,33 @@ impl Answering {
         let open = running.len();
         let due = wording.begin(&head).into();
         let pieces = running.into_iter().enumerate().map(|(i, running)| pieces(i, running));
-        Ok(Self { pieces: pieces.collect(), head, wording, due, open })
+        Ok(Self { pieces: pieces.collect(), head, wording, due, open, bill })
     }
 
     /// Waits for the first piece, and keeps it: a node that fails at once fails the request, not the stream.
     async fn first(&mut self) -> Result<(), ApiError> {
-        let Ok(Some((answer, piece))) = timeout(HEADERS_WITHIN, self.pieces.next()).await else {
+        let Ok(Some((answer, piece))) = timeout(HEADERS_WITHIN, self.piece()).await else {
             return Ok(());
         };
         self.word(answer, Ok(piece?));
         Ok(())
+    }
+
+    /// The next piece of any answer. A key that is revoked gets no more of them.
+    async fn piece(&mut self) -> Option<Next> {
+        let Some(bill) = &mut self.bill else { return self.pieces.next().await };
+        if self.pieces.is_empty() {
+            return None;
+        }
+        let next = tokio::select! {
+            biased;
+            error = bill.revoked() => return Some((0, Err(error))),
+            next = self.pieces.next() => next?,
+        };
+        if let (answer, Ok(Piece::End(finish))) = &next {
+            bill.ended(*answer, finish);
+        }
+        Some(next)
     }
 
     /// The next event; `None` after the last.
@@ -78,7 +97,7 @@ impl Answering {
             if let Some(said) = self.due.pop_front() {
                 return Some(said);
             }
-            let (answer, piece) = self.pieces.next().await?;
+            let (answer, piece) = self.piece().await?;
             self.word(answer, piece);
         }
     }
@@ -106,7 +125,7 @@ impl Answering {
     async fn whole(mut self) -> Result<Response, ApiError> {
         let mut texts = vec![String::new(); self.open];
         let mut finishes = vec![None; self.open];
-        while let Some((answer, piece)) = self.pieces.next().await {
+        while let Some((answer, piece)) = self.piece().await {
             match piece? {
                 Piece::Text(text) => {
                     if let Some(whole) = texts.get_mut(answer) {

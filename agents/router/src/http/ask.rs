@@ -1,5 +1,7 @@
 //! What every API asks of a miner, whatever its words for it: model, prompt, sampling, bounds.
 
+use std::sync::Arc;
+
 use assay_types::{
     MAX_MESSAGES, MAX_OUTPUT_LIMIT, MAX_STOP_BYTES, MAX_STOPS, Message, Prompt, Sampling,
 };
@@ -10,7 +12,10 @@ use super::{
     error::ApiError,
     fields::{Fields, shown, unsupported, wrong},
 };
-use crate::config::{MAX_REDUNDANCY, MESSAGE_TOKENS, RouterConfig, ServedModel, TEMPLATE_TOKENS};
+use crate::{
+    config::{MAX_REDUNDANCY, MESSAGE_TOKENS, RouterConfig, ServedModel, TEMPLATE_TOKENS},
+    keys::key::ApiKey,
+};
 
 /// Sampling parameters of OpenAI's that no API of this router has, and what to do instead.
 pub const REFUSED: [(&str, &str); 6] = [
@@ -45,6 +50,8 @@ pub struct Ask {
     pub max_prompt: u32,
     /// Answers wanted, each of another node; the first one's is shown.
     pub redundancy: u8,
+    /// The key that pays, where keys are asked for.
+    pub key: Option<Arc<ApiKey>>,
 }
 
 /// What all answers of one request have in common.
@@ -110,6 +117,7 @@ impl Common {
             max_output,
             max_prompt,
             redundancy: self.redundancy,
+            key: None,
         })
     }
 

@@ -54,7 +54,7 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     let n = ask::choices(fields)?;
     fields.end()?;
     let wording = Box::new(Chat { include_usage, ended: Vec::new() });
-    Ok(Order { asks: ask::asks(&common, vec![prompt], n)?, stream, wording })
+    Ok(Order::new(ask::asks(&common, vec![prompt], n)?, stream, wording))
 }
 
 fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {

@@ -36,7 +36,7 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     let n = ask::choices(fields)?;
     fields.end()?;
     let wording = Box::new(Text { include_usage, ended: Vec::new() });
-    Ok(Order { asks: ask::asks(&common, prompts, n)?, stream, wording })
+    Ok(Order::new(ask::asks(&common, prompts, n)?, stream, wording))
 }
 
 /// One text or several.

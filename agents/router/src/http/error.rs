@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// Names the task of an answer, or its tasks with commas between them.
 pub const TASK_HEADER: HeaderName = HeaderName::from_static("x-assay-task");
 
+/// Tells OpenAI's and Anthropic's clients that the same request will never be answered.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
 /// A request that is not answered, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -26,7 +29,7 @@ pub struct ApiError {
     /// The parameter at fault.
     pub param: Option<Box<str>>,
     /// Seconds after which it is worth trying again.
-    pub retry_after_s: Option<u16>,
+    pub retry_after_s: Option<u32>,
     /// The task, if there is one.
     pub task: Option<TaskId>,
 }
@@ -62,7 +65,7 @@ impl ApiError {
     }
 
     /// 429: as much is under way as can be; the same request is served a moment later.
-    pub fn limited(code: &str, message: impl Into<String>, retry_after_s: u16) -> Self {
+    pub fn limited(code: &str, message: impl Into<String>, retry_after_s: u32) -> Self {
         Self {
             retry_after_s: Some(retry_after_s),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message)
@@ -70,7 +73,7 @@ impl ApiError {
     }
 
     /// 503: nobody can serve it now.
-    pub fn unavailable(code: &str, message: impl Into<String>, retry_after_s: u16) -> Self {
+    pub fn unavailable(code: &str, message: impl Into<String>, retry_after_s: u32) -> Self {
         Self {
             retry_after_s: Some(retry_after_s),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message)
@@ -108,6 +111,8 @@ impl ApiError {
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.max(1)));
+        } else if self.status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         if let Some(task) = self.task {
             name_tasks(&mut response, &[task]);

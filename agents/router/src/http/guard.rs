@@ -1,27 +1,42 @@
-//! Who is served: programs on this machine, and no web page that a browser on it happens to show.
+//! Who is served: whoever has an API key, where the router asks for them; else programs on this machine, and no web page
+//! that a browser on it happens to show.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{ConnectInfo, Request},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
 use super::error::ApiError;
+use crate::keys::Keyring;
 
 /// Longest name that is repeated in an error.
 const SHOWN: usize = 80;
 
-/// Middleware around everything below `/v1`.
-pub async fn local_only(
+/// Middleware around everything below `/v1`: who asks stands in the request from then on, where keys are asked for.
+pub async fn admit(
+    State(keys): State<Option<Arc<Keyring>>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match check(peer, request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    let admitted = match &keys {
+        None => check(peer, request.uri(), request.headers()).map(|()| None),
+        // A page of others cannot know a key: where it comes from does not matter.
+        Some(keys) => keys.authenticate(request.headers()).map(Some),
+    };
+    match admitted {
+        Ok(caller) => {
+            let Some(caller) = caller else { return next.run(request).await };
+            request.extensions_mut().insert(caller.clone());
+            let mut response = next.run(request).await;
+            // For the access log.
+            response.extensions_mut().insert(caller);
+            response
+        }
         Err(error) => error.into_response(),
     }
 }
@@ -36,7 +51,7 @@ pub fn check(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> Result<(), Api
         return Err(ApiError::refused(
             StatusCode::UNAUTHORIZED,
             "invalid_api_key",
-            "this router serves only requests from its own machine: API keys are not built in this version; run a router of your own there, or reach this one through an SSH tunnel",
+            "this router asks for no API keys and so serves only requests from its own machine: start it with --api-keys, run a router of your own there, or reach this one through an SSH tunnel",
         ));
     }
     let host = uri

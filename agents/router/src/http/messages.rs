@@ -60,7 +60,7 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     let ask = common.ask(Prompt::Messages(list))?;
     // Which one of several ended an answer is not told by the node.
     let stop = (ask.stop.len() == 1).then(|| ask.stop.first().cloned()).flatten();
-    Ok(Order { asks: vec![ask], stream, wording: Box::new(Words { stop }) })
+    Ok(Order::new(vec![ask], stream, Box::new(Words { stop })))
 }
 
 /// What stands in a block of text without effect: there is no cache that a client could steer, and an answer

@@ -13,6 +13,7 @@ mod messages;
 mod models;
 mod openapi;
 mod places;
+mod proof;
 mod responses;
 pub mod routes;
 pub mod server;

@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 use super::{ask::not_served, error::ApiError};
 use crate::{clock::now_s, config::ServedModel, tasks::dispatch::Dispatcher};
 
-/// All models.
-pub fn list(dispatcher: &Dispatcher, started_s: u64) -> Value {
-    let models = &dispatcher.config.models;
-    let data: Vec<Value> = models.iter().map(|m| shown(dispatcher, m, started_s)).collect();
+/// All models that may be seen.
+pub fn list(
+    dispatcher: &Dispatcher,
+    may_see: impl Fn(&ServedModel) -> bool,
+    started_s: u64,
+) -> Value {
+    let models = dispatcher.config.models.iter().filter(|model| may_see(model));
+    let data: Vec<Value> = models.map(|m| shown(dispatcher, m, started_s)).collect();
     json!({"object": "list", "data": data})
 }
 

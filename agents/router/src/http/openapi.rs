@@ -21,12 +21,19 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
 ///
 /// # Errors
 /// 500 if the document is broken, which a test excludes.
-pub fn document(config: &RouterConfig) -> Result<Value, ApiError> {
+pub fn document(config: &RouterConfig, asks_for_keys: bool) -> Result<Value, ApiError> {
     let mut document: Value = serde_json::from_str(DOCUMENT).map_err(|error| {
         tracing::error!(%error, "the description of the API is broken");
         ApiError::internal("this router's description of its API is broken: report it")
     })?;
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+    if asks_for_keys {
+        document["components"]["securitySchemes"] = json!({
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        });
+        document["security"] = json!([{"bearer": []}, {"api_key": []}]);
+    }
     let names: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
     document["components"]["schemas"]["ModelName"]["enum"] = json!(names);
     // What the roomiest of them takes.
@@ -56,10 +63,13 @@ mod tests {
 
     #[test]
     fn the_document_names_the_models_and_their_bounds() {
-        let document = document(&config()).unwrap();
+        let document = document(&config(), false).unwrap();
         let schemas = &document["components"]["schemas"];
         assert_eq!(schemas["ModelName"]["enum"], json!(["assay-demo"]));
         assert_eq!(schemas["AnswerTokens"]["maximum"], 1023);
         assert_eq!(schemas["AnswerTokensRequired"]["maximum"], 1023);
+        assert!(document["security"].is_null());
+        let document = super::document(&config(), true).unwrap();
+        assert_eq!(document["security"], json!([{"bearer": []}, {"api_key": []}]));
     }
 }

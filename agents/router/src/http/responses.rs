@@ -63,7 +63,7 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
         count: 0,
         text: String::new(),
     };
-    Ok(Order { asks: vec![ask], stream, wording: Box::new(wording) })
+    Ok(Order::new(vec![ask], stream, Box::new(wording)))
 }
 
 fn said(role: &str, text: &str) -> Message {

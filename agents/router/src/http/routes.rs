@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use assay_runtime::{Health, observe_router};
 use assay_types::{TaskId, link::MAX_FRAME_BYTES};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{
         ConnectInfo, Path, Request, State, WebSocketUpgrade,
         ws::rejection::WebSocketUpgradeRejection,
@@ -22,16 +22,19 @@ use super::{
     answer, body, chat, completions,
     error::{ApiError, TASK_HEADER},
     fields::Fields,
-    guard::local_only,
+    guard::admit,
     messages, models, openapi,
     places::Places,
+    proof::proof_json,
     responses,
     socket::Socket,
     timeline::task_json,
     wording::Order,
 };
 use crate::{
-    config::{MAX_BODY_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig},
+    config::{MAX_BODY_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig, ServedModel},
+    journal::JournalError,
+    keys::{Caller, Keyring},
     link::service::LinkServer,
     tasks::dispatch::Dispatcher,
 };
@@ -44,6 +47,8 @@ pub struct App {
     pub links: Arc<LinkServer>,
     /// Unix seconds at which the router started: when its models were "created".
     pub started_s: u64,
+    /// The keys that are asked for; `None` if none are.
+    pub keys: Option<Arc<Keyring>>,
     places: Places,
     miners: Arc<Semaphore>,
     sockets: Arc<Semaphore>,
@@ -51,10 +56,15 @@ pub struct App {
 
 impl App {
     /// An app with all its permits.
-    pub fn new(dispatcher: Arc<Dispatcher>, links: Arc<LinkServer>, started_s: u64) -> Self {
+    pub fn new(
+        dispatcher: Arc<Dispatcher>,
+        links: Arc<LinkServer>,
+        keys: Option<Arc<Keyring>>,
+        started_s: u64,
+    ) -> Self {
         let miners = Arc::new(Semaphore::new(MAX_LINKS));
         let sockets = Arc::new(Semaphore::new(MAX_SOCKETS));
-        Self { dispatcher, links, started_s, places: Places::default(), miners, sockets }
+        Self { dispatcher, links, started_s, keys, places: Places::default(), miners, sockets }
     }
 }
 
@@ -66,10 +76,11 @@ pub fn routes(app: Arc<App>, health: Health) -> Router {
     let complete = |read: Read| {
         post(move |State(app): State<Arc<App>>, request: Request| complete(app, read, request))
     };
+    let admitted = middleware::from_fn_with_state(app.keys.clone(), admit);
     let anthropic = Router::new()
         .route("/v1/messages", complete(messages::read))
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(local_only))
+        .layer(admitted.clone())
         .layer(middleware::from_fn(messages::word_errors));
     let api = Router::new()
         .route("/v1/chat/completions", complete(chat::read))
@@ -79,12 +90,18 @@ pub fn routes(app: Arc<App>, health: Health) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/v1/tasks/{id}", get(task))
+        .route("/v1/tasks/{id}/proof", get(proof))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(admitted.clone());
+    let described = Router::new()
         .route("/openapi.json", get(description))
         .route("/docs", get(openapi::page))
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(local_only));
+        .method_not_allowed_fallback(wrong_method);
+    // Whoever shall ask with a key may read how.
+    let described = if app.keys.is_some() { described } else { described.layer(admitted) };
     Router::new()
         .merge(api)
+        .merge(described)
         .merge(anthropic)
         .route("/link", get(link))
         .with_state(app)
@@ -100,7 +117,8 @@ async fn access_log(request: Request, next: middleware::Next) -> Response {
     let response = next.run(request).await;
     let task = response.headers().get(TASK_HEADER).and_then(|t| t.to_str().ok()).unwrap_or("");
     let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis());
-    tracing::info!(target: "assay_router::access", %method, path, status, ms, task);
+    let key = response.extensions().get::<Arc<Caller>>().map_or("", |who| who.key().id.as_str());
+    tracing::info!(target: "assay_router::access", %method, path, status, ms, task, key);
     metrics::counter!("assay_router_http_requests_total", "agent" => "router", "status" => status.to_string())
         .increment(1);
     response
@@ -121,10 +139,12 @@ async fn nothing_here(uri: Uri) -> ApiError {
 async fn complete(app: Arc<App>, read: Read, request: Request) -> Result<Response, ApiError> {
     let mut place = app.places.take(1)?;
     let config = &app.dispatcher.config;
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
     let body = body::read(request, config.patience.body).await?;
-    let order = read(&mut Fields::of_body(&body)?, config)?;
+    let mut order = read(&mut Fields::of_body(&body)?, config)?;
     drop(body);
     place.merge(app.places.take(order.asks.len().saturating_sub(1))?);
+    order.bill = caller.map(|caller| caller.admit(&mut order.asks)).transpose()?;
     answer::serve(&app.dispatcher, order, place).await
 }
 
@@ -142,8 +162,13 @@ async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Res
     })
 }
 
-async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(models::list(&app.dispatcher, app.started_s))
+/// Who asks, where keys are asked for.
+type Who = Option<Extension<Arc<Caller>>>;
+
+async fn models(State(app): State<Arc<App>>, who: Who) -> Json<Value> {
+    let may_see =
+        |model: &ServedModel| who.as_ref().is_none_or(|who| who.key().allows(&model.name));
+    Json(models::list(&app.dispatcher, may_see, app.started_s))
 }
 
 async fn model(
@@ -154,32 +179,58 @@ async fn model(
 }
 
 async fn description(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    openapi::document(&app.dispatcher.config).map(Json)
+    openapi::document(&app.dispatcher.config, app.keys.is_some()).map(Json)
 }
 
 async fn task(
     State(app): State<Arc<App>>,
+    who: Who,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let id: TaskId = id.parse().map_err(|_| {
+    let id = task_id(&id)?;
+    let row = app.dispatcher.ledger.task(id).await.map_err(unreadable)?;
+    let row = row.filter(|row| may_see(&who, row.api_key.as_deref()));
+    row.map(|row| Json(task_json(id, &row))).ok_or_else(no_such_task)
+}
+
+async fn proof(
+    State(app): State<Arc<App>>,
+    who: Who,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let id = task_id(&id)?;
+    let found = app.dispatcher.ledger.proof(id).await.map_err(unreadable)?;
+    let found = found.filter(|proof| may_see(&who, proof.api_key.as_deref()));
+    found.map(|proof| Json(proof_json(id, &proof))).ok_or_else(no_such_task)
+}
+
+/// With a key one sees the tasks of that key alone.
+fn may_see(who: &Who, key: Option<&str>) -> bool {
+    who.as_ref().is_none_or(|who| key == Some(who.key().id.as_str()))
+}
+
+fn task_id(text: &str) -> Result<TaskId, ApiError> {
+    text.parse().map_err(|_| {
         ApiError::invalid("id", "invalid_value", "a task's id is 0x and 64 hexadecimal digits")
-    })?;
-    let row = app.dispatcher.ledger.task(id).await.map_err(|error| {
-        tracing::error!(%error, "a task cannot be read");
-        ApiError::internal("this router's database fails: look at its log")
-    })?;
-    match row {
-        Some(row) => Ok(Json(task_json(id, &row))),
-        None => Err(ApiError::refused(
-            StatusCode::NOT_FOUND,
-            "task_not_found",
-            "this router has no such task: it knows those of its own lanes",
-        )),
-    }
+    })
+}
+
+fn unreadable(error: JournalError) -> ApiError {
+    tracing::error!(%error, "a task cannot be read");
+    ApiError::internal("this router's database fails: look at its log")
+}
+
+fn no_such_task() -> ApiError {
+    ApiError::refused(
+        StatusCode::NOT_FOUND,
+        "task_not_found",
+        "this router has no such task: it knows those of its own lanes",
+    )
 }
 
 async fn socket(
     State(app): State<Arc<App>>,
+    who: Who,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| {
@@ -196,7 +247,8 @@ async fn socket(
     let (dispatcher, places) = (app.dispatcher.clone(), app.places.clone());
     let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        Socket::new(socket, dispatcher, places).serve().await;
+        let caller = who.map(|Extension(caller)| caller);
+        Socket::new(socket, dispatcher, places, caller).serve().await;
         drop(place);
     }))
 }

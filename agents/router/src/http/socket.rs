@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::{Patience, SOCKET_FRAMES, SOCKET_WINDOW},
+    keys::Caller,
     tasks::dispatch::Dispatcher,
 };
 
@@ -31,6 +32,8 @@ pub struct Socket {
     places: Places,
     patience: Patience,
     stopping: CancellationToken,
+    /// Who asks, where keys are asked for.
+    caller: Option<Arc<Caller>>,
     /// Frames of the client since `counted`.
     frames: u32,
     counted: Instant,
@@ -41,10 +44,15 @@ type Farewell = Option<(u16, &'static str)>;
 
 impl Socket {
     /// A client that has just connected.
-    pub fn new(socket: WebSocket, dispatcher: Arc<Dispatcher>, places: Places) -> Self {
+    pub fn new(
+        socket: WebSocket,
+        dispatcher: Arc<Dispatcher>,
+        places: Places,
+        caller: Option<Arc<Caller>>,
+    ) -> Self {
         let (patience, stopping) = (dispatcher.config.patience, dispatcher.stopping.clone());
         let counted = Instant::now();
-        Self { socket, dispatcher, places, patience, stopping, frames: 0, counted }
+        Self { socket, dispatcher, places, patience, stopping, caller, frames: 0, counted }
     }
 
     /// Serves until either side ends it.
@@ -70,6 +78,9 @@ impl Socket {
             let until = Instant::now() + self.patience.socket;
             let frame = tokio::select! {
                 frame = timeout_at(until, self.socket.recv()) => frame,
+                () = is_revoked(self.caller.as_deref()) => {
+                    return Err(Some((close_code::POLICY, "the API key was revoked")));
+                }
                 () = self.stopping.cancelled() => {
                     return Err(Some((close_code::AWAY, "the router stops")));
                 }
@@ -108,10 +119,11 @@ impl Socket {
 
     /// Answers one event of the client.
     async fn respond(&mut self, text: &str) -> Result<(), Farewell> {
-        let (mut answering, _place) = match begin(&self.dispatcher, &self.places, text).await {
-            Ok(begun) => begun,
-            Err(error) => return self.send(error_event(&error)).await,
-        };
+        let (mut answering, _place) =
+            match begin(&self.dispatcher, &self.places, self.caller.as_ref(), text).await {
+                Ok(begun) => begun,
+                Err(error) => return self.send(error_event(&error)).await,
+            };
         loop {
             tokio::select! {
                 said = answering.next() => match said {
@@ -140,11 +152,20 @@ impl Socket {
 async fn begin(
     dispatcher: &Arc<Dispatcher>,
     places: &Places,
+    caller: Option<&Arc<Caller>>,
     text: &str,
 ) -> Result<(Answering, OwnedSemaphorePermit), ApiError> {
-    let order = order(text, dispatcher)?;
+    let mut order = order(text, dispatcher)?;
     let place = places.take(order.asks.len())?;
+    order.bill = caller.map(|caller| caller.admit(&mut order.asks)).transpose()?;
     Ok((Answering::begin(dispatcher, order).await?, place))
+}
+
+async fn is_revoked(caller: Option<&Caller>) {
+    match caller {
+        Some(caller) => drop(caller.revoked().await),
+        None => std::future::pending().await,
+    }
 }
 
 fn order(text: &str, dispatcher: &Dispatcher) -> Result<Order, ApiError> {

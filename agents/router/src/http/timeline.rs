@@ -32,6 +32,7 @@ pub fn task_json(id: TaskId, row: &TaskRow) -> Value {
         "answer": row.answer,
         "error": error,
         "session_id": row.session,
+        "api_key": row.api_key,
         "lane": row.lane,
         "nonce": row.nonce,
         "node_id": row.node,

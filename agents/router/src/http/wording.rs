@@ -4,7 +4,7 @@ use assay_types::TaskId;
 use serde_json::{Value, json};
 
 use super::{ask::Ask, error::ApiError};
-use crate::tasks::running::Finish;
+use crate::{keys::Bill, tasks::running::Finish};
 
 /// A request as one API has read it.
 pub struct Order {
@@ -14,6 +14,15 @@ pub struct Order {
     pub stream: bool,
     /// How it is answered.
     pub wording: Box<dyn Wording>,
+    /// What the key that asks has been charged; `None` where no keys are asked for.
+    pub bill: Option<Bill>,
+}
+
+impl Order {
+    /// An order that no key is charged for yet.
+    pub fn new(asks: Vec<Ask>, stream: bool, wording: Box<dyn Wording>) -> Self {
+        Self { asks, stream, wording, bill: None }
+    }
 }
 
 /// What is known once the tasks of a request have begun.

@@ -20,12 +20,14 @@ use super::{
     chores::Chore,
     pace::Paces,
     running::{Running, Spare},
+    telemetry::{self, Stage},
 };
 use crate::{
     book::{
-        db::{Note, planned},
+        db::Note,
+        payers::Payer,
         service::{Ledger, NonceError},
-        state::{Need, Reservation, SessionView, Unready, fee, hold},
+        state::{Need, Reservation, SessionView, Submitted, Unready, fee, hold},
     },
     clock::{now_ms, now_s},
     config::{ACCEPT_TIMEOUT, MAX_OFFERS, MAX_WAITING, QUEUE_TIMEOUT, RouterConfig},
@@ -135,11 +137,12 @@ impl Dispatcher {
                 // What the node that was tried said is nearer to the cause.
                 Err(error) => return Err(last.unwrap_or(error)),
             };
+            let placed = Instant::now();
             let mut offered = self.offer(ask, &session, slot, (deadline, received_ms)).await?;
+            telemetry::overhead(Stage::Offer, placed.elapsed());
             // A client that hangs up from here on cancels what it asked for.
-            let mut running =
-                Running::new(self.clone(), &ask.model.name, offered.task, offered.node, started);
-            match self.reply(&mut offered).await {
+            let mut running = Running::new(self.clone(), ask, offered.task, offered.node, started);
+            match self.answer_of(ask, &mut offered).await {
                 Reply::Accepted { prompt_tokens } => {
                     self.happened(offered.task, "accepted");
                     self.offer_closed(&offered);
@@ -183,6 +186,7 @@ impl Dispatcher {
             )
         };
         let Ok(_permit) = self.waiting.try_acquire() else { return Err(busy()) };
+        let since = Instant::now();
         let search = async {
             loop {
                 let mut freed = std::pin::pin!(self.hub.freed());
@@ -194,7 +198,9 @@ impl Dispatcher {
                 freed.await;
             }
         };
-        timeout(QUEUE_TIMEOUT, search).await.unwrap_or_else(|_| Err(busy()))
+        let found = timeout(QUEUE_TIMEOUT, search).await;
+        telemetry::queued(since.elapsed());
+        found.unwrap_or_else(|_| Err(busy()))
     }
 
     fn try_place(
@@ -279,14 +285,17 @@ impl Dispatcher {
             stream: true,
         };
         let closed = Offer { stream: false, ..offer.clone() };
+        let payer = self.charge(ask, session, (task, deadline))?;
         let new = NewTask { task, offer: Box::new(offer), events: sender, accepted };
-        slot.offer(new).map_err(|_| node_gone().of_task(task))?;
-        let held = hold(session, (ask.max_prompt, ask.max_output), ask.redundancy);
-        self.ledger.book().charge(session.id, task, held, deadline);
+        if slot.offer(new).is_err() {
+            self.ledger.book().release(&task);
+            return Err(node_gone().of_task(task));
+        }
         self.ledger.note(Note::Received {
-            task: Box::new(planned(&request, task, nodes.clone())),
+            task: Box::new(Submitted::planned(&request, task, nodes.clone())),
             model: ask.model.name.clone(),
             owed: Box::new((request.clone(), block.clone())),
+            payer,
             at_ms: received_ms,
         });
         self.happened(task, "offered");
@@ -298,6 +307,32 @@ impl Dispatcher {
         }
         let followers = nodes.into_iter().filter(|other| *other != node).collect();
         Ok(Offered { task, node, events, followers, closed })
+    }
+
+    /// Counts what a task may cost, against its lane and against the key that pays; that key, if there is one.
+    fn charge(
+        &self,
+        ask: &Ask,
+        session: &SessionView,
+        (task, deadline): (TaskId, u64),
+    ) -> Result<Option<Payer>, ApiError> {
+        let held = hold(session, (ask.max_prompt, ask.max_output), ask.redundancy);
+        let payer = ask
+            .key
+            .as_ref()
+            .map(|key| Payer { key: key.id.clone(), period: key.period_at(deadline) });
+        let mut book = self.ledger.book();
+        if let Some((key, payer)) = ask.key.as_ref().zip(payer.as_ref())
+            && let Some(budget) = key.limits.budget
+        {
+            let now = book.now_s(now_s());
+            let left = book.left_of(payer, budget, now);
+            if left < held {
+                return Err(over_budget(held, left, key.renewed_in_s(deadline)));
+            }
+        }
+        book.charge(session.id, task, (held, deadline), payer.clone());
+        Ok(payer)
     }
 
     /// Offers a redundant task to its other nodes, whose streams stay closed. One that is away or busy learns of
@@ -313,6 +348,14 @@ impl Dispatcher {
             if slot.offer(new).is_err() {
                 tracing::debug!(task = %offered.task, %node, "a node's connection is too busy for an offer");
             }
+        }
+    }
+
+    /// How the node answers. What a key pays is in the database before its client sees anything.
+    async fn answer_of(&self, ask: &Ask, offered: &mut Offered) -> Reply {
+        match ask.key {
+            None => self.reply(offered).await,
+            Some(_) => tokio::join!(self.reply(offered), self.ledger.written()).0,
         }
     }
 
@@ -374,6 +417,21 @@ fn no_nonce(error: NonceError) -> ApiError {
             tracing::error!(%error, "no nonce for a request");
             ApiError::internal("this router's database fails: look at its log")
         }
+    }
+}
+
+fn over_budget(held: u128, left: u128, renewed_in_s: Option<u64>) -> ApiError {
+    let later = match renewed_in_s {
+        Some(s) => format!("wait until its budget begins anew in {s} s"),
+        None => "ask whoever runs this router for a larger one".into(),
+    };
+    let message = format!(
+        "the answer may cost {held}, and {left} is left of this API key's budget, open answers included: ask for fewer tokens with max_tokens, or {later}"
+    );
+    ApiError {
+        kind: "insufficient_quota",
+        retry_after_s: renewed_in_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX)),
+        ..ApiError::limited("insufficient_quota", message, 0)
     }
 }
 

@@ -4,3 +4,4 @@ pub mod chores;
 pub mod dispatch;
 pub mod pace;
 pub mod running;
+pub mod telemetry;

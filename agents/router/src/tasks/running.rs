@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::dispatch::{Dispatcher, is_node_fault, node_gone};
+use super::{
+    dispatch::{Dispatcher, is_node_fault, node_gone},
+    telemetry::{self, Stage, Telemetry},
+};
 use crate::{
     book::{db::Note, receipts::CONTRADICTED},
     clock::now_ms,
@@ -67,7 +70,7 @@ impl Spare {
 /// A task in progress.
 pub struct Running {
     dispatcher: Arc<Dispatcher>,
-    model: String,
+    telemetry: Telemetry,
     task: TaskId,
     node: NodeId,
     events: Option<mpsc::Receiver<TaskEvent>>,
@@ -86,7 +89,7 @@ pub struct Running {
 impl Running {
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
-        model: &str,
+        ask: &Ask,
         task: TaskId,
         node: NodeId,
         started: Instant,
@@ -95,7 +98,7 @@ impl Running {
         metrics::gauge!("assay_router_tasks", "agent" => "router").increment(1.0);
         Self {
             dispatcher,
-            model: model.to_owned(),
+            telemetry: Telemetry::of(ask),
             task,
             node,
             events: None,
@@ -156,6 +159,7 @@ impl Running {
                         *self = another;
                         continue;
                     }
+                    self.telemetry.failed(self.started.elapsed(), error.status);
                 }
             }
             return outcome.map_err(|error| error.of_task(self.task));
@@ -208,7 +212,11 @@ impl Running {
                         return Ok(Piece::Text(text));
                     }
                 }
-                Some(TaskEvent::Done(answer)) => return self.verify(*answer).await,
+                Some(TaskEvent::Done(answer)) => {
+                    let checked = self.verify(*answer).await;
+                    telemetry::overhead(Stage::Check, self.heard.elapsed());
+                    return checked;
+                }
                 Some(
                     TaskEvent::Failed { code, message } | TaskEvent::Declined { code, message },
                 ) => {
@@ -226,10 +234,9 @@ impl Running {
         self.spare = None;
         self.dispatcher.hub.judge(self.node, Outcome::Began(self.heard - self.offered));
         self.dispatcher.happened(self.task, "first_token");
-        self.dispatcher.paces.first_token(&self.model, self.heard - self.started);
-        let model = self.model.clone();
-        metrics::histogram!("gen_ai_server_time_to_first_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
-            .record(self.heard - self.started);
+        let after = self.heard - self.started;
+        self.dispatcher.paces.first_token(self.telemetry.model(), after);
+        self.telemetry.first_token(after);
     }
 
     fn too_late(&self, patience: Duration) -> ApiError {
@@ -308,20 +315,14 @@ impl Running {
     fn complete(&mut self, finish: Finish) {
         self.finished = true;
         self.dispatcher.hub.judge(self.node, Outcome::Completed);
-        let (now, model) = (Instant::now(), self.model.clone());
-        metrics::histogram!("gen_ai_server_request_duration_seconds", "agent" => "router", "gen_ai_request_model" => model.clone())
-            .record(now - self.started);
-        metrics::counter!("gen_ai_usage_input_tokens_total", "agent" => "router", "gen_ai_request_model" => model.clone())
-            .increment(finish.prompt_tokens.into());
-        metrics::counter!("gen_ai_usage_output_tokens_total", "agent" => "router", "gen_ai_request_model" => model.clone())
-            .increment(finish.output_tokens.into());
+        let now = Instant::now();
+        self.telemetry.complete(now - self.started, &finish);
         if let Some(first) = self.first
             && finish.output_tokens > 1
         {
             let each = (now - first) / (finish.output_tokens - 1);
-            self.dispatcher.paces.token(&self.model, each);
-            metrics::histogram!("gen_ai_server_time_per_output_token_seconds", "agent" => "router", "gen_ai_request_model" => model)
-                .record(each);
+            self.dispatcher.paces.token(self.telemetry.model(), each);
+            self.telemetry.token(each);
         }
     }
 
@@ -346,6 +347,7 @@ impl Drop for Running {
         self.dispatcher.hub.cancel(self.node, self.task);
         let error =
             ApiError::node("client_gone", "the client hung up before the answer was complete");
+        self.telemetry.hung_up(self.started.elapsed());
         self.note_failure("cancelled", &error);
     }
 }
