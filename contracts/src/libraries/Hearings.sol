@@ -174,7 +174,10 @@ library Hearings {
         for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
             if (!parties[i].isOpen) continue;
             ++members;
-            if (Verdicts.failsMargins(_marginsOf(parties[i], positions), limits)) ruling.failing |= 1 << i;
+            bool fails = Verdicts.failsMargins(_marginsOf(parties[i], positions), limits);
+            // One who found too much over the whole answer does not contradict who accused it of that.
+            if (!fails) fails = Verdicts.reasonsOf(parties[i].statistics, 0, limits) & Verdicts.MARGINS != 0;
+            if (fails) ruling.failing |= 1 << i;
             else ruling.against |= 1 << i;
         }
         uint256[] memory medians = new uint256[](positions);

@@ -330,6 +330,28 @@ contract PanelTest is ProofBase {
         assertEq(audit.earners, 0x0e, "but no pay");
     }
 
+    /// Margins that are too large together, and at no sixteen positions: who found the same does not contradict. [V13, V14]
+    function test_a_sum_that_no_positions_show_costs_nobody() public {
+        attest(3);
+        Leaf[] memory seen = withMargins(honest(TOKENS), 1000);
+        Findings memory given;
+        for (uint256 i; i < 8; ++i) {
+            given.named |= (i + 1) << (224 - 32 * i);
+            given.alsoNamed |= (i + 9) << (224 - 32 * i);
+        }
+        accuse(honest(TOKENS), seen, 0, given);
+        commitPanel(seen, 0);
+        for (uint256 i = 2; i < 5; ++i) {
+            testifyAs(i, seen, 0);
+        }
+        (NodeId accuser, NodeId miner) = (audit.validator, audit.nodeId);
+        (uint256 stake, uint256 miners) = (stakeOf(accuser), stakeOf(miner));
+        judge();
+        assertStage(AuditState.Passed);
+        assertEq(stakeOf(accuser), stake, "accuser");
+        assertEq(stakeOf(miner), miners, "miner");
+    }
+
     // ---------------------------------------------------------------- content
 
     function content(uint8 flag, uint256 raised) internal {
