@@ -142,7 +142,7 @@ abstract contract Keepers is Miners {
         giveUp();
     }
 
-    function ofRecord(Task memory task, TaskId taskId) internal pure returns (Answer memory given) {
+    function ofRecord(Task memory task, TaskId taskId) internal view returns (Answer memory given) {
         for (uint256 i; i < task.parts.length; ++i) {
             if (task.parts[i].state == PartState.Committed) return answerOf(task.parts[i].nodeId, taskId);
         }

@@ -28,7 +28,7 @@ abstract contract Miners is Routers {
     mapping(NodeId => uint256) internal drainedAt;
     mapping(TaskId => mapping(NodeId => bool)) internal punished;
 
-    function setUpMiners() internal {
+    function setUpMiners() internal virtual {
         for (uint256 i; i < 8; ++i) {
             joinAs(uint8(i % 4 + 1), address(0));
         }
@@ -37,7 +37,7 @@ abstract contract Miners is Routers {
         skipTime(ACTIVATION_DELAY + 1);
     }
 
-    function joinAs(uint8 capacity, address dedicatedTo) internal {
+    function joinAs(uint8 capacity, address dedicatedTo) internal virtual {
         uint256 key = ++keys;
         uint256 owner = (key + 1) / 2;
         NodeRegistration memory wanted = registration(key, capacity);
@@ -75,7 +75,7 @@ abstract contract Miners is Routers {
     }
 
     /// By the operator, or carried with its signature.
-    function commit(Task memory task, TaskId taskId, NodeId nodeId, uint256 random) internal {
+    function commit(Task memory task, TaskId taskId, NodeId nodeId, uint256 random) internal virtual {
         Answer memory given = answerOf(nodeId, taskId);
         if (random & 1 == 0) {
             given.signature = signPrecommit(keyOf[nodeId], taskId, nodeId, commitmentOf(taskId, given));

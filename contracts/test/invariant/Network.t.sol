@@ -107,7 +107,7 @@ contract Network is Keepers {
     // ---------------------------------------------------------------- the end of everything
 
     /// [L1, L2, L6] Nobody answers any more: a stranger brings every task to its end.
-    function endTasks() external {
+    function endTasks() external virtual {
         for (uint256 round; open.length != 0; ++round) {
             assertTrue(round < MAX_STEPS, "[L2] a task that does not end");
             skipTime(61);
@@ -178,7 +178,7 @@ contract Network is Keepers {
     }
 
     /// [M1, M5] Everybody takes what is his: nothing is left but what was burnt and cannot be destroyed.
-    function endMoney() external step {
+    function endMoney() external virtual step {
         for (uint256 i; i < accounts.length; ++i) {
             for (uint8 a; a < 2; ++a) {
                 uint256 balance = payment.balanceOf(accounts[i], AssetId.wrap(a));

@@ -10,6 +10,7 @@ import {
     Dispatch,
     ISessionQueue,
     Part,
+    PartEvent,
     PartState,
     Task,
     TaskState
@@ -64,7 +65,7 @@ abstract contract World is Base {
     address[] internal accounts;
 
     /// Short, so that whole lives fit a run.
-    function firstTerms() internal pure override returns (Terms memory result) {
+    function firstTerms() internal pure virtual override returns (Terms memory result) {
         result = Base.firstTerms();
         SessionTerms memory terms_ = result.session;
         (terms_.maxDeadline, terms_.attemptTime, terms_.revealTime) = (60, 20, 10);
@@ -87,7 +88,20 @@ abstract contract World is Base {
             else if (entry.emitter == address(queue)) foldTask(entry);
             else if (entry.emitter == address(session)) foldSession(entry);
             else if (entry.emitter == address(pool)) foldNode(entry);
+            else if (entry.emitter == address(proof)) foldProof(entry);
         }
+        folded();
+    }
+
+    /// Sessions are proven only where these say what that means.
+    function foldProof(Log memory) internal virtual {}
+
+    /// After each step.
+    function folded() internal virtual {}
+
+    /// Whether answers may be found false.
+    function isProven() internal pure virtual returns (bool) {
+        return false;
     }
 
     // ---------------------------------------------------------------- money
@@ -128,11 +142,15 @@ abstract contract World is Base {
             creditOf[accountIn(entry, 2)][COR] += amountIn(entry);
         } else {
             assertTrue(what == ISessionPayment.Slashed.selector, "an event of money that nobody knows");
-            (uint256 measured, uint256 bound_, uint256 amount,,) =
-                abi.decode(entry.data, (uint256, uint256, uint256, address, uint256));
-            assertTrue(measured > bound_, "[P1] a bound was broken");
-            stakeTold[nodeId] -= amount;
+            foldSlashed(entry, nodeId);
         }
+    }
+
+    function foldSlashed(Log memory entry, NodeId nodeId) internal virtual {
+        (uint256 measured, uint256 bound_, uint256 amount,,) =
+            abi.decode(entry.data, (uint256, uint256, uint256, address, uint256));
+        assertTrue(measured > bound_, "[P1] a bound was broken");
+        stakeTold[nodeId] -= amount;
     }
 
     // ---------------------------------------------------------------- tasks
@@ -160,6 +178,9 @@ abstract contract World is Base {
             foldCommitted(entry, taskId);
         } else if (what == ISessionQueue.TaskSettled.selector) {
             foldSettled(entry, taskId);
+        } else if (what == ISessionQueue.PartChanged.selector) {
+            (, PartEvent change) = abi.decode(entry.data, (uint8, PartEvent));
+            if (change == PartEvent.Disproved) foldDisproved(taskId, NodeId.wrap(uint32(uint256(entry.topics[2]))));
         } else if (what == ISessionQueue.TaskRefunded.selector) {
             foldRefunded(entry, taskId);
         } else if (what == ISessionQueue.AnswerDelivered.selector) {
@@ -173,11 +194,17 @@ abstract contract World is Base {
         known[taskId].state = next;
         if (now_ == next && now_ != TaskState.None) return;
         bool legal;
-        if (now_ == TaskState.None) legal = next == TaskState.Queued || next == TaskState.Assigned;
-        else if (now_ == TaskState.Queued) legal = next == TaskState.Assigned || next == TaskState.Refunded;
-        else if (now_ == TaskState.Assigned) legal = next > TaskState.Assigned && next != TaskState.Settled;
-        else if (now_ == TaskState.Precommitted) legal = next == TaskState.Committed || next == TaskState.Refunded;
-        else if (now_ == TaskState.Committed) legal = next == TaskState.Settled;
+        if (now_ == TaskState.None) {
+            legal = next == TaskState.Queued || next == TaskState.Assigned;
+        } else if (now_ == TaskState.Queued) {
+            legal = next == TaskState.Assigned || next == TaskState.Refunded;
+        } else if (now_ == TaskState.Assigned) {
+            legal = next > TaskState.Assigned && next != TaskState.Settled;
+        } else if (now_ == TaskState.Precommitted) {
+            legal = next == TaskState.Committed || next == TaskState.Refunded;
+        } else if (now_ == TaskState.Committed) {
+            legal = next == TaskState.Settled || (isProven() && next == TaskState.Refunded);
+        }
         if (now_ == TaskState.Assigned && next == TaskState.Queued) legal = dispatch == Dispatch.Pull;
         assertTrue(legal, string.concat("[T1] ", vm.toString(uint256(now_)), " to ", vm.toString(uint256(next))));
     }
@@ -231,11 +258,25 @@ abstract contract World is Base {
             heldOf[task.sessionId][task.lane] -= task.held - callbackTipOf(task);
         }
         uint96[6] memory shares = abi.decode(entry.data, (uint96[6]));
-        assertEq(shares[0], uint256(shares[1]) + shares[2] + shares[3] + shares[4] + shares[5], "[M4] shares");
+        uint256 sum = uint256(shares[1]) + shares[2] + shares[3] + shares[4] + shares[5];
+        assertEq(shares[0], sum + foldPaid(taskId, nodeId, shares), "[M4] shares");
         assertEq(shares[0], partOf(task, nodeId).fee, "[M3] what was committed");
         moneyOf[task.sessionId][task.lane] -= shares[0];
         // A callback's tip stays held until it is delivered.
         if (task.callbackGas == 0) close(taskId);
+    }
+
+    /// What a paid answer gives for audits.
+    function foldPaid(TaskId, NodeId, uint96[6] memory) internal virtual returns (uint256) {
+        return 0;
+    }
+
+    /// [V18] An answer that is not paid.
+    function foldDisproved(TaskId taskId, NodeId nodeId) internal virtual {
+        assertTrue(isProven(), "[M5] only proofs take an answer's fee");
+        Task memory task = taskOf(taskId);
+        partOf(task, nodeId).state = PartState.Failed;
+        keep(taskId, task);
     }
 
     function foldRefunded(Log memory entry, TaskId taskId) internal {
