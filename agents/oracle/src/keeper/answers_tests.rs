@@ -232,6 +232,26 @@ fn what_an_audit_waits_for_is_revealed_but_not_when_it_would_blame_the_innocent(
 }
 
 #[test]
+fn rounds_of_audits_are_drands_where_the_beacon_is() {
+    // Round 27 is out at 1000 + 26 * 3.
+    let beacon = Beacon::Drand { genesis_s: 1000, period_s: 3 };
+    for (state, after) in
+        [(AuditState::Opened, None), (AuditState::Accused, Some(Push::Convene(task(1), NODE)))]
+    {
+        let mut keeper = Keeper::new(Terms { beacon, ..TERMS }, BTreeMap::new(), VecDeque::new());
+        take(&mut keeper, 12, answered(1));
+        take(&mut keeper, 70, vec![moved_to(state, 1400, audit(1, 27))]);
+        take(&mut keeper, 77, vec![]);
+        assert_eq!(tick(&mut keeper, 1077), [], "{state:?}");
+        take(&mut keeper, 78, vec![]);
+        assert_eq!(tick(&mut keeper, 1078), [Push::Reveal(27)], "{state:?}");
+        // No round of drand is ever too old.
+        take(&mut keeper, 390, vec![revealed(27)]);
+        assert_eq!(tick(&mut keeper, 1390), Vec::from_iter(after), "{state:?}");
+    }
+}
+
+#[test]
 fn a_panel_is_convened_and_judged_as_soon_as_that_can_be() {
     let weights = Audit { reasons: Reasons::SPOT.0, ..audit(1, 14) };
     let mut keeper = keeper_with(answered(1));

@@ -1,6 +1,7 @@
 //! A network whose every answer is audited, and what its miners and validators do, by hand: nobody runs a model here,
 //! but roots, statistics, seals and openings are those of real audits.
 
+use alloy::primitives::aliases::U40;
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
 use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
@@ -12,6 +13,7 @@ use assay_bindings::{
     COR, CorToken, DeployConfig, ModelRegistry, NodePool, ProofOfInference, RandomBeacon,
     SessionQueue,
 };
+use assay_devnet::Clock;
 use assay_proof::{
     Audit as Found, Calibration, Contrasts, Finding, MAX_OPENED, Reasons, Record, SPOT_POSITIONS,
     Score, Tree, Width, block_window, draw_positions,
@@ -59,6 +61,14 @@ pub struct Court {
     /// Sends in the name of any account.
     provider: DynProvider,
     session: u64,
+}
+
+/// The development network, with an audit of every answer, and answers of one second to an epoch.
+pub fn all_audited() -> DeployConfig {
+    let mut config = DeployConfig::development();
+    config.proof.min_probability_bps = 10_000;
+    config.proof.epoch_length_s = 1;
+    config
 }
 
 /// Node ids count from 1, in the order of registration.
@@ -132,21 +142,10 @@ fn answer(miner: u32, proof_seal: B256) -> SessionQueue::Answer {
 }
 
 impl Court {
-    /// Eight owners with a node each, a calibration that three of them vouch for, and a proven session of one node.
-    /// Somebody has to draw it: `oracles` do, and are returned.
+    /// A proven session of one node, which `oracles` brought to its seed; they are returned.
     pub async fn new(oracles: usize) -> (Self, Vec<assay_oracle::OracleHandle>) {
-        let mut config = DeployConfig::development();
-        config.proof.min_probability_bps = 10_000;
-        config.proof.epoch_length_s = 1;
-        let world = World::with(config).await;
-        let provider = ProviderBuilder::new().connect_http(world.http_url.parse().unwrap());
-        let court = Self { world, provider: provider.erased(), session: 0 };
-        court.dev("anvil_autoImpersonateAccount", json!([true])).await;
-        court.world.register_model().await;
-        for node in 1..=u32::from(OWNERS) {
-            court.register(node).await;
-        }
-        court.calibrate().await;
+        let world = World::with(all_audited(), Clock::System).await;
+        let court = Self::with(world).await;
         // Every node can be drawn from the second after its registration on.
         court.pass(2).await;
         let mut running = Vec::new();
@@ -156,6 +155,19 @@ impl Court {
         let session = court.world.open(1).await;
         until("the session has its node and a seed", || court.world.is_seeded(session)).await;
         (Self { session, ..court }, running)
+    }
+
+    /// Eight owners with a node each, and a calibration that three of them vouch for.
+    pub async fn with(world: World) -> Self {
+        let provider = ProviderBuilder::new().connect_http(world.http_url.parse().unwrap());
+        let court = Self { world, provider: provider.erased(), session: 0 };
+        court.dev("anvil_autoImpersonateAccount", json!([true])).await;
+        court.world.register_model().await;
+        for node in 1..=u32::from(OWNERS) {
+            court.register(node).await;
+        }
+        court.calibrate().await;
+        court
     }
 
     async fn register(&self, node: u32) {
@@ -228,6 +240,11 @@ impl Court {
     /// A task that was answered with what `record` says; the first of its session, and so on.
     pub async fn answered(&self, nonce: u64, record: &Record) -> Case {
         let task = self.world.submit(self.session, nonce, 60).await;
+        self.answer(task, record).await
+    }
+
+    /// Answers a task as the node that it was given to.
+    pub async fn answer(&self, task: B256, record: &Record) -> Case {
         let told: TaskRecord = self.world.record(task).await;
         let case = Case { task, miner: told.task.parts[0].nodeId };
         let answers = vec![self.sealed(case, record)];
@@ -405,11 +422,37 @@ impl Court {
         told.unwrap().first().map(|(event, _)| event.amount)
     }
 
+    /// Whether every transaction of this account had an effect: each move of the protocol tells an event.
+    pub async fn assert_nothing_in_vain(&self, account: Address) {
+        let head = self.provider.get_block_number().await.unwrap();
+        let mut sent = 0;
+        for number in 0..=head {
+            let receipts = self.provider.get_block_receipts(number.into()).await.unwrap().unwrap();
+            for receipt in receipts.iter().filter(|receipt| receipt.from == account) {
+                assert!(receipt.status() && !receipt.logs().is_empty(), "{receipt:?}");
+                sent += 1;
+            }
+        }
+        assert!(sent > 0, "it sent nothing");
+    }
+
+    /// The round of the epoch that an answer was committed in, once it is named.
+    pub async fn round(&self, case: Case) -> u64 {
+        let epoch = self.epoch(case).await;
+        let proof = self.proof();
+        let round = || async { proof.roundOf(epoch).call().await.unwrap()._0 };
+        until("the epoch's round is named", || async { round().await != 0 }).await;
+        round().await
+    }
+
+    /// Epochs have one second.
+    async fn epoch(&self, case: Case) -> U40 {
+        self.proof().exposureOf(case.task, case.miner).call().await.unwrap()._1
+    }
+
     /// Names the round of the epoch that an answer was committed in.
     pub async fn close_epoch(&self, case: Case) -> u64 {
-        let exposure = self.proof().exposureOf(case.task, case.miner).call().await.unwrap();
-        // Epochs have one second.
-        let epoch = exposure._1;
+        let epoch = self.epoch(case).await;
         self.pass(2).await;
         self.dev("evm_mine", json!([])).await;
         let call = ProofOfInference::closeEpochCall { epoch };

@@ -18,7 +18,7 @@ use assay_bindings::{
     SessionQueue, deploy,
 };
 use assay_chain::{Chain, Database, Intent, Outbox};
-use assay_devnet::{Devnet, DevnetConfig};
+use assay_devnet::{Clock, Devnet, DevnetConfig};
 use assay_oracle::{OracleConfig, OracleHandle, start};
 use assay_protocol::{TaskRecord, TaskState};
 
@@ -36,6 +36,8 @@ pub struct World {
     pub deployment: Deployment,
     pub provider: DynProvider,
     pub user: Outbox,
+    /// Relays of drand that its oracles ask.
+    pub drand_urls: Vec<String>,
     calls: AtomicU64,
     folder: tempfile::TempDir,
 }
@@ -63,16 +65,17 @@ pub fn node_of(operator: Address) -> NodePool::NodeRegistration {
 
 impl World {
     pub async fn new() -> Self {
-        Self::with(DeployConfig::development()).await
+        Self::with(DeployConfig::development(), Clock::System).await
     }
 
-    pub async fn with(mut deployed: DeployConfig) -> Self {
+    pub async fn with(mut deployed: DeployConfig, clock: Clock) -> Self {
         deployed.session.reservation_timeout_s = RESERVATION_TIMEOUT_S;
         let signer = PrivateKeySigner::random();
         let address = signer.address();
         let config = DevnetConfig {
             block_time: Some(Duration::from_millis(100)),
             accounts: vec![(address, U256::from(10).pow(U256::from(24)))],
+            clock,
             ..DevnetConfig::default()
         };
         let devnet = Devnet::start(config).await.unwrap();
@@ -87,7 +90,18 @@ impl World {
         let db = Database::open(&folder.path().join("user.db"), &[]).unwrap();
         let user = Outbox::new(chain, signer, db).await.unwrap();
         let calls = AtomicU64::new(0);
-        Self { _devnet: devnet, url, http_url, deployment, provider, user, calls, folder }
+        let drand_urls = Vec::new();
+        Self {
+            _devnet: devnet,
+            url,
+            http_url,
+            deployment,
+            provider,
+            user,
+            drand_urls,
+            calls,
+            folder,
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -145,6 +159,11 @@ impl World {
 
     /// Submits a task that may be answered for `seconds`.
     pub async fn submit(&self, session: u64, nonce: u64, seconds: u64) -> B256 {
+        self.submit_to(session, nonce, seconds, 0).await
+    }
+
+    /// The same for a node; 0 leaves that to the session's seed.
+    pub async fn submit_to(&self, session: u64, nonce: u64, seconds: u64, node: u32) -> B256 {
         let head = self.provider.get_block(Default::default()).await.unwrap().unwrap();
         let request = SessionQueue::TaskRequest {
             sessionId: session,
@@ -155,7 +174,7 @@ impl World {
             maxOutput: 64,
             feeCap: U96::MAX,
             deadline: head.header.timestamp + seconds,
-            nodeId: 0,
+            nodeId: node,
             redundancy: 1,
             attempts: 1,
             ..Default::default()
@@ -233,6 +252,7 @@ impl World {
         let mut config = OracleConfig::new(&self.url, self.deployment.clone(), self.path(name));
         config.name = name.into();
         config.settle_grace_s = 0;
+        config.drand_urls = self.drand_urls.clone();
         config.observe = Some("127.0.0.1:0".parse().unwrap());
         start(config, signer).await.unwrap()
     }
