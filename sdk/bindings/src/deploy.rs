@@ -40,13 +40,12 @@ const EVMNET_KEY: [B256; 4] = [
 
 impl Plan {
     fn new(chain_id: u64, owner: Address, config: &DeployConfig) -> Result<Self, DeploymentError> {
-        let terms = config.terms()?;
         let deployer_code =
             joined(&Deployer::BYTECODE, Deployer::constructorCall { owner_: owner });
-        let salt = salt(owner, config, &terms)?;
+        let salt = salt(owner, config)?;
         let deployer = FACTORY.create2_from_code(salt, &deployer_code);
         let at = Deployment::predict(chain_id, deployer);
-        let codes = init_codes(&at, owner, config, terms)?;
+        let codes = creations(&at, owner, config)?;
         Ok(Self { deployer, deployer_code, salt, at, codes })
     }
 }
@@ -56,11 +55,7 @@ fn joined(bytecode: &Bytes, arguments: impl SolConstructor) -> Bytes {
 }
 
 /// The same owner, software and configuration give the same addresses on every chain, and others other ones.
-fn salt(
-    owner: Address,
-    config: &DeployConfig,
-    terms: &Parameters::Terms,
-) -> Result<B256, DeploymentError> {
+fn salt(owner: Address, config: &DeployConfig) -> Result<B256, DeploymentError> {
     let codes = [
         &CorToken::BYTECODE,
         beacon_code(config),
@@ -91,7 +86,7 @@ fn salt(
     let hashes = (
         keccak256(codes.abi_encode()),
         keccak256((keccak256(fixed.abi_encode_params()), config.proof()?).abi_encode()),
-        keccak256(terms.abi_encode()),
+        keccak256(config.terms()?.abi_encode()),
     );
     Ok(keccak256(hashes.abi_encode()))
 }
@@ -126,12 +121,14 @@ fn beacon_init_code(config: &DeployConfig) -> Bytes {
     }
 }
 
-/// In the order of [`Deployment::named`].
-fn init_codes(
+/// Creation codes of all contracts, in the order of [`Deployment::named`], for contracts that will stand at `at`.
+///
+/// # Errors
+/// If a number of the configuration does not fit the contracts' types.
+pub fn creations(
     at: &Deployment,
     owner: Address,
     config: &DeployConfig,
-    terms: Parameters::Terms,
 ) -> Result<[Bytes; 11], DeploymentError> {
     let parameters = Parameters::Config {
         governor: config.governor.unwrap_or(owner),
@@ -191,7 +188,7 @@ fn init_codes(
         beacon_init_code(config),
         joined(
             &Parameters::BYTECODE,
-            Parameters::constructorCall { config: parameters, first: terms },
+            Parameters::constructorCall { config: parameters, first: config.terms()? },
         ),
         joined(&ModelRegistry::BYTECODE, ModelRegistry::constructorCall { wiring: models }),
         joined(

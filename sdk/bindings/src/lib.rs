@@ -19,6 +19,6 @@ pub use contracts::{
     Parameters, ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment,
     SessionQueue,
 };
-pub use deploy::{deploy, proof_creations};
+pub use deploy::{creations, deploy, proof_creations};
 pub use deployment::{Deployment, DeploymentError};
 pub use revert::{abis, decode_revert};

@@ -1,0 +1,1 @@
+//! See `tests/it`: whoever lies to the real contracts, and what comes of it.

@@ -1,0 +1,245 @@
+//! Validators that are lazy, copying, colluding, silent, or accuse falsely, and panels with liars among them.
+
+use std::collections::BTreeSet;
+
+use assay_proof::Reasons;
+use assay_protocol::state::AuditState;
+
+use crate::{
+    answers::{Submission, Task, decode, ids},
+    cheats::TRIALS,
+    court::{Court, Options},
+    model::Model,
+    outcome::{Outcome, Rule},
+    validators::{Conduct, Duty},
+};
+
+/// What the miner answers, of a length that can be judged.
+type Answerer<'a> = &'a dyn Fn(&Task) -> Submission;
+
+/// Trials with this conduct in a network of its own.
+fn trials(count: u32, answers: Answerer<'_>, conduct: &Conduct, check: impl Fn(&Outcome)) {
+    let mut court = Court::new();
+    trials_in(&mut court, count, answers, conduct, check);
+}
+
+fn trials_in(
+    court: &mut Court,
+    count: u32,
+    answers: Answerer<'_>,
+    conduct: &Conduct,
+    check: impl Fn(&Outcome),
+) {
+    let mut done = 0;
+    for number in 0.. {
+        court.go_back();
+        let task = court.ask(number);
+        let submission = answers(&task);
+        if submission.tokens() < 32 {
+            continue;
+        }
+        check(&court.play(&task, &submission, conduct));
+        done += 1;
+        if done == count {
+            return;
+        }
+    }
+}
+
+const FEW: u32 = 5;
+
+fn other_weights(task: &Task) -> Submission {
+    Submission::decoded(task, &Model::new(2))
+}
+
+/// Chosen by another model, recorded with the right one.
+fn other_tokens(task: &Task) -> Submission {
+    let steps = decode(task, &Model::new(2), &mut task.sampler(), &task.prompt());
+    Submission::prefilled(task, ids(&steps))
+}
+
+fn other_text(task: &Task) -> Submission {
+    let mut submission = Submission::honest(task);
+    submission.text.push_str(" Buy now!");
+    submission
+}
+
+// ---------------------------------------------------------------- lazy and copying validators
+
+#[test]
+fn a_lazy_validator_that_guesses_loses_its_stake() {
+    let conduct = Conduct::validator(Duty::Guesses);
+    trials(TRIALS, &Submission::honest, &conduct, |outcome| {
+        // It could only agree by having run the model: its own leaves accuse it.
+        assert!(outcome.has(Reasons::SPOT));
+        outcome.paid_with(&[(outcome.validators[0], Rule::Contradicted)]);
+    });
+}
+
+#[test]
+fn a_lazy_validator_covers_no_cheat() {
+    let conduct = Conduct::validator(Duty::Guesses);
+    trials(FEW, &other_weights, &conduct, |outcome| {
+        outcome.caught_with(Rule::Fingerprint, &[(outcome.validators[0], Rule::Contradicted)]);
+    });
+}
+
+#[test]
+fn a_validator_that_commits_to_nothing_loses_its_stake() {
+    for duty in [Duty::Garbage, Duty::CopiesTheMiner, Duty::Hides] {
+        trials(FEW, &Submission::honest, &Conduct::validator(duty), |outcome| {
+            assert_eq!(outcome.state, Some(AuditState::Unverified));
+            outcome.paid_with(&[(outcome.validators[0], Rule::Withheld)]);
+        });
+    }
+}
+
+#[test]
+fn a_member_that_copies_a_peer_cannot_open() {
+    let conduct = Conduct::panel([Duty::Honest, Duty::CopiesAPeer, Duty::Honest]);
+    trials(FEW, &other_weights, &conduct, |outcome| {
+        outcome.caught_with(Rule::Fingerprint, &[(outcome.panel[1], Rule::Withheld)]);
+    });
+}
+
+// ---------------------------------------------------------------- silence
+
+#[test]
+fn a_silent_validator_is_replaced() {
+    let conduct =
+        Conduct { validators: [Duty::Silent, Duty::Silent, Duty::Honest], ..Conduct::honest() };
+    trials(FEW, &Submission::honest, &conduct, |outcome| {
+        assert_eq!(outcome.state, Some(AuditState::Passed));
+        let idle = outcome.validators[..2].iter().map(|node| (*node, Rule::Idle));
+        outcome.paid_with(&idle.collect::<Vec<_>>());
+    });
+    trials(FEW, &other_weights, &conduct, |outcome| {
+        let idle = outcome.validators[..2].iter().map(|node| (*node, Rule::Idle));
+        outcome.caught_with(Rule::Fingerprint, &idle.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_silent_member_is_not_missed() {
+    let conduct = Conduct::panel([Duty::Honest, Duty::Honest, Duty::Silent]);
+    for (answers, rule) in [
+        (&other_weights as Answerer<'_>, Rule::Fingerprint),
+        (&other_tokens, Rule::Sampling),
+        (&other_text, Rule::Content),
+    ] {
+        trials(FEW, answers, &conduct, |outcome| {
+            outcome.caught_with(rule, &[(outcome.panel[2], Rule::Idle)]);
+        });
+    }
+}
+
+#[test]
+fn a_member_that_hides_what_it_found_loses_its_stake() {
+    let conduct = Conduct::panel([Duty::Honest, Duty::Hides, Duty::Honest]);
+    trials(FEW, &other_tokens, &conduct, |outcome| {
+        outcome.caught_with(Rule::Sampling, &[(outcome.panel[1], Rule::Withheld)]);
+    });
+}
+
+// ---------------------------------------------------------------- false accusations
+
+#[test]
+fn a_false_accusation_costs_an_honest_miner_nothing() {
+    for duty in [Duty::AccusesWithInvented, Duty::AccusesTheSampling, Duty::AccusesTheEnd] {
+        trials(TRIALS, &Submission::honest, &Conduct::validator(duty), |outcome| {
+            assert_eq!(outcome.state, Some(AuditState::Passed));
+            outcome.paid_with(&[(outcome.validators[0], Rule::Contradicted)]);
+        });
+    }
+}
+
+#[test]
+fn who_cannot_read_what_others_can_loses_its_stake() {
+    trials(FEW, &Submission::honest, &Conduct::validator(Duty::CannotRead), |outcome| {
+        outcome.paid_with(&[(outcome.validators[0], Rule::Contradicted)]);
+    });
+}
+
+// ---------------------------------------------------------------- liars on a panel
+
+#[test]
+fn a_lying_minority_of_a_panel_changes_nothing() {
+    for place in 0..3 {
+        let mut panel = [Duty::Honest; 3];
+        panel[place] = Duty::Vouches;
+        let conduct = Conduct::panel(panel);
+        trials(FEW, &other_weights, &conduct, |outcome| {
+            // Its contrasts are the miner's: outside of the cluster, like them.
+            let liar = (outcome.panel[place], Rule::Contradicted);
+            outcome.caught_with(Rule::Fingerprint, &[liar]);
+        });
+        trials(FEW, &other_tokens, &conduct, |outcome| outcome.caught_by(Rule::Sampling));
+        trials(FEW, &other_text, &conduct, |outcome| outcome.caught_by(Rule::Content));
+    }
+}
+
+// ---------------------------------------------------------------- too few
+
+#[test]
+fn with_too_few_owners_for_a_panel_nobody_is_slashed_and_nobody_pays() {
+    let mut court = Court::with(Options { owners: 4, attested: 3 });
+    trials_in(&mut court, FEW, &other_weights, &Conduct::honest(), |outcome| {
+        outcome.void_with(&[]);
+    });
+    trials_in(&mut court, FEW, &Submission::honest, &Conduct::honest(), Outcome::passed);
+}
+
+#[test]
+fn without_three_measurements_nobody_is_slashed_and_nobody_pays() {
+    let mut court = Court::with(Options { owners: 9, attested: 2 });
+    trials_in(&mut court, FEW, &other_weights, &Conduct::honest(), |outcome| {
+        outcome.void_with(&[]);
+    });
+}
+
+// ---------------------------------------------------------------- collusion
+
+/// The miner's friends are so many owners of the eight others.
+fn friends_of(court: &Court, count: usize) -> BTreeSet<u32> {
+    court.nodes.keys().copied().filter(|node| *node != court.miner).take(count).collect()
+}
+
+/// What a cheat with friends comes to: it depends on who is drawn, and on nothing else.
+#[test]
+fn friends_help_only_where_they_are_drawn() {
+    let mut court = Court::new();
+    let friends = friends_of(&court, 3);
+    let conduct = Conduct { friends: friends.clone(), ..Conduct::honest() };
+    let is_friend = |node: &u32| friends.contains(node);
+    let (covered, outvoted, caught) =
+        (std::cell::Cell::new(0), std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let count = |cell: &std::cell::Cell<u32>| cell.set(cell.get() + 1);
+    trials_in(&mut court, 3 * TRIALS, &other_weights, &conduct, |outcome| {
+        if is_friend(&outcome.validators[0]) {
+            // A share of three in eight: it gets through as often.
+            count(&covered);
+            return outcome.passed();
+        }
+        let on_panel: Vec<u32> = outcome.panel.iter().copied().filter(|n| is_friend(n)).collect();
+        match on_panel.len() {
+            2 => {
+                // With the miner they are three of five owners. The honest lose nothing.
+                count(&outvoted);
+                outcome.paid_with(&[]);
+            }
+            3 => {
+                count(&outvoted);
+                outcome.paid_with(&[(outcome.validators[0], Rule::Contradicted)]);
+            }
+            _ => {
+                count(&caught);
+                let liars: Vec<_> = on_panel.iter().map(|n| (*n, Rule::Contradicted)).collect();
+                outcome.caught_with(Rule::Fingerprint, &liars);
+            }
+        }
+    });
+    let [covered, outvoted, caught] = [covered, outvoted, caught].map(std::cell::Cell::into_inner);
+    // Expected: 22.5, and of the others 4 of 7 choose 2 and 1 of 35: 13.9; the rest 23.6.
+    assert!((14..32).contains(&covered), "{covered}");
+    assert!((6..23).contains(&outvoted) && caught >= 14, "{outvoted} {caught}");
+}
