@@ -191,22 +191,25 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
 
     /// Who is right, by what was opened.
     function _decide(Audit memory audit, Party[] memory parties, Ruling memory ruling) internal view {
+        // Those of the pair that the accusation was made in.
+        Calibration memory limits = _limitsOf(audit, audit.validator);
         if (ruling.question == Question.Weights) {
             Jury.Contracts memory contracts = Jury.Contracts(INodePool(_pool), IModelRegistry(_models));
             Hearings.compare(audit, parties, ruling, contracts);
+            // Good weights make neither tokens nor text good.
+            bool cleared = ruling.decided && !ruling.guilty;
+            if (cleared) Hearings.uphold(parties, audit.reasons & ~Verdicts.WEIGHTS, ruling, limits);
             return;
         }
         uint256 open = Hearings.openOf(parties);
         // With the accuser, as many as a quorum needs.
         if (Clusters.sizeOf(open) + 1 < Clusters.QUORUM) return;
         if (ruling.question == Question.Content) {
-            Hearings.poll(parties, audit.reasons, ruling);
+            Hearings.poll(parties, audit.reasons, ruling, limits);
             return;
         }
         uint256 positions = Positions.unpack(audit.named, audit.alsoNamed, audit.outputTokens).length;
-        // Those of the pair that the accusation was made in.
-        Calibration memory limits = _limitsOf(audit, audit.validator);
-        Hearings.weigh(parties, ruling, positions, limits);
+        Hearings.weigh(parties, ruling, positions, audit.reasons, limits);
     }
 
     /// The consequences for the miner, which had until `hidUntil` if it shows nothing, and for those whom a quorum

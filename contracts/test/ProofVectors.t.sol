@@ -337,9 +337,11 @@ contract ProofVectorsTest {
                 (party.isOpen, party.statistics) = (true, uint256(words[k]));
             }
             uint256 faults = number("upheld", i, "faults");
-            same(Hearings.upheldOf(parties, Verdicts.FLAGS), faults, "faults", i);
+            // Flags need none.
+            Calibration memory limits;
+            same(Hearings.upheldOf(parties, Verdicts.FLAGS, limits), faults, "faults", i);
             Ruling memory ruling;
-            Hearings.poll(parties, Verdicts.FLAGS, ruling);
+            Hearings.poll(parties, Verdicts.FLAGS, ruling, limits);
             require(ruling.guilty == (faults != 0), vm.toString(i));
         }
         many(i, 5);

@@ -141,10 +141,9 @@ library Hearings {
         (NumericClass one, NumericClass other) = (bench.classes[i], bench.classes[j]);
         uint256 word = bench.models.calibrationOf(bench.model, one, other);
         if (word == 0) word = bench.models.calibrationOf(bench.model, other, one);
-        // Classes that nobody calibrated cannot be compared: nothing is close.
-        if (word == 0) return false;
         Calibration memory limits = Calibrations.unpack(word);
         uint256 limit = bench.positions >= Verdicts.MANY ? limits.tau : limits.spotTau;
+        // Classes that nobody calibrated cannot be compared: nothing is close.
         return areClose(parties[bench.places[i]], parties[bench.places[j]], bench.positions, limits.contrasts, limit);
     }
 
@@ -166,18 +165,22 @@ library Hearings {
 
     // ---------------------------------------------------------------- sampling
 
-    /// Medians of the panel's margins at the positions that the accuser named.
-    function weigh(Party[] memory parties, Ruling memory ruling, uint256 positions, Calibration memory limits)
-        internal
-        pure
-    {
+    /// Medians of the panel's margins at the positions that the accuser named; and what else of its reasons the panel
+    /// upholds, for neither a sum over a whole answer nor a false text has to show at sixteen positions.
+    function weigh(
+        Party[] memory parties,
+        Ruling memory ruling,
+        uint256 positions,
+        uint8 reasons,
+        Calibration memory limits
+    ) internal pure {
         uint256 members;
         for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
             if (!parties[i].isOpen) continue;
             ++members;
             bool fails = Verdicts.failsMargins(_marginsOf(parties[i], positions), limits);
-            // One who found too much over the whole answer does not contradict who accused it of that.
-            if (!fails) fails = Verdicts.reasonsOf(parties[i].statistics, 0, limits) & Verdicts.MARGINS != 0;
+            // One who committed to the same does not contradict the accuser.
+            if (!fails) fails = _foundBy(parties[i], limits) & reasons != 0;
             if (fails) ruling.failing |= 1 << i;
             else ruling.against |= 1 << i;
         }
@@ -191,6 +194,7 @@ library Hearings {
             medians[p] = Clusters.lowerMedian(values);
         }
         (ruling.decided, ruling.guilty) = (true, Verdicts.failsMargins(medians, limits));
+        if (!ruling.guilty && uphold(parties, reasons, ruling, limits)) return;
         _blame(ruling, members);
     }
 
@@ -205,29 +209,58 @@ library Hearings {
         return uint32(party.values[p >> 3] >> (224 - 32 * (p & 7)));
     }
 
-    // ---------------------------------------------------------------- content
+    // ---------------------------------------------------------------- what was committed
 
-    /// Flags out of `reasons` that more than half of the panel that has opened raise.
-    function upheldOf(Party[] memory parties, uint8 reasons) internal pure returns (uint8 upheld) {
-        uint256 members = Clusters.sizeOf(openOf(parties));
-        for (uint8 flag = Verdicts.END; flag != 0; flag <<= 1) {
+    /// Reasons that a member of the panel committed to, before it knew those of anybody else.
+    function _foundBy(Party memory party, Calibration memory limits) private pure returns (uint8) {
+        return Verdicts.reasonsOf(party.statistics, 0, limits);
+    }
+
+    /// Out of `reasons` those that more than half of the panel that has opened committed to.
+    function upheldOf(Party[] memory parties, uint8 reasons, Calibration memory limits)
+        internal
+        pure
+        returns (uint8 upheld)
+    {
+        uint256 members = Clusters.sizeOf(openOf(parties) >> FIRST_MEMBER);
+        for (uint8 flag = Verdicts.HARD_MARGIN; flag != 0; flag <<= 1) {
             uint256 raised;
             for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
-                if (parties[i].isOpen && Verdicts.flagsOf(parties[i].statistics) & flag != 0) ++raised;
+                if (parties[i].isOpen && _foundBy(parties[i], limits) & flag != 0) ++raised;
             }
             if (reasons & flag != 0 && 2 * raised > members) upheld |= flag;
         }
     }
 
+    /// Whether the panel upholds any of `reasons`: that is what the answer is false for then, and who found it has proven
+    /// it, unless a quorum contradicts it in something else.
+    function uphold(Party[] memory parties, uint8 reasons, Ruling memory ruling, Calibration memory limits)
+        internal
+        pure
+        returns (bool)
+    {
+        uint8 upheld = upheldOf(parties, reasons, limits);
+        if (upheld == 0) return false;
+        (ruling.decided, ruling.guilty, ruling.isOnlyUnread) = (true, true, upheld == Verdicts.IDS);
+        (ruling.question, ruling.failing) = (Verdicts.questionOf(upheld), 1 << ACCUSER);
+        for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
+            if (parties[i].isOpen && _foundBy(parties[i], limits) & upheld != 0) ruling.failing |= 1 << i;
+        }
+        ruling.failing &= ~ruling.losers;
+        return true;
+    }
+
     /// Whether the panel upholds what the accuser says of the answer's content.
-    function poll(Party[] memory parties, uint8 reasons, Ruling memory ruling) internal pure {
+    function poll(Party[] memory parties, uint8 reasons, Ruling memory ruling, Calibration memory limits)
+        internal
+        pure
+    {
+        ruling.decided = true;
+        if (uphold(parties, reasons, ruling, limits)) return;
         uint256 open = openOf(parties);
-        uint8 upheld = upheldOf(parties, reasons);
-        (ruling.decided, ruling.guilty, ruling.isOnlyUnread) = (true, upheld != 0, upheld == Verdicts.IDS);
         for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
             if (open >> i & 1 == 0) continue;
-            uint8 flags = Verdicts.flagsOf(parties[i].statistics);
-            if (flags & (upheld == 0 ? reasons : upheld) != 0) ruling.failing |= 1 << i;
+            if (_foundBy(parties[i], limits) & reasons != 0) ruling.failing |= 1 << i;
             else ruling.against |= 1 << i;
         }
         _blame(ruling, Clusters.sizeOf(open));

@@ -21,7 +21,6 @@ library Verdicts {
     uint8 internal constant END = 0x10;
     uint8 internal constant IDS = 0x80;
     uint8 internal constant WEIGHTS = FINGERPRINT | SPOT;
-    uint8 internal constant MARGINS = HARD_MARGIN | MARGIN_SUM;
 
     /// Half a nat: one token cannot fail an answer by its margin's size.
     uint256 internal constant MARGIN_CAP = 32_768;
