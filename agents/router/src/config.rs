@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use assay_types::{MAX_BLOCK_BYTES, ModelId};
 
+use crate::treasury::OwnSessions;
+
 /// Largest body of a request: a request block of 1 MiB, and room for the JSON around it.
 pub const MAX_BODY_BYTES: usize = MAX_BLOCK_BYTES + (64 << 10);
 /// Requests that are served at once; each holds up to two bodies and an answer in memory.
@@ -160,6 +162,8 @@ pub struct RouterConfig {
     pub patience: Patience,
     /// Whether API keys are asked for, those of [`crate::keys::file`] in `data`; else only this machine is served.
     pub api_keys: bool,
+    /// Sessions that the router opens and fills itself; `None`: it serves those in which it is given a lane.
+    pub own_sessions: Option<OwnSessions>,
     /// How long tasks stay in the database after their deadline; far longer than any reorganisation.
     pub keep_tasks: Duration,
     /// Block that events are read from when the database is new: the deployment's.
@@ -181,6 +185,7 @@ impl RouterConfig {
             resume_timeout: Duration::from_secs(5),
             patience: Patience::default(),
             api_keys: false,
+            own_sessions: None,
             keep_tasks: Duration::from_secs(90 * 24 * 3600),
             start_block: 0,
         }

@@ -3,11 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::{
-    primitives::U256, providers::Provider, signers::local::PrivateKeySigner, sol_types::SolCall,
+    primitives::{
+        U256,
+        aliases::{U80, U96},
+    },
+    providers::Provider,
+    signers::local::PrivateKeySigner,
+    sol_types::SolCall,
 };
-use assay_bindings::{NodePool, SessionQueue};
+use assay_bindings::{CorToken, NodePool, Session, SessionQueue};
 use assay_chain::{
-    Block, Chain, ChainEvent, EventSource, Intent, Outbox, OutboxError, ProtocolEvent, save_cursor,
+    Block, Chain, ChainEvent, Event, EventSource, Intent, Outbox, OutboxError, ProtocolEvent,
+    save_cursor,
 };
 use assay_runtime::BoxError;
 use assay_store::ContentStore;
@@ -26,6 +33,7 @@ use crate::{
         service::BlockChange,
     },
     ports::{ChainPort, Mined, PortError},
+    treasury::Opening,
     wiring::Service,
 };
 
@@ -33,6 +41,9 @@ use crate::{
 const BLOCK_QUEUE: usize = 64;
 /// Time that one read of the chain may take: a miner's hello waits for it.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// COR among the assets of a deployment: the first.
+const COR_ASSET: u8 = 0;
 
 /// `PartEvent` of the contract.
 const CLAIMED: u8 = 0;
@@ -67,7 +78,7 @@ pub async fn start(config: RouterConfig, deps: RouterDeps) -> Result<RouterHandl
     let (updates, blocks) = mpsc::channel(BLOCK_QUEUE);
     let stop = CancellationToken::new();
     let (source_stop, outbox_stop) = (stop.clone(), stop.clone());
-    let port = LiveChain { chain, outbox: outbox.clone() };
+    let port = LiveChain { chain, outbox: outbox.clone(), wallet: signer.address() };
     let services: Vec<(&'static str, Service)> = vec![
         ("events", Box::pin(async move { Ok(source.run(events, source_stop).await?) })),
         ("translate", Box::pin(translate(seen, updates, stop.clone()))),
@@ -103,8 +114,21 @@ async fn translate(
 }
 
 fn observe(block: &Block) -> Observed {
-    let facts = block.events.iter().filter_map(|e| Some((e.tx_hash, fact(&e.body)?))).collect();
+    let of_event = |event: &Event| {
+        let hash = event.tx_hash;
+        [fact(&event.body), owner(&event.body)].into_iter().flatten().map(move |fact| (hash, fact))
+    };
+    let facts = block.events.iter().flat_map(of_event).collect();
     Observed { number: block.at.number, hash: block.at.hash, timestamp: block.timestamp, facts }
+}
+
+fn owner(event: &ProtocolEvent) -> Option<Fact> {
+    match event {
+        ProtocolEvent::SessionOpened(e) => {
+            Some(Fact::SessionOwned { session: SessionId(e.sessionId), owner: e.owner })
+        }
+        _ => None,
+    }
 }
 
 fn fact(event: &ProtocolEvent) -> Option<Fact> {
@@ -251,6 +275,45 @@ fn proof_fact(event: &ProtocolEvent) -> Option<Fact> {
 struct LiveChain {
     chain: Chain,
     outbox: Outbox,
+    wallet: Address,
+}
+
+impl LiveChain {
+    /// Sends a call from the router's wallet, once for each key, and waits until it is in a block.
+    async fn send(&self, key: String, to: Address, call: impl SolCall) -> Result<Mined, PortError> {
+        let intent = Intent { key, to, data: call.abi_encode().into(), value: U256::ZERO };
+        match self.outbox.send(intent).await {
+            Ok(receipt) => {
+                Ok(Mined { transaction: receipt.transaction_hash, gas_used: receipt.gas_used })
+            }
+            Err(OutboxError::Reverted { reason, .. }) => Err(PortError::Refused { reason }),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Lets the contracts take this much out of the router's wallet for what `key` names.
+    async fn allow(&self, key: &str, amount: u128) -> Result<(), PortError> {
+        let at = &self.chain.deployment;
+        let token = CorToken::new(at.token, &self.chain.provider);
+        let (balance, allowance) =
+            (token.balanceOf(self.wallet), token.allowance(self.wallet, at.payment));
+        let balance = timeout(READ_TIMEOUT, balance.call()).await.map_err(failed)?;
+        let (balance, amount) = (balance.map_err(failed)?, U256::from(amount));
+        if balance < amount {
+            let wallet = self.wallet;
+            let message = format!(
+                "the router's wallet {wallet} has {balance} of COR and needs {amount}: send it some"
+            );
+            return Err(PortError::Failed(message));
+        }
+        let allowed = timeout(READ_TIMEOUT, allowance.call()).await.map_err(failed)?;
+        if allowed.map_err(failed)? >= amount {
+            return Ok(());
+        }
+        let call = CorToken::approveCall { spender: at.payment, value: amount };
+        self.send(format!("allow:{key}"), at.token, call).await?;
+        Ok(())
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> PortError {
@@ -286,19 +349,43 @@ impl ChainPort for LiveChain {
 
     async fn submit(&self, task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {
         let call = SessionQueue::submitCall { request: request.into() };
-        let intent = Intent {
-            key: format!("submit:{task}"),
-            to: self.chain.deployment.queue,
-            data: call.abi_encode().into(),
-            value: U256::ZERO,
+        self.send(format!("submit:{task}"), self.chain.deployment.queue, call).await
+    }
+
+    async fn open_session(&self, key: String, opening: Opening) -> Result<(), PortError> {
+        let Opening { model, terms } = opening;
+        self.allow(&key, terms.deposit).await?;
+        let holder = self.wallet;
+        let allotment = U96::saturating_from(terms.allotment());
+        let terms = Session::OpenTerms {
+            modelId: model.0,
+            asset: COR_ASSET,
+            minNodes: 1,
+            maxNodes: terms.max_nodes,
+            maxPriceIn: U80::MAX,
+            maxPriceOut: U80::MAX,
+            deposit: U96::saturating_from(terms.deposit),
+            lanes: vec![Session::LaneTerms { holder, allotment }],
+            ..Default::default()
         };
-        match self.outbox.send(intent).await {
-            Ok(receipt) => {
-                Ok(Mined { transaction: receipt.transaction_hash, gas_used: receipt.gas_used })
-            }
-            Err(OutboxError::Reverted { reason, .. }) => Err(PortError::Refused { reason }),
-            Err(error) => Err(failed(error)),
-        }
+        self.send(key, self.chain.deployment.sessions, Session::openCall { terms }).await?;
+        Ok(())
+    }
+
+    async fn top_up(
+        &self,
+        key: String,
+        (session, lane): (SessionId, Lane),
+        amount: u128,
+    ) -> Result<(), PortError> {
+        self.allow(&key, amount).await?;
+        let call = Session::topUpCall {
+            sessionId: session.0,
+            lane: lane.0,
+            amount: U96::saturating_from(amount),
+        };
+        self.send(key, self.chain.deployment.sessions, call).await?;
+        Ok(())
     }
 
     async fn gas_used(&self, transaction: B256) -> Result<Option<u64>, PortError> {

@@ -1,7 +1,9 @@
 //! What a router asks of a chain besides its events.
 
-use assay_types::{Address, B256, NodeId, TaskId, TaskRequest};
+use assay_types::{Address, B256, Lane, NodeId, SessionId, TaskId, TaskRequest};
 use async_trait::async_trait;
+
+use crate::treasury::Opening;
 
 /// A transaction that is in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,28 @@ pub trait ChainPort: Send + Sync {
     /// # Errors
     /// If the contract refuses, or the wallet or the chain fails.
     async fn submit(&self, task: TaskId, request: TaskRequest) -> Result<Mined, PortError>;
+
+    /// Opens a session out of the router's own wallet, with a lane for the router. Durable: asked again with the same key,
+    /// also after a restart, it is done once.
+    ///
+    /// # Errors
+    /// If the wallet has too little, the contract refuses, or the chain fails.
+    async fn open_session(&self, _key: String, _opening: Opening) -> Result<(), PortError> {
+        Err(PortError::Failed("this chain opens no sessions for a router".into()))
+    }
+
+    /// Adds to a lane out of the router's own wallet, minor units. Durable like [`Self::open_session`].
+    ///
+    /// # Errors
+    /// If the wallet has too little, the contract refuses, or the chain fails.
+    async fn top_up(
+        &self,
+        _key: String,
+        _lane: (SessionId, Lane),
+        _amount: u128,
+    ) -> Result<(), PortError> {
+        Err(PortError::Failed("this chain fills no lanes for a router".into()))
+    }
 
     /// Gas that a transaction in a block used; `None` if it is in none.
     ///

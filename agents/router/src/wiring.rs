@@ -31,7 +31,9 @@ use crate::{
         chores::{Chore, Chores},
         dispatch::Dispatcher,
         pace::Paces,
+        room::WaitingRoom,
     },
+    treasury::service::Treasury,
 };
 
 /// How long answers that are under way may take once the router stops.
@@ -171,7 +173,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
         store: store.clone(),
         chores: chores.clone(),
         paces: Paces::default(),
-        waiting: Dispatcher::waiting_room(),
+        waiting: WaitingRoom::default(),
         stopping: intake.clone(),
     });
     let links = Arc::new(LinkServer {
@@ -188,27 +190,14 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
         true => Some(keys::service::open(config.data.clone())?).unzip(),
         false => (None, None),
     };
-    let app = Arc::new(App::new(dispatcher, links, keys, now_s()));
+    let app = Arc::new(App::new(dispatcher.clone(), links, keys, now_s()));
     let routes = routes(app, health.clone());
 
     let (work, output) = (runtime.token(Phase::Work), runtime.token(Phase::Output));
     let web = Web { routes, patience: config.patience, closing, links_end };
-    runtime.spawn(Phase::Work, "http", web.serve(listener, work.clone()));
+    runtime.spawn(Phase::Work, "http", web.serve(listener, work));
     let worker = Chores { chain, store, ledger: ledger.clone() };
-    let (pinner, pins_end) = (worker.clone(), work.clone());
-    runtime.spawn(Phase::Work, "pins", async move { Ok(pinner.pin_rest(pins_end).await?) });
-    if let Some(watched) = watched {
-        let stop = work.clone();
-        runtime.spawn(Phase::Work, "api keys", async move {
-            Ok(keys::service::watch(watched, stop).await?)
-        });
-    }
-    let keep = config.keep_tasks;
-    runtime.spawn(Phase::Work, "prune", prune(ledger.clone(), keep, work.clone()));
-    runtime.spawn(Phase::Work, "chores", async move {
-        worker.run(to_do, work).await;
-        Ok(())
-    });
+    Upkeep { worker, to_do, dispatcher, watched }.spawn(&mut runtime, &config);
     runtime.spawn(
         Phase::Intake,
         "readiness",
@@ -238,6 +227,51 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Router
     let listener = TcpListener::bind(address).await.map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
     Ok((listener, bound))
+}
+
+/// What goes on beside the requests.
+struct Upkeep {
+    worker: Chores,
+    to_do: mpsc::Receiver<Chore>,
+    dispatcher: Arc<Dispatcher>,
+    watched: Option<keys::service::Watched>,
+}
+
+impl Upkeep {
+    fn spawn(self, runtime: &mut Runtime, config: &RouterConfig) {
+        let Self { worker, to_do, dispatcher, watched } = self;
+        let work = runtime.token(Phase::Work);
+        let (pinner, pins_end) = (worker.clone(), work.clone());
+        runtime.spawn(Phase::Work, "pins", async move { Ok(pinner.pin_rest(pins_end).await?) });
+        // Requests that wait are served until the last one is answered.
+        let seats_end = runtime.token(Phase::Output);
+        runtime.spawn(Phase::Output, "waiting room", async move {
+            dispatcher.serve_waiting(seats_end).await;
+            Ok(())
+        });
+        if let Some(watched) = watched {
+            let stop = work.clone();
+            runtime.spawn(Phase::Work, "api keys", async move {
+                Ok(keys::service::watch(watched, stop).await?)
+            });
+        }
+        if let Some(terms) = config.own_sessions {
+            let models = config.models.iter().map(|model| model.model_id).collect();
+            let (ledger, chain) = (worker.ledger.clone(), worker.chain.clone());
+            let treasury = Treasury { ledger, chain, models, terms };
+            let stop = work.clone();
+            runtime.spawn(Phase::Work, "treasury", async move {
+                treasury.run(stop).await;
+                Ok(())
+            });
+        }
+        let ledger = worker.ledger.clone();
+        runtime.spawn(Phase::Work, "prune", prune(ledger, config.keep_tasks, work.clone()));
+        runtime.spawn(Phase::Work, "chores", async move {
+            worker.run(to_do, work).await;
+            Ok(())
+        });
+    }
 }
 
 /// The HTTP service.

@@ -20,6 +20,10 @@ pub enum Fact {
         price_in: u128,
         price_out: u128,
     },
+    SessionOwned {
+        session: SessionId,
+        owner: Address,
+    },
     LaneAdded {
         session: SessionId,
         lane: Lane,

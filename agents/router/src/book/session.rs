@@ -51,6 +51,9 @@ pub struct SessionView {
     pub reservations: Vec<Reservation>,
     /// Unix seconds; 0 unless draining.
     pub ends_at: u64,
+    /// Whether the router itself opened it.
+    #[serde(default)]
+    pub is_own: bool,
     /// The router's lane; 0 if it holds none: that one is the owner's.
     pub lane: Lane,
     /// Money that was reserved for the lane, minor units.
@@ -62,7 +65,7 @@ pub struct SessionView {
 impl SessionView {
     /// A session that was just opened, at these prices for prompt and answer. Which lane of it is the router's is
     /// still to be told.
-    pub(super) fn opened(
+    pub(crate) fn opened(
         id: SessionId,
         model: ModelId,
         (price_in, price_out): (u128, u128),
@@ -75,6 +78,7 @@ impl SessionView {
             price_out,
             reservations: Vec::new(),
             ends_at: 0,
+            is_own: false,
             lane: Lane(0),
             allotment: 0,
             reclaim_at: 0,

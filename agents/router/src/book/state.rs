@@ -20,7 +20,7 @@ use super::{
     payers::Payer,
     purse::Purse,
 };
-use crate::config::UNPAID_PAUSE;
+use crate::{config::UNPAID_PAUSE, treasury::state::Own};
 
 /// Why no session can take a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +172,11 @@ impl Book {
                 let model = *self.models.get(model)?;
                 let view = SessionView::opened(*session, model, (*price_in, *price_out));
                 self.others.insert(*session, view);
+                Some(*session)
+            }
+            Fact::SessionOwned { session, owner } => {
+                let is_own = *owner == self.me;
+                self.session_mut(*session).filter(|_| is_own)?.is_own = true;
                 Some(*session)
             }
             Fact::LaneAdded { session, lane, holder, allotment } => {
@@ -430,6 +435,23 @@ impl Book {
         }
         paid.sort_by_key(|(left, _)| Reverse(*left));
         Ok(paid.into_iter().map(|(_, s)| s).collect())
+    }
+
+    /// Time of the last block, unix seconds; 0 before the first.
+    pub fn last_block_s(&self) -> u64 {
+        self.last_timestamp
+    }
+
+    /// Sessions that the router opened itself, and what is left in each lane.
+    pub fn own_sessions(&mut self, wall_s: u64) -> Vec<Own> {
+        let now_s = self.now_s(wall_s);
+        let own = self.sessions.values().filter(|view| view.is_own).cloned();
+        let own: Vec<Arc<SessionView>> = own.collect();
+        let with_left = |view: Arc<SessionView>| {
+            let left = self.left(&view, now_s);
+            Own { view: SessionView::clone(&view), left }
+        };
+        own.into_iter().map(with_left).collect()
     }
 
     /// What is left of a session's allotment.

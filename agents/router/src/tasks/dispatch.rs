@@ -11,7 +11,7 @@ use assay_types::{
 };
 use axum::http::StatusCode;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     chores::Chore,
     pace::Paces,
+    room::WaitingRoom,
     running::{Running, Spare},
     telemetry::{self, Stage},
 };
@@ -27,13 +28,13 @@ use crate::{
         db::Note,
         payers::Payer,
         service::{Ledger, NonceError},
-        state::{Need, Reservation, SessionView, Submitted, Unready, fee, hold},
+        state::{Reservation, SessionView, Submitted, Unready, fee, hold},
     },
     clock::{now_ms, now_s},
-    config::{ACCEPT_TIMEOUT, MAX_OFFERS, MAX_WAITING, QUEUE_TIMEOUT, RouterConfig},
+    config::{ACCEPT_TIMEOUT, MAX_OFFERS, RouterConfig},
     http::{ask::Ask, error::ApiError},
     link::{
-        hub::{Hub, NewTask, NoNode, Slot},
+        hub::{Hub, NewTask, Slot},
         state::{Scope, TaskEvent},
     },
 };
@@ -72,7 +73,7 @@ pub struct Dispatcher {
     /// How fast its models answer.
     pub paces: Paces,
     /// Requests that wait for room.
-    pub waiting: Semaphore,
+    pub waiting: WaitingRoom,
     /// No new task from now on.
     pub stopping: CancellationToken,
 }
@@ -100,11 +101,6 @@ enum Reply {
 }
 
 impl Dispatcher {
-    /// Permits for requests that wait.
-    pub fn waiting_room() -> Semaphore {
-        Semaphore::new(MAX_WAITING)
-    }
-
     /// Offers the request to nodes until one accepts it.
     ///
     /// # Errors
@@ -166,80 +162,6 @@ impl Dispatcher {
 
     pub(super) fn happened(&self, task: TaskId, event: &'static str) {
         self.ledger.note(Note::Happened { task, event, at_ms: now_ms(), detail: None });
-    }
-
-    /// A session and room on one of its nodes; waits while all are busy.
-    async fn place(
-        &self,
-        ask: &Ask,
-        deadline: u64,
-        tried: &[NodeId],
-    ) -> Result<(Arc<SessionView>, Slot), ApiError> {
-        if let Some(found) = self.try_place(ask, deadline, tried)? {
-            return Ok(found);
-        }
-        let busy = || {
-            ApiError::limited(
-                "no_capacity",
-                "all nodes of this model are busy: send the request again in a moment",
-                2,
-            )
-        };
-        let Ok(_permit) = self.waiting.try_acquire() else { return Err(busy()) };
-        let since = Instant::now();
-        let search = async {
-            loop {
-                let mut freed = std::pin::pin!(self.hub.freed());
-                // Counts what is freed between the look and the wait.
-                freed.as_mut().enable();
-                if let Some(found) = self.try_place(ask, deadline, tried)? {
-                    return Ok(found);
-                }
-                freed.await;
-            }
-        };
-        let found = timeout(QUEUE_TIMEOUT, search).await;
-        telemetry::queued(since.elapsed());
-        found.unwrap_or_else(|_| Err(busy()))
-    }
-
-    fn try_place(
-        &self,
-        ask: &Ask,
-        deadline: u64,
-        tried: &[NodeId],
-    ) -> Result<Option<(Arc<SessionView>, Slot)>, ApiError> {
-        let need = Need {
-            model: ask.model.model_id,
-            tokens: (ask.max_prompt, ask.max_output),
-            redundancy: ask.redundancy,
-            deadline,
-        };
-        let mut book = self.ledger.book();
-        let now = book.now_s(now_s());
-        let candidates =
-            book.candidates(&need, now).map_err(|unready| no_session(unready, &ask.model.name))?;
-        drop(book);
-        let mut busy = false;
-        for session in candidates {
-            let nodes = session.serving(deadline).map(|reservation| reservation.nodes.as_slice());
-            match self.hub.reserve(nodes.unwrap_or_default(), tried) {
-                Ok(slot) => return Ok(Some((session, slot))),
-                Err(NoNode::Busy) => busy = true,
-                Err(NoNode::Disconnected) => {}
-            }
-        }
-        if busy {
-            return Ok(None);
-        }
-        let name = &ask.model.name;
-        Err(ApiError::unavailable(
-            "no_miner",
-            format!(
-                "no miner of a session for {name:?} is connected: wait until one is, or look at the miners' logs"
-            ),
-            5,
-        ))
     }
 
     /// Signs the request and hands it to the node, the store and the chain side by side.
@@ -456,7 +378,7 @@ fn request_block(ask: &Ask) -> Result<(Bytes, B256), ApiError> {
     Ok((Bytes::from(bytes), digest))
 }
 
-fn no_session(unready: Unready, model: &str) -> ApiError {
+pub(super) fn no_session(unready: Unready, model: &str) -> ApiError {
     let (code, message, after) = match unready {
         Unready::NoSession => (
             "no_session",

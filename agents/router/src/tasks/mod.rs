@@ -3,5 +3,7 @@
 pub mod chores;
 pub mod dispatch;
 pub mod pace;
+pub mod room;
 pub mod running;
 pub mod telemetry;
+mod turns;

@@ -18,7 +18,7 @@ use assay_bindings::{
 use assay_chain::Chain;
 use assay_devnet::{Devnet, DevnetConfig};
 use assay_protocol::{QueueScope, TaskRecord, TaskState, commitment_of, money::TOKENS_PER_PRICE};
-use assay_router::{RouterDeps, RouterHandle, ServedModel, start};
+use assay_router::{RouterDeps, RouterHandle, ServedModel, start, treasury::OwnSessions};
 use assay_types::{ModelId, NodeId, NumericClass, TaskId, link::FromRouter};
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -83,6 +83,19 @@ macro_rules! until_mined {
         })
         .await
         .expect(stringify!($call))
+    };
+}
+
+/// Waits until something holds.
+macro_rules! until {
+    ($holds:expr) => {
+        tokio::time::timeout(PATIENCE, async {
+            while !$holds {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+        .expect(stringify!($holds))
     };
 }
 
@@ -470,4 +483,55 @@ async fn routers_share_a_session_and_one_serves_two_models() {
     one.handle.stop().await.unwrap();
     two.handle.stop().await.unwrap();
     world.devnet.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_opens_and_fills_a_session_of_its_own() {
+    let data = tempdir().unwrap();
+    let world = LiveWorld::bare().await;
+    world.register_model(model_id()).await;
+    world.register_node(1, Address::ZERO, &[model_id()]).await;
+    // A node counts in draws from a second after its registration on.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let (at, signer) = (&world.deployment, world.actors.router.clone());
+    let token = CorToken::new(at.token, &world.owner);
+    until_mined!(token.transfer(signer.address(), U256::from(100 * COR)));
+    let balance = || async { token.balanceOf(signer.address()).call().await.unwrap() };
+
+    let mut config = config(data.path());
+    let mut terms = OwnSessions::new(10 * COR);
+    // As soon as an answer holds something, too little is left.
+    terms.top_up_below = terms.allotment();
+    config.own_sessions = Some(terms);
+    let chain = Chain::connect(&world.devnet.ws_url(), world.deployment.clone()).await.unwrap();
+    let store = Arc::new(MemoryStore::default());
+    let deps = RouterDeps { chain, signer: signer.clone(), store: store.clone() };
+    let router = start(config, deps).await.unwrap();
+
+    // What an oracle does for every session.
+    let sessions = Session::new(at.sessions, &world.owner);
+    until!(sessions.sessionCount().call().await.unwrap() == 1);
+    assert_eq!(balance().await, U256::from(90 * COR));
+    let beacon = RandomBeacon::new(at.beacon, &world.owner);
+    let round = sessions.sessionOf(1).call().await.unwrap().drawRound;
+    until_mined!(beacon.reveal(round, Bytes::new()));
+    until_mined!(sessions.activate(1));
+    let round = sessions.sessionOf(1).call().await.unwrap().current.seedRound;
+    until_mined!(beacon.reveal(round, Bytes::new()));
+
+    let operator = &world.actors.operator;
+    let address = router.local_addr();
+    let mut miner = Miner::connect(address, NodeId(1), operator, store).await.unwrap();
+    tokio::time::timeout(PATIENCE, router.health().wait_ready()).await.unwrap();
+    for _ in 0..2 {
+        let url = format!("http://{address}/v1/chat/completions");
+        let ask = reqwest::Client::new().post(url).json(&hello(false)).send();
+        let (response, _) = tokio::join!(ask, miner.serve(&["x"]));
+        assert_eq!(response.unwrap().status(), 200);
+        // Once: then more is left than the first allotment.
+        until!(balance().await == U256::from(80 * COR));
+    }
+    router.stop().await.unwrap();
+    assert_eq!(sessions.sessionCount().call().await.unwrap(), 1);
+    assert_eq!(balance().await, U256::from(80 * COR));
 }

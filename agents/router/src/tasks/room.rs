@@ -1,0 +1,173 @@
+//! Finds room for a request on a node. While there is none, requests wait, and keys take turns.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use assay_types::NodeId;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    dispatch::{Dispatcher, no_session},
+    telemetry,
+    turns::Turns,
+};
+use crate::{
+    book::state::{Need, SessionView},
+    clock::now_s,
+    config::{MAX_WAITING, QUEUE_TIMEOUT},
+    http::{ask::Ask, error::ApiError},
+    link::hub::{NoNode, Slot},
+};
+
+/// A session and room on one of its nodes.
+type Place = (Arc<SessionView>, Slot);
+
+/// A request that waits for room.
+#[derive(Debug)]
+struct Waiter {
+    need: Need,
+    model: String,
+    tried: Vec<NodeId>,
+    /// Where it is told, until it is; closed if nobody waits any more.
+    found: Option<oneshot::Sender<Result<Place, ApiError>>>,
+}
+
+/// Requests that wait for room.
+#[derive(Debug)]
+pub struct WaitingRoom(Mutex<Turns<Waiter>>);
+
+impl Default for WaitingRoom {
+    fn default() -> Self {
+        Self(Mutex::new(Turns::new(MAX_WAITING)))
+    }
+}
+
+impl WaitingRoom {
+    fn turns(&self) -> MutexGuard<'_, Turns<Waiter>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dispatcher {
+    /// A session and room on one of its nodes; waits while all are busy.
+    pub(super) async fn place(
+        &self,
+        ask: &Ask,
+        deadline: u64,
+        tried: &[NodeId],
+    ) -> Result<Place, ApiError> {
+        let need = Need {
+            model: ask.model.model_id,
+            tokens: (ask.max_prompt, ask.max_output),
+            redundancy: ask.redundancy,
+            deadline,
+        };
+        let nobody_waits = self.waiting.turns().is_empty();
+        if nobody_waits && let Some(place) = self.try_place(&need, &ask.model.name, tried)? {
+            return Ok(place);
+        }
+        let (found, told) = oneshot::channel();
+        let model = ask.model.name.clone();
+        let waiter = Waiter { need, model, tried: tried.to_vec(), found: Some(found) };
+        let key = ask.key.as_ref().map(|key| key.id.as_str());
+        let is_room = {
+            let mut turns = self.waiting.turns();
+            turns.retain(Waiter::waits);
+            turns.join(key, waiter)
+        };
+        let busy = || {
+            ApiError::limited(
+                "no_capacity",
+                "all nodes of this model are busy: send the request again in a moment",
+                2,
+            )
+        };
+        if !is_room {
+            return Err(busy());
+        }
+        let since = Instant::now();
+        // What was freed since the first look.
+        self.give_turns();
+        let told = timeout(QUEUE_TIMEOUT, told).await;
+        telemetry::queued(since.elapsed());
+        match told {
+            Ok(Ok(place)) => place,
+            // It took too long, or the room filled up and others have less in it.
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
+    /// Gives turns whenever room is freed, until `stop`.
+    pub async fn serve_waiting(&self, stop: CancellationToken) {
+        loop {
+            let mut freed = std::pin::pin!(self.hub.freed());
+            // Counts what is freed between the look and the wait.
+            freed.as_mut().enable();
+            self.give_turns();
+            tokio::select! {
+                () = freed => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn give_turns(&self) {
+        self.waiting.turns().give(|waiter| {
+            if !waiter.waits() {
+                return true;
+            }
+            let place = match self.try_place(&waiter.need, &waiter.model, &waiter.tried) {
+                Ok(None) => return false,
+                Ok(Some(place)) => Ok(place),
+                Err(error) => Err(error),
+            };
+            // A place that nobody takes is free again.
+            if let Some(found) = waiter.found.take() {
+                let _ = found.send(place);
+            }
+            true
+        });
+    }
+
+    fn try_place(
+        &self,
+        need: &Need,
+        model: &str,
+        tried: &[NodeId],
+    ) -> Result<Option<Place>, ApiError> {
+        let mut book = self.ledger.book();
+        let now = book.now_s(now_s());
+        let candidates =
+            book.candidates(need, now).map_err(|unready| no_session(unready, model))?;
+        drop(book);
+        let mut busy = false;
+        for session in candidates {
+            let nodes =
+                session.serving(need.deadline).map(|reservation| reservation.nodes.as_slice());
+            match self.hub.reserve(nodes.unwrap_or_default(), tried) {
+                Ok(slot) => return Ok(Some((session, slot))),
+                Err(NoNode::Busy) => busy = true,
+                Err(NoNode::Disconnected) => {}
+            }
+        }
+        if busy {
+            return Ok(None);
+        }
+        Err(ApiError::unavailable(
+            "no_miner",
+            format!(
+                "no miner of a session for {model:?} is connected: wait until one is, or look at the miners' logs"
+            ),
+            5,
+        ))
+    }
+}
+
+impl Waiter {
+    fn waits(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| !found.is_closed())
+    }
+}
