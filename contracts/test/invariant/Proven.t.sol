@@ -23,9 +23,11 @@ contract ProvenNetwork is Validators {
     uint128 internal constant PROVEN_COLLATERAL = 0.1e18;
     /// Where `ProofOfInferenceBase` keeps the failures of classes.
     uint256 internal constant FAILURES_SLOT = 4;
+    uint256 internal constant MAX_PROVEN_NODES = 60;
+    uint256 internal constant ENOUGH_NODES = 15;
     /// Owners short of a pause.
     uint256 internal constant ALMOST_PAUSING = 4;
-    /// Times of a minute that a task may still need once nobody answers any more: as elsewhere, and the draw, three
+    /// Times of eighty seconds that a task may still need once nobody answers any more: as elsewhere, and the draw, three
     /// validators, miner, validator, panel and hearing.
     uint256 internal constant MAX_PROVEN_STEPS = 18;
 
@@ -34,9 +36,18 @@ contract ProvenNetwork is Validators {
         result.node.collateralPerSlot = PROVEN_COLLATERAL;
     }
 
+    /// Times that many steps fit, and audits what unbonding covers.
     function proofConfig() internal pure override returns (ProofConfig memory result) {
         result = super.proofConfig();
         result.slashBps = SLASHED_BPS;
+        (result.sealTime, result.openTime, result.revealTime) = (60, 60, 80);
+    }
+
+    /// There are always some who may be drawn.
+    function enlist(uint256 random) external step {
+        random = mix(random);
+        if (nodes.length >= MAX_PROVEN_NODES || takingPart() > ENOUGH_NODES) giveUp();
+        joinAs(uint8(random % 4 + 1), address(0));
     }
 
     // ---------------------------------------------------------------- draws
@@ -264,7 +275,7 @@ contract ProvenNetwork is Validators {
     function endTasks() external override {
         for (uint256 round; open.length != 0; ++round) {
             assertTrue(round < MAX_PROVEN_STEPS, "[V23] a task that does not end");
-            skipTime(61);
+            skipTime(81);
             for (uint256 i = open.length; i > 0; --i) {
                 vm.recordLogs();
                 endProven(open[i - 1]);
@@ -342,19 +353,19 @@ contract ProvenInvariantTest {
     /// What actors do, not what checks. Proofs are worked at more often than anything else.
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
         targets = new FuzzSelector[](1);
-        bytes4[] memory s = new bytes4[](52);
+        bytes4[] memory s = new bytes4[](64);
         (s[0], s[1], s[2]) = (network.openSession.selector, network.topUp.selector, network.addLane.selector);
         (s[3], s[4], s[5]) = (network.closeSession.selector, network.cancel.selector, network.withdraw.selector);
         (s[6], s[7], s[8]) = (network.submit.selector, network.submitSigned.selector, network.misbehave.selector);
         (s[9], s[10]) = (network.submitAndCommit.selector, network.submitAndPrecommit.selector);
         (s[11], s[12], s[13]) = (network.claim.selector, network.decline.selector, network.lie.selector);
-        (s[14], s[15], s[16]) = (network.join.selector, network.drain.selector, network.resume.selector);
+        (s[14], s[15], s[16]) = (network.enlist.selector, network.drain.selector, network.resume.selector);
         (s[17], s[18], s[19]) = (network.exit.selector, network.releaseStake.selector, network.draw.selector);
         (s[20], s[21], s[22]) = (network.rotate.selector, network.finish.selector, network.finishReclaim.selector);
         (s[23], s[24], s[25]) = (network.advance.selector, network.deliver.selector, network.passGone.selector);
         (s[26], s[27], s[28]) = (network.wait.selector, network.moveWrongly.selector, network.almostPause.selector);
         (s[29], s[30], s[31]) = (network.nameRound.selector, network.overdue.selector, network.reclaimLane.selector);
-        (s[32], s[33]) = (network.submitAndCommit.selector, network.submitAndCommit.selector);
+        (s[32], s[33]) = (network.submitAndCommit.selector, network.enlist.selector);
         for (uint256 i = 34; i < 39; ++i) {
             (s[i], s[i + 5]) = (network.serve.selector, network.settleProven.selector);
         }
