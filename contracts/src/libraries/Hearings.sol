@@ -141,9 +141,10 @@ library Hearings {
         (NumericClass one, NumericClass other) = (bench.classes[i], bench.classes[j]);
         uint256 word = bench.models.calibrationOf(bench.model, one, other);
         if (word == 0) word = bench.models.calibrationOf(bench.model, other, one);
+        // Classes that nobody calibrated cannot be compared: nothing is close.
+        if (word == 0) return false;
         Calibration memory limits = Calibrations.unpack(word);
         uint256 limit = bench.positions >= Verdicts.MANY ? limits.tau : limits.spotTau;
-        // Classes that nobody calibrated cannot be compared: nothing is close.
         return areClose(parties[bench.places[i]], parties[bench.places[j]], bench.positions, limits.contrasts, limit);
     }
 

@@ -497,6 +497,7 @@ contract PanelTest is ProofBase {
     function test_a_class_that_others_contradict_is_not_slashed() public {
         NumericClass otherClass = NumericClass.wrap("gpu-bf16");
         NodeId friend = withOtherClass(otherClass);
+        calibrate(otherClass, otherClass);
         accuse(forged(TOKENS), seen10(), 0);
         assertEq(NodeId.unwrap(parties[2].nodeId), NodeId.unwrap(friend), "the only one of the miner's class");
         commitAs(2, withMargins(forged(TOKENS), 10), 0);
@@ -515,6 +516,28 @@ contract PanelTest is ProofBase {
         assertEq(stakeOf(friend), friends, "member");
     }
 
+    /// Validators of a class of which nobody has measured what two of it differ by: the hearing ends all the same. [V11]
+    function test_classes_that_nobody_calibrated_agree_with_nobody() public {
+        withOtherClass(NumericClass.wrap("gpu-bf16"));
+        Leaf[] memory noisy = seen10();
+        for (uint256 i; i < noisy.length; ++i) {
+            noisy[i].contrasts ^= 1;
+        }
+        accuse(forged(TOKENS), seen10(), 0);
+        commitAs(2, seen10(), 0);
+        commitAs(3, seen10(), 0);
+        commitAs(4, noisy, 0);
+        reveal(audit.round);
+        testifyAs(0, forged(TOKENS), 0);
+        testifyAs(1, seen10(), 0);
+        testifyAs(2, seen10(), 0);
+        testifyAs(3, seen10(), 0);
+        testifyAs(4, noisy, 0);
+        uint256 stake = stakeOf(audit.nodeId);
+        judge();
+        assertEq(stakeOf(audit.nodeId), stake - stake * FRAUD_BPS / 10_000, "the miner's class has a witness");
+    }
+
     /// Besides the miner and one more, only nodes of another class are left, in a pair that was attested.
     function withOtherClass(NumericClass otherClass) internal returns (NodeId friend) {
         NodeId miner = firstNode(id);
@@ -526,7 +549,6 @@ contract PanelTest is ProofBase {
         skipTime(ACTIVATION_DELAY + 1);
         attest(3);
         calibrate(CLASS, otherClass);
-        calibrate(otherClass, otherClass);
         for (uint32 i = 1; i <= 3; ++i) {
             vm.prank(operatorOf(NodeId.wrap(i)));
             models.attest(MODEL, CLASS, otherClass, calibration(), NodeId.wrap(i));
