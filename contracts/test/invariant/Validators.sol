@@ -24,7 +24,7 @@ import {Trials} from "./Trials.sol";
 /// a validator it is silent, commits to what it cannot open, keeps back what it found, or sides with the lie. Liars of one
 /// answer tell the same lie.
 abstract contract Validators is Trials {
-    /// What a miner's answer is. The last two are no lies that a panel finds.
+    /// What a miner's answer is.
     enum Kind {
         True,
         OtherWeights,
@@ -54,6 +54,9 @@ abstract contract Validators is Trials {
     /// From here on an answer has two blocks, the second of which begins behind `BLOCK` positions.
     uint256 internal constant TWO_BLOCKS = 48;
     uint256 internal constant BLOCK = 32;
+    /// Of so many tokens such margins are too large together, though at no sixteen positions; of fewer they are not.
+    uint256 internal constant LOOSE = 58;
+    uint32 internal constant LOOSE_MARGIN = 1200;
     NumericClass internal constant OTHER_CLASS = NumericClass.wrap("cuda-bf16");
     /// Where `ProofOfInferenceBase` keeps records.
     uint256 internal constant RECORDS_SLOT = 2;
@@ -130,8 +133,10 @@ abstract contract Validators is Trials {
     }
 
     /// A lie that honest validators see, if they look at enough.
-    function isFalse(Kind kind) internal pure returns (bool) {
-        return kind >= Kind.OtherWeights && kind <= Kind.OtherText || kind == Kind.HidesFromPanel;
+    function isFalse(TaskId taskId, NodeId miner) internal pure returns (bool) {
+        Kind kind = kindOf(taskId, miner);
+        if (kind == Kind.LooseSampling) return tokensOf(taskId, miner) >= LOOSE;
+        return kind != Kind.True && kind != Kind.NoSeal;
     }
 
     function tokensOf(TaskId taskId, NodeId miner) internal pure returns (uint256) {
@@ -184,7 +189,7 @@ abstract contract Validators is Trials {
         Kind kind = kindOf(taskId, miner);
         uint256 random = uint256(keccak256(abi.encode("seen", taskId, miner)));
         for (uint256 i; i < leaves.length; ++i) {
-            leaves[i].margin = kind == Kind.LooseSampling ? 1200 : uint32(i % 10);
+            leaves[i].margin = kind == Kind.LooseSampling ? LOOSE_MARGIN : uint32(i % 10);
         }
         if (kind == Kind.EditedToken) leaves[random % leaves.length].margin = HARD_MARGIN + 1;
         if (kind == Kind.OtherText) flags = uint8(0x10 << (random >> 128 & 3));
@@ -192,7 +197,7 @@ abstract contract Validators is Trials {
 
     /// Liars clear whom they should accuse, and accuse whom they should clear.
     function lieOf(TaskId taskId, NodeId miner) internal pure returns (Leaf[] memory leaves, uint8 flags) {
-        if (isFalse(kindOf(taskId, miner))) return (recordedBy(taskId, miner), 0);
+        if (isFalse(taskId, miner)) return (recordedBy(taskId, miner), 0);
         uint256 random = uint256(keccak256(abi.encode("lie", taskId, miner)));
         leaves = run(taskId, miner, miner);
         if (random % 3 == 0) forge(leaves, 0, 0x2000200020002000);
@@ -325,9 +330,8 @@ abstract contract Validators is Trials {
         assertTrue(block.timestamp >= pausedTold[class_], "[V16] a class that is paused");
         bool isMiner = NodeId.unwrap(nodeId) == NodeId.unwrap(audit.nodeId);
         assertTrue(isMiner == (rule != Rule.Contradicted), "[V13] validators are contradicted");
-        bool lied = isMiner
-            ? isFalse(kindOf(audit.taskId, nodeId))
-            : mannerOf(audit.taskId, audit.nodeId, nodeId) == Manner.Lies;
+        bool lied =
+            isMiner ? isFalse(audit.taskId, nodeId) : mannerOf(audit.taskId, audit.nodeId, nodeId) == Manner.Lies;
         (uint256 honest, uint256 liars) = wordsOf(audit, parties);
         // An owner is drawn once.
         assertTrue(
@@ -347,11 +351,11 @@ abstract contract Validators is Trials {
     /// [V11, V14, V15] Where nobody lies but the miner, and enough of a panel opened, what it did is found.
     function checkJudged(Audit memory audit, Party[] memory parties, bool guilty) internal pure override {
         (uint256 honest, uint256 liars) = wordsOf(audit, parties);
-        Kind kind = kindOf(audit.taskId, audit.nodeId);
+        bool lied = isFalse(audit.taskId, audit.nodeId);
         bool weights = Verdicts.questionOf(audit.reasons) == Question.Weights;
         if (weights && !parties[1].isOpen) return;
-        if (liars == 0 && honest >= 3 && isFalse(kind)) assertTrue(guilty, "[V11] a lie that honest ones do not find");
+        if (liars == 0 && honest >= 3 && lied) assertTrue(guilty, "[V11] a lie that honest ones do not find");
         bool silentMiner = weights && !parties[0].isOpen;
-        if (liars == 0 && !isFalse(kind)) assertTrue(!guilty || silentMiner, "[V21] no lie, and nobody lied");
+        if (liars == 0 && !lied) assertTrue(!guilty || silentMiner, "[V21] no lie, and nobody lied");
     }
 }
