@@ -45,6 +45,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(8);
 /// COR among the assets of a deployment: the first.
 const COR_ASSET: u8 = 0;
 
+/// `NodeState`: proven to have lied.
+const JAILED: u8 = 6;
 /// `PartEvent` of the contract.
 const CLAIMED: u8 = 0;
 const TOOK_OVER: u8 = 1;
@@ -334,6 +336,7 @@ impl ChainPort for LiveChain {
         let pool = NodePool::new(self.chain.deployment.nodes, &self.chain.provider);
         let operator =
             match timeout(READ_TIMEOUT, pool.nodeOf(node.0).call()).await.map_err(failed)? {
+                Ok(found) if found.state == JAILED => return Ok(None),
                 Ok(found) => found.operator,
                 Err(error) => {
                     let unknown = error.as_decoded_error::<NodePool::NodePool_UnknownNode>();

@@ -50,7 +50,7 @@ pub trait ChainPort: Send + Sync {
     /// Address of `SessionQueue`.
     fn queue(&self) -> Address;
 
-    /// The operator key of a node; `None` if there is no such node.
+    /// The operator key of a node; `None` if there is no such node, or it was proven to lie.
     ///
     /// # Errors
     /// If the chain cannot be asked.

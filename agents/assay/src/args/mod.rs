@@ -54,9 +54,9 @@ pub struct Global {
     /// Print one JSON value instead of text.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log filter, e.g. `info` or `assay_miner=debug`; logs go to standard error.
-    #[arg(long, env = "ASSAY_LOG", global = true, default_value = "warn", value_name = "FILTER")]
-    pub log: String,
+    /// Log filter, e.g. `info` or `assay_miner=debug`; default: `warn`. Logs go to standard error.
+    #[arg(long, env = "ASSAY_LOG", global = true, value_name = "FILTER")]
+    pub log: Option<String>,
     /// Log lines as JSON.
     #[arg(long, env = "ASSAY_LOG_JSON", global = true)]
     pub log_json: bool,

@@ -4,6 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use alloy::primitives::{B256, U256};
 use anyhow::{Context, Result};
+use assay_bindings::{
+    ProofOfInference::{AuditMoved, Judged, PanelMoved, Verdict},
+    SessionPayment::Slashed,
+};
 use assay_chain::{Chain, ChainEvent, Database, Event, EventSource, ProtocolEvent};
 use assay_proof::Reasons;
 use assay_protocol::state::{AuditState, NodeState};
@@ -30,6 +34,8 @@ const QUESTION: [&str; 6] = [
     "What is COR?",
 ];
 const MAX_TOKENS: u32 = 80;
+/// The miner and the first validator.
+const PARTIES_BEFORE_PANEL: usize = 2;
 
 /// A dishonest node and those who watch it.
 pub struct Story {
@@ -97,17 +103,13 @@ impl Story {
         asked.after += 1;
         asked.by.push(node);
         (asked.after == QUESTIONS_AFTER).then(|| {
-            let nodes: Vec<String> = asked.by.iter().map(ToString::to_string).collect();
-            format!(
-                "asked {QUESTIONS_AFTER} more questions: answered by nodes {}, none of them by node {}",
-                nodes.join(", "),
-                self.node
-            )
+            let by = list(&asked.by);
+            format!("asked {QUESTIONS_AFTER} more questions: answered by nodes {by}")
         })
     }
 
     /// Who answered.
-    async fn answer(&self, http: &reqwest::Client, question: &str) -> Result<u64> {
+    async fn answer(&self, http: &reqwest::Client, question: &str) -> Result<u32> {
         let body = json!({
             "model": self.model,
             "messages": [{"role": "user", "content": question}],
@@ -120,7 +122,8 @@ impl Story {
         let _answer: Value = response.json().await?;
         let url = format!("{}/v1/tasks/{task}", self.http_url);
         let record: Value = http.get(url).send().await?.error_for_status()?.json().await?;
-        record["node_id"].as_u64().context("the router does not say who answered")
+        let node = record["node_id"].as_u64().and_then(|node| u32::try_from(node).ok());
+        node.context("the router does not say who answered")
     }
 }
 
@@ -130,16 +133,27 @@ struct Asked {
     count: u32,
     /// Since the cheat was caught, and who answered those.
     after: u32,
-    by: Vec<u64>,
+    by: Vec<u32>,
 }
 
 /// What was told so far of one node's answers.
 struct Told {
     node: u32,
     kind: CheatKind,
-    /// What each audit's last line was about, so that nothing is said twice.
-    audits: HashMap<B256, u8>,
+    audits: HashMap<B256, Case>,
     caught: bool,
+}
+
+/// An audit of its answers.
+#[derive(Default)]
+struct Case {
+    /// The state that was told last.
+    state: u8,
+    /// The first validator, and what it found.
+    validator: u32,
+    reasons: Reasons,
+    /// Miner, validator and panel.
+    parties: Vec<u32>,
 }
 
 impl Told {
@@ -152,50 +166,24 @@ impl Told {
         use ProtocolEvent as E;
         let of = |node: u32| node == self.node;
         match &event.body {
-            E::TaskCommitted(e) if of(e.nodeId) => Some(format!(
-                "CHEAT: node {} {}: here to task {}",
-                e.nodeId, self.kind, e.taskId
-            )),
+            E::TaskCommitted(e) if of(e.nodeId) => {
+                Some(format!("CHEAT: node {} {}: here to task {}", e.nodeId, self.kind, e.taskId))
+            }
             E::AnswerExposed(e) if of(e.nodeId) => Some(format!(
-                "  with what node {} has passed and could gain, it is audited with a chance of {} %",
-                e.nodeId,
+                "  what it has passed so far vouches for it too little: it is audited with a chance of {} %",
                 f64::from(e.probabilityBps) / 100.0
             )),
             E::AnswerCleared(e) if of(e.nodeId) => {
                 Some(format!("  task {} was not drawn: its answer is paid", short(e.taskId)))
             }
             E::AuditMoved(e) if of(e.nodeId) => self.moved(e),
-            E::Verdict(e) if of(e.nodeId) => {
-                Some(format!("  node {} finds: {}", e.validator, in_words(Reasons(e.reasons))))
-            }
-            E::PanelMoved(e) if of(e.nodeId) => {
-                let fresh = e.parties.iter().skip(2).all(|party| !party.isSealed);
-                let members: Vec<String> =
-                    e.parties.iter().skip(2).map(|party| party.nodeId.to_string()).collect();
-                fresh.then(|| {
-                    format!(
-                        "  a panel is drawn, nodes {}: each scores it blind",
-                        members.join(", ")
-                    )
-                })
-            }
-            E::Judged(e) if of(e.nodeId) => Some(match (e.guilty, e.slashed) {
-                (true, true) => "  judged: false".into(),
-                (true, false) => "  judged: false, but too few may slash for it".into(),
-                (false, _) => "  judged: nothing proven".into(),
-            }),
-            E::Slashed(e) => {
-                self.caught |= of(e.nodeId);
-                Some(format!(
-                    "CAUGHT: node {} loses {} (evidence: transaction {})",
-                    e.nodeId,
-                    cor(e.amount),
-                    event.tx_hash
-                ))
-            }
+            E::Verdict(e) if of(e.nodeId) => Some(self.verdict(e)),
+            E::PanelMoved(e) if of(e.nodeId) => self.panel(e),
+            E::Judged(e) if of(e.nodeId) => Some(self.judged(e)),
+            E::Slashed(e) => self.slashed(e, event.tx_hash),
             E::NodeStateChanged(e) if NodeState::from(e.newState) == NodeState::Jailed => {
                 self.caught |= of(e.nodeId);
-                Some(format!("  node {} is jailed: no draw finds it any more", e.nodeId))
+                Some(format!("  node {} is jailed: nobody gives it tasks any more", e.nodeId))
             }
             E::TaskRefunded(e) if self.audits.contains_key(&e.taskId) => Some(format!(
                 "  the client has {} back for task {}\n         Look: `assay audit explain {}`, `assay task show {}`",
@@ -208,14 +196,14 @@ impl Told {
         }
     }
 
-    fn moved(&mut self, e: &assay_bindings::ProofOfInference::AuditMoved) -> Option<String> {
-        let key = e.state;
-        let before = self.audits.insert(e.taskId, key);
-        if before == Some(key) && key != AuditState::Drawn as u8 {
+    fn moved(&mut self, e: &AuditMoved) -> Option<String> {
+        let case = self.audits.entry(e.taskId).or_default();
+        let (state, validator) = (e.state, e.audit.validator);
+        if (case.state, case.validator) == (state, validator) {
             return None;
         }
-        let validator = e.audit.validator;
-        match AuditState::try_from(e.state).ok()? {
+        (case.state, case.validator, case.reasons) = (state, validator, Reasons(e.audit.reasons));
+        match AuditState::try_from(state).ok()? {
             AuditState::Drawn => Some(format!(
                 "AUDIT: task {} was drawn for an audit by node {validator}",
                 short(e.taskId)
@@ -230,6 +218,67 @@ impl Told {
             _ => None,
         }
     }
+
+    fn verdict(&self, e: &Verdict) -> String {
+        let case = self.audits.get(&e.taskId);
+        // A panel on the weights compares fingerprints in the contract; what a member finds alone says nothing of them.
+        let weights = |case: &Case| {
+            let of_weights = [Reasons::FINGERPRINT, Reasons::SPOT];
+            case.validator != e.validator && of_weights.iter().any(|r| case.reasons.contains(*r))
+        };
+        if case.is_some_and(weights) {
+            return format!(
+                "  node {} has opened the fingerprint that it found itself",
+                e.validator
+            );
+        }
+        format!("  node {} finds: {}", e.validator, in_words(Reasons(e.reasons)))
+    }
+
+    fn panel(&mut self, e: &PanelMoved) -> Option<String> {
+        let parties: Vec<u32> = e.parties.iter().map(|party| party.nodeId).collect();
+        let members = parties.get(PARTIES_BEFORE_PANEL..).unwrap_or_default();
+        let line =
+            format!("  a panel is drawn, nodes {}: each scores the answer blind", list(members));
+        let case = self.audits.entry(e.taskId).or_default();
+        let is_new = case.parties != parties;
+        case.parties = parties;
+        is_new.then_some(line)
+    }
+
+    fn judged(&self, e: &Judged) -> String {
+        let parties = self.audits.get(&e.taskId).map(|case| case.parties.as_slice());
+        let failing: Vec<u32> = parties
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| e.failing.bit(*place))
+            .map(|(_, node)| *node)
+            .collect();
+        match (e.guilty, e.slashed) {
+            (true, true) => {
+                format!("  judged: the answer is false, nodes {} agree", list(&failing))
+            }
+            (true, false) => "  judged: the answer is false; too few may take stake for it".into(),
+            (false, _) => "  judged: nothing is proven".into(),
+        }
+    }
+
+    fn slashed(&mut self, e: &Slashed, transaction: B256) -> Option<String> {
+        self.caught |= e.nodeId == self.node;
+        if e.amount.is_zero() {
+            return Some(format!("  node {} has nothing left to lose", e.nodeId));
+        }
+        Some(format!(
+            "CAUGHT: node {} loses {} of its stake (evidence: transaction {transaction})",
+            e.nodeId,
+            cor(e.amount)
+        ))
+    }
+}
+
+fn list(nodes: &[u32]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A task's id, to tell it from others.
@@ -258,9 +307,7 @@ fn in_words(reasons: Reasons) -> String {
 
 #[cfg(test)]
 mod tests {
-    use assay_bindings::{
-        NodePool::NodeStateChanged, ProofOfInference::Verdict, SessionPayment::Slashed,
-    };
+    use assay_bindings::NodePool::NodeStateChanged;
 
     use super::*;
 

@@ -148,8 +148,9 @@ impl LinkServer {
                 return Err(farewell("wrong_signature", message));
             }
             Ok(None) => {
-                let message =
-                    format!("node {node} is not registered on chain {chain_id}: register it first");
+                let message = format!(
+                    "node {node} is not registered on chain {chain_id}, or was proven to lie: register another"
+                );
                 return Err(farewell("unknown_node", message));
             }
             Err(error) => {
@@ -179,6 +180,7 @@ impl LinkServer {
             hub: self.hub.clone(),
             ledger: self.ledger.clone(),
             node,
+            operator: proven.operator,
             connection,
         };
         let mut writing = std::pin::pin!(write_all(sink, queue));
@@ -206,6 +208,21 @@ impl LinkServer {
         tokio::join!(self.linger(node, connection, tasks, &end.message), rest);
     }
 
+    /// Ends once the key does not speak for the node any more: it left, has another one, or was proven to lie. A chain that
+    /// does not answer says nothing about it.
+    async fn dismissed(&self, node: NodeId, operator: Address) -> Farewell {
+        loop {
+            sleep(Duration::from_secs(PING_INTERVAL_S)).await;
+            match self.chain.operator_of(node).await {
+                Ok(now) if now == Some(operator) => {}
+                Ok(_) => {
+                    return farewell("unknown_node", "the chain does not know this node any more");
+                }
+                Err(error) => tracing::debug!(%node, %error, "a node's operator cannot be read"),
+            }
+        }
+    }
+
     /// Takes in frames, commands and time until the connection ends.
     async fn read(
         &self,
@@ -213,6 +230,7 @@ impl LinkServer {
         mut source: Source,
         mut registered: Registered,
     ) -> Farewell {
+        let mut dismissed = std::pin::pin!(self.dismissed(desk.node, desk.operator));
         let mut ticks = interval(Duration::from_secs(PING_INTERVAL_S));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
@@ -237,6 +255,7 @@ impl LinkServer {
                 },
                 _ = ticks.tick() => Input::Tick { now_s: now_s() },
                 () = registered.replaced.cancelled() => return replaced(),
+                end = &mut dismissed => return end,
                 () = self.drain.cancelled(), if !drained => {
                     drained = true;
                     self.hub.drain(desk.node, desk.connection);
@@ -269,6 +288,7 @@ struct Desk {
     hub: Hub,
     ledger: Ledger,
     node: NodeId,
+    operator: Address,
     connection: u64,
 }
 
