@@ -9,8 +9,12 @@ use assay_types::{Lane, ProofSeal, SessionId, Signature, TaskId, TaskRequest};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 /// Tables of the miner; a new step is appended, an old one never changed.
-pub const MIGRATIONS: &[&str] =
-    &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+pub const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// How long a begun or dropped task is remembered behind its deadline: longer than any reorganisation
 /// that could show it again.
@@ -371,6 +375,15 @@ impl Answers {
                 read_open,
             )
             .optional()
+        })
+    }
+
+    /// The answer that this node stands by, however it got to the chain.
+    pub fn answer(&self, task: TaskId) -> Result<Option<Answer>, DatabaseError> {
+        self.db.transaction(|tx| {
+            tx.prepare_cached("SELECT * FROM answers WHERE task_id = ?")?
+                .query_row([task.0.as_slice()], |row| Ok(read_open(row)?.answer))
+                .optional()
         })
     }
 

@@ -13,6 +13,9 @@ pub const MAX_SETTLE_BATCH: usize = 64;
 /// Most routers that one miner connects to: each is a connection and a buffer.
 pub const MAX_ROUTERS: usize = 64;
 
+/// Most examinations at once: more would only wait for one another in the engine.
+pub const MAX_AUDITS: usize = 8;
+
 /// Settings of one miner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,6 +33,9 @@ pub struct MinerConfig {
     pub settle_margin_s: u64,
     /// Most tasks of one settlement: 1 to [`MAX_SETTLE_BATCH`].
     pub settle_batch: usize,
+    /// Answers of other nodes that are examined at once: each is a prefill of its prompt and its tokens, beside what
+    /// the node generates. 1 to [`MAX_AUDITS`].
+    pub audits: usize,
 }
 
 impl Default for MinerConfig {
@@ -41,6 +47,7 @@ impl Default for MinerConfig {
             stall_timeout_ms: 60_000,
             settle_margin_s: 1,
             settle_batch: MAX_SETTLE_BATCH,
+            audits: 1,
         }
     }
 }
@@ -60,6 +67,9 @@ impl MinerConfig {
                 "settle_batch is {}, set 1 to {MAX_SETTLE_BATCH}",
                 self.settle_batch
             ));
+        }
+        if !(1..=MAX_AUDITS).contains(&self.audits) {
+            return wrong(format!("audits is {}, set 1 to {MAX_AUDITS}", self.audits));
         }
         if self.stall_timeout_ms == 0 {
             return wrong("stall_timeout_ms is 0, set the longest pause between two tokens".into());

@@ -60,6 +60,18 @@ pub enum MinerError {
         /// Its operator.
         operator: Address,
     },
+    /// The node was proven to have lied, or hid what it had sealed.
+    #[error(
+        "node {node} of operator {operator} was jailed: it lost its stake in the audit of an answer, for the reason that \
+         the chain's `Slashed` event of the node gives; no draw finds it any more. Mend what made it answer so, then start \
+         with another operator key to register a new node"
+    )]
+    NodeJailed {
+        /// The node.
+        node: NodeId,
+        /// Its operator.
+        operator: Address,
+    },
     /// No money for gas.
     #[error(
         "the {role} account {account} has no ether for gas: send it some (0.1 is plenty), then \

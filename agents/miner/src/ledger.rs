@@ -8,14 +8,17 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Address, B256, Bytes, U256},
+    primitives::{Address, B256, Bytes, U256, aliases::U96},
     providers::Provider,
     sol_types::SolCall,
 };
-use assay_bindings::{ModelRegistry, RandomBeacon, Session, SessionPayment, SessionQueue};
+use assay_bindings::{
+    ModelRegistry, NodePool, ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue,
+};
 use assay_chain::{Chain, Intent, Outbox, OutboxError};
+use assay_proof::Calibration;
 use assay_protocol::TaskState;
-use assay_types::{Lane, ModelId, NodeId, SessionId, Signature, TaskId, TaskRequest};
+use assay_types::{Lane, ModelId, NodeId, NumericClass, SessionId, Signature, TaskId, TaskRequest};
 use async_trait::async_trait;
 
 /// Longest time of one read: above it the answer is of no use to an offer.
@@ -91,6 +94,63 @@ pub enum Call {
     Decline(Box<SessionQueue::Task>, NodeId),
     /// Settles what is due of these.
     Settle(Vec<SessionQueue::Task>),
+    /// Moves an audit on.
+    Audit(Box<AuditCall>),
+}
+
+/// A call of `ProofOfInference`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuditCall {
+    /// Opens what the miner recorded.
+    Open(ProofOfInference::openProofCall),
+    /// Seals what the validator found.
+    Seal(ProofOfInference::commitAuditCall),
+    /// The same of a panel's member.
+    SealForPanel(ProofOfInference::commitPanelCall),
+    /// Opens what the validator found.
+    Reveal(ProofOfInference::revealCall),
+    /// Opens leaves in a hearing.
+    Testify(ProofOfInference::testifyCall),
+    /// Pays the validators.
+    Collect(ProofOfInference::collectCall),
+}
+
+impl AuditCall {
+    /// Calldata.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Open(call) => call.abi_encode(),
+            Self::Seal(call) => call.abi_encode(),
+            Self::SealForPanel(call) => call.abi_encode(),
+            Self::Reveal(call) => call.abi_encode(),
+            Self::Testify(call) => call.abi_encode(),
+            Self::Collect(call) => call.abi_encode(),
+        }
+    }
+}
+
+/// How likely an answer would be audited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Odds {
+    /// Answers of the session are not proven.
+    Unproven,
+    /// Nobody could check what a node of this class computes: the contract takes no answer of it.
+    Uncalibrated,
+    /// Hundredths of a percent; above 10,000 the contract takes no answer.
+    Bps(u64),
+}
+
+/// An answer that is about to be promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stake {
+    /// Who answers.
+    pub node: NodeId,
+    /// Its numeric class.
+    pub class: NumericClass,
+    /// What it may cost at most; minor units of the session's asset.
+    pub fee: u128,
+    /// The same of answers that the chain does not know yet, by session.
+    pub promised: Vec<(SessionId, u128)>,
 }
 
 /// The chain could not be read.
@@ -137,6 +197,16 @@ pub trait Ledger: Send + Sync {
     async fn seed(&self, round: u64) -> Result<B256, LedgerError>;
     /// Where a task stands in the newest block.
     async fn status(&self, task: TaskId) -> Result<TaskStatus, LedgerError>;
+    /// How likely an answer in a session would be audited.
+    async fn odds(&self, session: SessionId, stake: Stake) -> Result<Odds, LedgerError>;
+    /// What an honest miner and a validator of `class` may differ by, with a model by its index; `None` if nobody
+    /// calibrated that.
+    async fn limits(
+        &self,
+        model: u32,
+        miner: NodeId,
+        class: NumericClass,
+    ) -> Result<Option<Calibration>, LedgerError>;
     /// The ticket at the head of a session's queue.
     async fn queue_head(&self, session: SessionId) -> Result<u64, LedgerError>;
     /// Sends a transaction. The same key is sent once.
@@ -147,13 +217,61 @@ pub trait Ledger: Send + Sync {
 pub struct ChainLedger {
     chain: Chain,
     outbox: Outbox,
-    models: Mutex<HashMap<SessionId, ModelId>>,
+    sessions: Mutex<HashMap<SessionId, SessionFacts>>,
+}
+
+/// What never changes of a session.
+#[derive(Clone, Copy)]
+struct SessionFacts {
+    model_id: ModelId,
+    model: u32,
+    asset: u8,
+    is_proven: bool,
 }
 
 impl ChainLedger {
     /// Reads through `chain` and sends through `outbox`.
     pub fn new(chain: Chain, outbox: Outbox) -> Self {
-        Self { chain, outbox, models: Mutex::default() }
+        Self { chain, outbox, sessions: Mutex::default() }
+    }
+
+    async fn session(&self, session: SessionId) -> Result<Option<SessionFacts>, LedgerError> {
+        let lock = || self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&session).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let contract = Session::new(self.chain.deployment.sessions, &self.chain.provider);
+        let call = "Session.sessionOf";
+        let info = read(call, contract.sessionOf(session.0).call().into_future()).await?;
+        let Some(info) = info else { return Ok(None) };
+        let models = ModelRegistry::new(self.chain.deployment.models, &self.chain.provider);
+        let call = "ModelRegistry.modelAt";
+        let model = read_value(call, models.modelAt(info.model).call().into_future()).await?;
+        let facts = SessionFacts {
+            model_id: ModelId(model.modelId),
+            model: info.model,
+            asset: info.asset,
+            is_proven: info.isProven,
+        };
+        let mut cache = lock();
+        if cache.len() >= MAX_CACHED {
+            cache.clear();
+        }
+        cache.insert(session, facts);
+        Ok(Some(facts))
+    }
+
+    /// The word of a pair of classes; zero if it is not calibrated.
+    async fn calibration(
+        &self,
+        model: u32,
+        miner: NumericClass,
+        validator: NumericClass,
+    ) -> Result<U256, LedgerError> {
+        let models = ModelRegistry::new(self.chain.deployment.models, &self.chain.provider);
+        let asked = models.calibrationOf(model, miner.0, validator.0);
+        read_value("ModelRegistry.calibrationOf", asked.call().into_future()).await
     }
 }
 
@@ -239,6 +357,7 @@ fn calldata(call: Call) -> Vec<u8> {
             SessionQueue::declineCall { task: *task, nodeId: node.0, signature }.abi_encode()
         }
         Call::Settle(tasks) => SessionQueue::settleCall { tasks }.abi_encode(),
+        Call::Audit(call) => call.encode(),
     }
 }
 
@@ -282,25 +401,41 @@ impl Ledger for ChainLedger {
     }
 
     async fn model_of(&self, session: SessionId) -> Result<Option<ModelId>, LedgerError> {
-        let lock = || self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().get(&session).copied();
-        if known.is_some() {
-            return Ok(known);
+        Ok(self.session(session).await?.map(|facts| facts.model_id))
+    }
+
+    async fn odds(&self, session: SessionId, stake: Stake) -> Result<Odds, LedgerError> {
+        let Some(facts) = self.session(session).await?.filter(|facts| facts.is_proven) else {
+            return Ok(Odds::Unproven);
+        };
+        let Stake { node, class, mut fee, promised } = stake;
+        for (session, promised) in promised {
+            // Other assets are counted once they are on chain: what they are worth is the contract's to say.
+            let other = self.session(session).await?.is_none_or(|of| of.asset != facts.asset);
+            fee = fee.saturating_add(if other { 0 } else { promised });
         }
-        let contract = Session::new(self.chain.deployment.sessions, &self.chain.provider);
-        let call = "Session.sessionOf";
-        let info = read(call, contract.sessionOf(session.0).call().into_future()).await?;
-        let Some(info) = info else { return Ok(None) };
-        let models = ModelRegistry::new(self.chain.deployment.models, &self.chain.provider);
-        let call = "ModelRegistry.modelAt";
-        let model = read_value(call, models.modelAt(info.model).call().into_future()).await?;
-        let model = ModelId(model.modelId);
-        let mut cache = lock();
-        if cache.len() >= MAX_CACHED {
-            cache.clear();
-        }
-        cache.insert(session, model);
-        Ok(Some(model))
+        let proof = ProofOfInference::new(self.chain.deployment.proof, &self.chain.provider);
+        let fee = U96::saturating_from(fee);
+        let asked = proof.probabilityOf(node.0, facts.model, facts.asset, fee);
+        let call = "ProofOfInference.probabilityOf";
+        let (word, bps) = tokio::try_join!(
+            self.calibration(facts.model, class, class),
+            read_value(call, asked.call().into_future()),
+        )?;
+        Ok(if word.is_zero() { Odds::Uncalibrated } else { Odds::Bps(bps.saturating_to()) })
+    }
+
+    async fn limits(
+        &self,
+        model: u32,
+        miner: NodeId,
+        class: NumericClass,
+    ) -> Result<Option<Calibration>, LedgerError> {
+        let pool = NodePool::new(self.chain.deployment.nodes, &self.chain.provider);
+        let call = "NodePool.ownerOf";
+        let found = read_value(call, pool.ownerOf(miner.0).call().into_future()).await?;
+        let word = self.calibration(model, NumericClass(found.numericClass), class).await?;
+        Ok(Calibration::unpack(word).ok())
     }
 
     async fn funds(&self, session: SessionId, lane: Lane) -> Result<Funds, LedgerError> {
@@ -338,7 +473,9 @@ impl Ledger for ChainLedger {
     }
 
     async fn send(&self, key: String, call: Call) -> Result<(), SendError> {
-        let intent = Intent::call(key, self.chain.deployment.queue, calldata(call));
+        let at = &self.chain.deployment;
+        let to = if matches!(call, Call::Audit(_)) { at.proof } else { at.queue };
+        let intent = Intent::call(key, to, calldata(call));
         match self.outbox.send(intent).await {
             Ok(_) => Ok(()),
             Err(error) => Err(SendError {

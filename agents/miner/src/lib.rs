@@ -6,7 +6,8 @@
 //!                   │     │  ├─tokens, receipts, precommitments, openings─▶ links
 //!                   │     │  ├─claims─▶ outbox
 //!                   │     │  └─▶ database (begun, answer, dropped) ─▶ committer
-//!                   └─moves─▶ committer ─▶ outbox (commit, precommit, open, decline, settle)
+//!                   ├─moves─▶ committer ─▶ outbox (commit, precommit, open, decline, settle)
+//!                   └─audits─▶ audits ─▶ outbox (proofs, seals, findings, testimonies, pay)
 //! ```
 //!
 //! The order that matters: a task is written down, then begun; a result is pinned, then the answer is stored,
@@ -16,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod answers;
+mod audits;
 mod clock;
 mod committer;
 mod config;
@@ -31,8 +33,11 @@ mod wiring;
 mod worker;
 
 pub use answers::MIGRATIONS;
-pub use config::{MAX_CAPACITY, MAX_ROUTERS, MAX_SETTLE_BATCH, MinerConfig};
+pub use assay_proof::Calibration;
+pub use config::{MAX_AUDITS, MAX_CAPACITY, MAX_ROUTERS, MAX_SETTLE_BATCH, MinerConfig};
 pub use error::MinerError;
-pub use ledger::{Admission, Call, Funds, Ledger, LedgerError, SendError, TaskStatus};
+pub use ledger::{
+    Admission, AuditCall, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
+};
 pub use status::MinerStatus;
 pub use wiring::{MinerDeps, MinerHandle, NodeParts, start, start_node};

@@ -10,6 +10,7 @@ use alloy::{
 use assay_bindings::{CorToken, ModelRegistry, NodePool, Parameters};
 use assay_chain::{Chain, Intent, Outbox};
 use assay_engine::EngineInfo;
+use assay_protocol::state::NodeState;
 use assay_types::{ModelId, NodeId, NumericClass};
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
 
 /// `NodeState`: 1 is ephemeral, 2 dedicated, 3 draining; one that drains still serves what has reserved it.
 const SERVING: [u8; 3] = [1, 2, 3];
+const JAILED: u8 = NodeState::Jailed as u8;
 
 /// Who registers what.
 pub(crate) struct Registration<'a> {
@@ -93,6 +95,9 @@ impl Registration<'_> {
         if found.numericClass != self.info.numeric_class.0 {
             let registered = NumericClass(found.numericClass).to_string();
             return mismatch("numeric class", registered, self.info.numeric_class.to_string());
+        }
+        if found.state == JAILED {
+            return Err(MinerError::NodeJailed { node, operator });
         }
         if !SERVING.contains(&found.state) {
             return Err(MinerError::NodeLeft { node, operator });

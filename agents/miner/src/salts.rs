@@ -6,7 +6,7 @@ use alloy::{
     signers::{SignerSync, local::PrivateKeySigner},
     sol_types::SolValue,
 };
-use assay_types::CommitScope;
+use assay_types::{CommitScope, NodeId};
 
 /// Domain of what the operator signs to get them. The signature is a secret: it never leaves this module.
 const DOMAIN: &str = "assay.miner.salts.v1";
@@ -28,26 +28,41 @@ impl Salts {
         operator: &PrivateKeySigner,
         scope: &CommitScope,
     ) -> Result<Self, alloy::signers::Error> {
-        let domain = keccak256(DOMAIN.as_bytes());
-        let of = (domain, scope.chain_id, scope.queue, scope.task.0, scope.node.0);
-        let secret = operator.sign_hash_sync(&keccak256(of.abi_encode()))?;
-        let secret = keccak256(secret.as_bytes());
+        let secret = secret(operator, scope)?;
         let salt = |purpose: u32| keccak256((secret, purpose).abi_encode());
         Ok(Self { block: salt(1), tokens: salt(2), proof: salt(3) })
     }
 }
 
+/// Salt of what this node seals about the answer of `miner`.
+pub(crate) fn audit_salt(
+    operator: &PrivateKeySigner,
+    scope: &CommitScope,
+    miner: NodeId,
+) -> Result<B256, alloy::signers::Error> {
+    const AUDIT: u32 = 4;
+    Ok(keccak256((secret(operator, scope)?, AUDIT, miner.0).abi_encode()))
+}
+
+fn secret(operator: &PrivateKeySigner, scope: &CommitScope) -> Result<B256, alloy::signers::Error> {
+    let domain = keccak256(DOMAIN.as_bytes());
+    let of = (domain, scope.chain_id, scope.queue, scope.task.0, scope.node.0);
+    let signature = operator.sign_hash_sync(&keccak256(of.abi_encode()))?;
+    Ok(keccak256(signature.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
-    use assay_types::{Address, NodeId, TaskId};
+    use assay_types::{Address, TaskId};
 
     use super::*;
 
-    fn all(key: &PrivateKeySigner, task: u8, node: u32) -> [B256; 3] {
+    fn all(key: &PrivateKeySigner, task: u8, node: u32) -> [B256; 5] {
         let task = TaskId(B256::repeat_byte(task));
         let scope = CommitScope { chain_id: 1, queue: Address::ZERO, task, node: NodeId(node) };
         let salts = Salts::of(key, &scope).unwrap();
-        [salts.block, salts.tokens, salts.proof]
+        let audit = |miner| audit_salt(key, &scope, NodeId(miner)).unwrap();
+        [salts.block, salts.tokens, salts.proof, audit(5), audit(6)]
     }
 
     #[test]
@@ -58,6 +73,6 @@ mod tests {
             [all(&key, 1, 1), all(&key, 2, 1), all(&key, 1, 2), all(&other, 1, 1)].concat();
         seen.sort();
         seen.dedup();
-        assert_eq!(seen.len(), 12);
+        assert_eq!(seen.len(), 20);
     }
 }

@@ -36,12 +36,24 @@ pub struct MinerStatus {
     /// Tasks that the chain gave to this node and took back at its word, by the code of its reason.
     pub handed_back: BTreeMap<String, u64>,
     /// What the chain's events told of this node, by name: `claimed`, `took_over`, `precommitted`, `committed`, `opened`,
-    /// `silent`, `unrevealed`, and `unknown_answers`, which this node's database does not know.
+    /// `silent`, `unrevealed`, `disproved`, and `unknown_answers`, which this node's database does not know.
     pub events: BTreeMap<String, u64>,
     /// Tasks of this node that were settled, in its database's whole life.
     pub settled: u64,
     /// What they earned, minor units of COR.
     pub earned: u128,
+    /// What became of audits, since the start, by name. Of its own answers: `exposed`, `not_audited`, `audited`,
+    /// `passed`, `unverified`, `accused`, `acquitted`, `convicted`, `void`, `disproved`. Of others' answers: `drawn`,
+    /// `panels`, `found_true`, `found_false`. And `missed` duties, and `slashed`.
+    pub audits: BTreeMap<String, u64>,
+    /// Duties of audits that it has now.
+    pub duties: u64,
+    /// What audits of others' answers earned since the start, minor units.
+    pub audit_pay: u128,
+    /// Stake that was taken since the start, minor units of COR.
+    pub slashed: u128,
+    /// The last that became of an audit, in words.
+    pub last_audit: Option<String>,
     /// The last thing that went wrong, if anything did.
     pub last_error: Option<String>,
 }
@@ -55,6 +67,7 @@ pub struct Stats {
     running: AtomicU64,
     served: AtomicU64,
     tokens: AtomicU64,
+    duties: AtomicU64,
     rest: Mutex<Rest>,
 }
 
@@ -65,6 +78,10 @@ struct Rest {
     handed_back: BTreeMap<String, u64>,
     events: BTreeMap<&'static str, u64>,
     earnings: Earnings,
+    audits: BTreeMap<&'static str, u64>,
+    audit_pay: u128,
+    slashed: u128,
+    last_audit: Option<String>,
     last_error: Option<String>,
 }
 
@@ -78,6 +95,7 @@ impl Stats {
             running: AtomicU64::default(),
             served: AtomicU64::default(),
             tokens: AtomicU64::default(),
+            duties: AtomicU64::default(),
             rest: Mutex::default(),
         }
     }
@@ -100,6 +118,11 @@ impl Stats {
             events: owned(&rest.events),
             settled: rest.earnings.count,
             earned: rest.earnings.sum,
+            audits: owned(&rest.audits),
+            duties: self.duties.load(Ordering::Relaxed),
+            audit_pay: rest.audit_pay,
+            slashed: rest.slashed,
+            last_audit: rest.last_audit.clone(),
             last_error: rest.last_error.clone(),
         }
     }
@@ -166,6 +189,36 @@ impl Stats {
             .set(earnings.sum as f64 / 1e18);
         metrics::gauge!("assay_miner_settled", "agent" => AGENT, "node" => self.label.clone())
             .set(earnings.count as f64);
+    }
+
+    /// Something that became of an audit, by its name in [`MinerStatus::audits`].
+    pub(crate) fn audit(&self, what: &'static str) {
+        *self.rest().audits.entry(what).or_default() += 1;
+        metrics::counter!("assay_miner_audits_total", "agent" => AGENT, "node" => self.label.clone(), "what" => what)
+            .increment(1);
+    }
+
+    /// The same, in words, with the stake that it cost (minor units).
+    pub(crate) fn audit_told(&self, what: &'static str, text: String, slashed: u128) {
+        self.audit(what);
+        let mut rest = self.rest();
+        rest.slashed = rest.slashed.saturating_add(slashed);
+        rest.last_audit = Some(text);
+        metrics::gauge!("assay_miner_slashed_cor", "agent" => AGENT, "node" => self.label.clone())
+            .set(rest.slashed as f64 / 1e18);
+    }
+
+    pub(crate) fn audit_paid(&self, pay: u128) {
+        let mut rest = self.rest();
+        rest.audit_pay = rest.audit_pay.saturating_add(pay);
+        metrics::gauge!("assay_miner_audit_pay_cor", "agent" => AGENT, "node" => self.label.clone())
+            .set(rest.audit_pay as f64 / 1e18);
+    }
+
+    pub(crate) fn set_duties(&self, duties: usize) {
+        self.duties.store(duties as u64, Ordering::Relaxed);
+        metrics::gauge!("assay_miner_duties", "agent" => AGENT, "node" => self.label.clone())
+            .set(duties as f64);
     }
 
     pub(crate) fn error(&self, error: impl ToString) {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     MinerConfig, MinerError, MinerStatus,
     answers::{Answers, MIGRATIONS},
+    audits::{Auditor, Audits},
     clock::ChainClock,
     committer::{self, Committer},
     intake::{Earnings, Intake},
@@ -23,7 +24,7 @@ use crate::{
     registration::Registration,
     status::Stats,
     tasks::Scope,
-    worker::{Outlets, Seeds, Tools, Worker},
+    worker::{Outlets, Promises, Seeds, Tools, Worker},
 };
 
 /// Blocks that wait for the intake; the source waits when it is full.
@@ -217,8 +218,10 @@ fn tools_of(
     shared: &Shared,
     committer: mpsc::UnboundedSender<committer::Input>,
 ) -> Tools {
+    let of = (parts.node, parts.engine.info().numeric_class);
     Tools {
         node: parts.node,
+        promises: Promises::new(shared.ledger.clone(), shared.answers.clone(), of),
         operator: parts.operator.clone(),
         seeds: Seeds::new(shared.ledger.clone()),
         ledger: shared.ledger.clone(),
@@ -232,7 +235,21 @@ fn tools_of(
     }
 }
 
-/// Chain events → intake → {worker, committer}; links ⇄ worker → committer.
+/// What duties of audits are done with.
+fn auditor_of(parts: &NodeParts, shared: &Shared) -> Auditor {
+    Auditor {
+        node: parts.node,
+        operator: parts.operator.clone(),
+        ledger: shared.ledger.clone(),
+        engine: parts.engine.clone(),
+        store: parts.store.clone(),
+        answers: shared.answers.clone(),
+        clock: shared.clock.clone(),
+        stats: shared.stats.clone(),
+    }
+}
+
+/// Chain events → intake → {worker, committer, audits}; links ⇄ worker → committer.
 fn serve(
     config: &MinerConfig,
     parts: NodeParts,
@@ -248,11 +265,19 @@ fn serve(
     shared.stats.set_earned(earnings);
     let (worker, worker_inputs) = mpsc::channel(WORKER_BUFFER);
     let (committer, committer_inputs) = mpsc::unbounded_channel();
+    let (audits, audit_inputs) = mpsc::unbounded_channel();
     let (worker_done, caught_up) = (CancellationToken::new(), CancellationToken::new());
     let queue = QueueScope { chain_id: parts.ledger.chain_id(), queue: parts.ledger.queue() };
     let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
     let outlets = Outlets::default();
     let tools = tools_of(config, &parts, &shared, committer.clone());
+    let audits_service = Audits {
+        auditor: Arc::new(auditor_of(&parts, &shared)),
+        inputs: audit_inputs,
+        at_once: config.audits,
+        caught_up: caught_up.clone(),
+    };
+    runtime.spawn(Phase::Work, "audits", boxed(audits_service.run(work.clone())));
     let Shared { ledger, answers, clock, stats } = shared;
     let intake = Intake {
         scope: Scope { queue, node: parts.node },
@@ -262,6 +287,7 @@ fn serve(
         events: parts.events,
         worker: worker.clone(),
         committer,
+        audits,
         outlets: outlets.clone(),
         earnings,
         head: parts.head,

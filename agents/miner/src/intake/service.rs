@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use assay_bindings::SessionQueue::Answer;
 use assay_chain::{ChainEvent, DatabaseError, save_cursor};
-use assay_types::{EndReason, NumericClass, TokenSeal};
+use assay_types::{EndReason, NumericClass, TaskId, TokenSeal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Earnings, Lesson, lessons};
 use crate::{
     answers::Answers,
+    audits,
     clock::ChainClock,
     committer::{self, Seen},
     status::Stats,
@@ -27,6 +28,7 @@ pub(crate) struct Intake {
     pub events: mpsc::Receiver<ChainEvent>,
     pub worker: mpsc::Sender<worker::Input>,
     pub committer: mpsc::UnboundedSender<committer::Input>,
+    pub audits: mpsc::UnboundedSender<TaskId>,
     pub outlets: Outlets,
     pub earnings: Earnings,
     /// Number of the newest block when the miner started.
@@ -59,13 +61,24 @@ impl Intake {
 
     async fn take(&mut self, event: &ChainEvent) -> Result<(), DatabaseError> {
         let scope = self.scope;
-        let taken = self.answers.database().transaction(|tx| {
+        let (taken, told) = self.answers.database().transaction(|tx| {
             let taken = take(tx, &scope, event)?;
+            let told = audits::take(tx, scope.node, event)?;
             save_cursor(tx, event.block())?;
-            Ok(taken)
+            Ok((taken, told))
         })?;
         if let ChainEvent::Committed(block) = event {
             self.clock.set(block.timestamp);
+            audits::lessons(block, scope.node)
+                .into_iter()
+                .for_each(|lesson| self.tell_audit(lesson));
+        }
+        if told.pay > 0 {
+            self.stats.audit_paid(told.pay);
+        }
+        for task in told.tasks {
+            // Unbounded, but no more than there are events of this node's audits.
+            let _ = self.audits.send(task);
         }
         for lesson in lessons(&taken, scope.node) {
             self.learn(lesson)?;
@@ -100,6 +113,16 @@ impl Intake {
             Lesson::Answered(_) => {}
         }
         Ok(())
+    }
+
+    fn tell_audit(&self, lesson: audits::Lesson) {
+        let audits::Lesson { what, text, slashed, is_bad } = lesson;
+        let node = self.scope.node;
+        match is_bad {
+            true => tracing::warn!(%node, what, "{text}"),
+            false => tracing::info!(%node, what, "{text}"),
+        }
+        self.stats.audit_told(what, text, slashed);
     }
 
     async fn tell(&self, change: Change) -> Result<(), DatabaseError> {

@@ -1,14 +1,16 @@
 //! What a block teaches a miner. No IO.
 
+use assay_protocol::PartEvent;
 use assay_types::{NodeId, TaskId};
 
 use crate::tasks::{Standing, Taken};
 
 /// `PartEvent` of the contract.
-const CLAIMED: u8 = 0;
-const TOOK_OVER: u8 = 1;
-const DECLINED: u8 = 2;
-const SILENT: u8 = 3;
+const CLAIMED: u8 = PartEvent::Claimed as u8;
+const TOOK_OVER: u8 = PartEvent::TookOver as u8;
+const DECLINED: u8 = PartEvent::Declined as u8;
+const SILENT: u8 = PartEvent::Silent as u8;
+const DISPROVED: u8 = PartEvent::Disproved as u8;
 
 /// One thing that became of this node's tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +75,7 @@ pub(crate) fn lessons(taken: &Taken, node: NodeId) -> Vec<Lesson> {
             TOOK_OVER => Lesson::Count("took_over"),
             DECLINED => Lesson::HandedBack(*task),
             SILENT => Lesson::Count("silent"),
+            DISPROVED => Lesson::Count("disproved"),
             _ => Lesson::Count("unrevealed"),
         })
         .collect();

@@ -40,6 +40,8 @@ pub(crate) struct Terms {
     pub max_output: u32,
     /// How many answers are wanted.
     pub redundancy: u8,
+    /// What the chain holds for all of them, minor units; 0 if it does not know the task.
+    pub held: u128,
     /// Unix seconds; the last in which this node's answer, or its precommitment, is taken.
     pub deadline_s: u64,
 }
@@ -85,8 +87,14 @@ impl Terms {
             max_prompt: request.maxPrompt,
             max_output: request.maxOutput,
             redundancy: request.redundancy,
+            held: 0,
             deadline_s: request.deadline,
         }
+    }
+
+    /// What each of so many answers may cost.
+    fn share(&self, held: u128) -> u128 {
+        held / u128::from(self.redundancy.max(1))
     }
 
     pub(crate) fn of_chain(given: &ChainTask) -> Self {
@@ -100,6 +108,7 @@ impl Terms {
             max_prompt: task.maxPrompt,
             max_output: task.maxOutput,
             redundancy: u8::try_from(task.parts.len()).unwrap_or(u8::MAX),
+            held: task.held.to::<u128>(),
             deadline_s: given.record.until_s,
         }
     }
@@ -296,6 +305,7 @@ pub(crate) async fn accept(
             format!("the nonce {} is not below {limit}", request.nonce),
         ));
     }
+    promise(tools, terms, terms.share(hold)).await?;
     // What is on chain is held there.
     let money = on_chain.is_none().then_some((funds.free, hold));
     let begun = tools.answers.begin(&terms.beginning(money, now_s))?;
@@ -320,7 +330,14 @@ pub(crate) async fn accept_given(
     let found = tools.ledger.model_of(session).await?;
     let found = found.ok_or_else(|| refuse("unknown_session", format!("no session {session}")))?;
     model(tools, session, found)?;
+    promise(tools, terms, terms.share(terms.held)).await?;
     Ok((tools.seeds.wait(terms.seed_round).await, begun))
+}
+
+/// Whether the node's stake covers an answer of at most that fee.
+async fn promise(tools: &Tools, terms: &Terms, fee: u128) -> Result<(), Refusal> {
+    let times = (terms.deadline_s, tools.clock.now_s());
+    tools.promises.make(terms.task, (terms.session, fee), times).await
 }
 
 fn internal(error: impl std::fmt::Display) -> Refusal {

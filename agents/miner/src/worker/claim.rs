@@ -45,6 +45,10 @@ async fn try_claim(tools: &Tools, queued: &ChainTask) -> Result<Claim, LedgerErr
     if !admission.as_ref().is_some_and(ours) {
         return Ok(Claim::Never);
     }
+    if let Err(refusal) = tools.promises.allow(session, task.held.to::<u128>()).await {
+        tracing::info!(task = %queued.task, code = refusal.code, message = %refusal.message, "not claimed");
+        return Ok(Claim::Later);
+    }
     let gone = match tools.answers.queued_before(session, head, task.ticket) {
         Ok(gone) => gone,
         Err(error) => {

@@ -200,7 +200,7 @@ fn receipt(
 }
 
 /// Pins the result block and returns its digest. Tries until the task's job is stopped by its deadline.
-pub(crate) async fn pin(
+pub(crate) async fn pin_result(
     tools: &Tools,
     task: TaskId,
     made: &Made,
@@ -220,21 +220,25 @@ pub(crate) async fn pin(
             format!("the result cannot be stored: {error}: ask for fewer tokens"),
         )
     })?;
-    let bytes = Bytes::from(bytes);
+    match pin(tools, task, Bytes::from(bytes)).await? {
+        stored if stored == digest => Ok(digest),
+        stored => Err(refuse(
+            "internal",
+            format!(
+                "the content store names the result {stored}, but it is {digest}: use another store"
+            ),
+        )),
+    }
+}
+
+/// Pins a block, as often as it takes.
+pub(crate) async fn pin(tools: &Tools, task: TaskId, bytes: Bytes) -> Result<B256, Refusal> {
     let mut pause = FIRST_STORE_PAUSE;
     loop {
         match tools.store.put(bytes.0.clone()).await {
-            Ok(stored) if stored == digest => return Ok(digest),
-            Ok(stored) => {
-                return Err(refuse(
-                    "internal",
-                    format!(
-                        "the content store names the result {stored}, but it is {digest}: use another store"
-                    ),
-                ));
-            }
+            Ok(stored) => return Ok(stored),
             Err(error) if error.is_retryable() => {
-                tracing::warn!(%task, %error, "the result cannot be pinned yet");
+                tracing::warn!(%task, %error, "a block cannot be pinned yet");
                 tools.stats.error(&error);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_STORE_PAUSE);

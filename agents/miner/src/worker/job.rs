@@ -8,17 +8,17 @@ use assay_engine::Engine;
 use assay_protocol::{QueueScope, commitment_of};
 use assay_store::ContentStore;
 use assay_types::{
-    B256, CommitScope, NodeId, Precommit, ProofSeal, Signed, TaskId, TokenSeal,
+    B256, Bytes, CommitScope, NodeId, Precommit, ProofSeal, Signed, TaskId, TokenSeal,
     link::{FromMiner, Offer},
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Seeds,
+    Promises, Seeds,
     check::{
         COMMIT_MARGIN_S, Checked, Refusal, Terms, accept, accept_given, check, genuine, refuse,
     },
-    generate::{Made, fetch, generate, pin},
+    generate::{Made, fetch, generate, pin, pin_result},
     outlet::Outlet,
 };
 use crate::{
@@ -36,6 +36,7 @@ pub(crate) struct Tools {
     pub operator: PrivateKeySigner,
     pub ledger: Arc<dyn Ledger>,
     pub seeds: Seeds,
+    pub promises: Promises,
     pub engine: Arc<dyn Engine>,
     pub store: Arc<dyn ContentStore>,
     pub answers: Answers,
@@ -73,6 +74,15 @@ pub(crate) enum Outcome {
 
 /// Serves a task. Dropping the future stops it without an answer, unless the answer is stored already.
 pub(crate) async fn serve(tools: &Tools, terms: Terms, source: Source, outlet: Outlet) -> Outcome {
+    let task = terms.task;
+    let outcome = attempt(tools, terms, source, outlet).await;
+    if outcome != Outcome::Answered {
+        tools.promises.release(task).await;
+    }
+    outcome
+}
+
+async fn attempt(tools: &Tools, terms: Terms, source: Source, outlet: Outlet) -> Outcome {
     let decline = |refusal: Refusal| {
         tracing::info!(task = %terms.task, code = refusal.code, message = %refusal.message, "declined");
         tools.stats.declined(refusal.code);
@@ -115,8 +125,12 @@ pub(crate) async fn serve(tools: &Tools, terms: Terms, source: Source, outlet: O
     };
     let prompt_tokens = u32::try_from(checked.prompt_ids.len()).unwrap_or(u32::MAX);
     outlet.accept(prompt_tokens);
+    let block = match &source {
+        Source::Offer(offer) => Some(offer.block.clone()),
+        Source::Chain => None,
+    };
     let worked = tokio::select! {
-        worked = work(tools, &terms, checked, (&outlet, signed)) => worked,
+        worked = work(tools, &terms, checked, (&outlet, signed, block)) => worked,
         () = &mut timer => Err(late()),
     };
     let answered = worked.and_then(|worked| {
@@ -195,12 +209,22 @@ async fn work(
     tools: &Tools,
     terms: &Terms,
     checked: Checked,
-    (outlet, signed): (&Outlet, Option<SignedReceipt>),
+    (outlet, signed, block): (&Outlet, Option<SignedReceipt>, Option<Bytes>),
 ) -> Result<Worked, Refusal> {
     let salts = Salts::of(&tools.operator, &tools.scope(terms.task))
         .map_err(|error| refuse("internal", format!("the operator key cannot sign: {error}")))?;
-    let made = generate(tools, terms.task, checked, outlet, signed).await?;
-    let digest = pin(tools, terms.task, &made, salts.block).await?;
+    let keep = async {
+        // A validator must find what was asked, also if the router does not keep it.
+        match block {
+            Some(block) if tools.promises.has(terms.task).await => {
+                pin(tools, terms.task, block).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    };
+    let generated = generate(tools, terms.task, checked, outlet, signed);
+    let (made, ()) = tokio::try_join!(generated, keep)?;
+    let digest = pin_result(tools, terms.task, &made, salts.block).await?;
     Ok(Worked { made, salts, digest })
 }
 

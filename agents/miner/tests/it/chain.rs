@@ -14,10 +14,13 @@ use alloy::{
 };
 use assay_bindings::SessionQueue::{self, Answer, Part, Task, TaskSubmitted};
 use assay_chain::{Block, BlockRef, ChainEvent, Event, ProtocolEvent};
-use assay_miner::{Admission, Call, Funds, Ledger, LedgerError, SendError, TaskStatus};
+use assay_miner::{
+    Admission, Calibration, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
+};
 use assay_protocol::{PartState, QueueScope, TaskRecord, TaskState, commitment_of, digest};
 use assay_types::{
-    Address, B256, Dispatch, Lane, ModelId, NodeId, SessionId, Signed, TaskId, TaskRequest,
+    Address, B256, Dispatch, Lane, ModelId, NodeId, NumericClass, SessionId, Signed, TaskId,
+    TaskRequest,
 };
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -68,6 +71,10 @@ struct ChainState {
     /// What happens between a look and a send.
     race: Vec<Race>,
     blocks: Vec<Block>,
+    /// Of every audit; `None`: nothing is proven.
+    odds: Option<Odds>,
+    /// What was asked of odds.
+    stakes: Vec<Stake>,
 }
 
 /// A change between a look and a send.
@@ -121,6 +128,16 @@ impl FakeChain {
 
     pub fn set_free(&self, free: u128) {
         self.state().free = free;
+    }
+
+    /// How likely every answer is audited from now on.
+    pub fn set_odds(&self, odds: Odds) {
+        self.state().odds = Some(odds);
+    }
+
+    /// The last stake that was asked about.
+    pub fn last_stake(&self) -> Stake {
+        self.state().stakes.last().cloned().unwrap()
     }
 
     pub fn set_session(&self, id: u64, change: impl FnOnce(&mut Admission)) {
@@ -350,6 +367,7 @@ impl FakeChain {
         call: Call,
     ) -> Result<(Sent, Vec<ProtocolEvent>), &'static str> {
         match call {
+            Call::Audit(_) => Err("nothing is proven here"),
             Call::SubmitAndCommit(of) => {
                 let (request, _, answer) = *of;
                 let (task, event) = carried(state, &request)?;
@@ -626,6 +644,22 @@ impl Ledger for FakeChain {
                 digest: digest(&record.task),
             },
         })
+    }
+
+    async fn odds(&self, _: SessionId, stake: Stake) -> Result<Odds, LedgerError> {
+        assert_eq!(stake.node, NODE);
+        let mut state = self.state();
+        state.stakes.push(stake);
+        Ok(state.odds.unwrap_or(Odds::Unproven))
+    }
+
+    async fn limits(
+        &self,
+        _: u32,
+        _: NodeId,
+        _: NumericClass,
+    ) -> Result<Option<Calibration>, LedgerError> {
+        Ok(None)
     }
 
     async fn queue_head(&self, _: SessionId) -> Result<u64, LedgerError> {

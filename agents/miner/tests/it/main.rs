@@ -1,10 +1,12 @@
 //! The miner against routers, a chain and a store that the tests own, and on the embedded chain.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod audits;
 mod chain;
 mod committing;
 mod crash;
 mod links;
+mod net;
 mod onchain;
 mod pull;
 mod redundant;

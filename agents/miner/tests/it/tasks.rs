@@ -5,12 +5,12 @@ use std::time::Duration;
 use alloy::primitives::aliases::U96;
 
 use assay_engine::{EchoOptions, Engine, Failure, ScoreRequest};
-use assay_miner::Ledger;
+use assay_miner::{Ledger, Odds};
 use assay_proof::{Contrasts, Record, Width};
 use assay_store::ContentStore;
 use assay_types::{
-    B256, CommitScope, EndReason, NumericClass, ProofSeal, ResultBlock, SeedInput, Signature,
-    Signed, StreamHash, TaskId, commitment,
+    B256, CommitScope, EndReason, NumericClass, ProofSeal, ResultBlock, SeedInput, SessionId,
+    Signature, Signed, StreamHash, TaskId, commitment,
     link::{FromMiner, FromRouter, Offer, StreamReceipt},
     prompt_hash, seed_g,
 };
@@ -426,4 +426,43 @@ async fn a_stop_finishes_what_runs_and_takes_nothing_new() {
     assert_eq!(ends, [(task_of(&late), false), (task_of(&offer), true)]);
     stopped.await.unwrap().unwrap();
     assert_eq!(world.chain.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_the_stake_does_not_cover_is_declined_before_any_work() {
+    let world = World::with_engine(EchoOptions {
+        failure: Some(Failure::HangAfter(1)),
+        ..EchoOptions::default()
+    })
+    .await;
+    let miner = world.start();
+    let mut link = world.link().await;
+    world.chain.set_odds(Odds::Bps(10_001));
+    let offer = world.offer(0, "too dear");
+    link.send(boxed(&offer)).await;
+    assert_eq!(link.task(task_of(&offer)).await.code(), "stake_too_small");
+    world.chain.set_odds(Odds::Uncalibrated);
+    link.send(boxed(&offer)).await;
+    assert_eq!(link.task(task_of(&offer)).await.code(), "not_calibrated");
+    // 512 tokens at 1, and 512 at 2.
+    const FEE: u128 = 512 + 2 * 512;
+    assert_eq!((world.chain.last_stake().fee, world.chain.last_stake().promised), (FEE, vec![]));
+
+    // What is being worked at counts with the next one; what was given up does not.
+    world.chain.set_odds(Odds::Bps(10_000));
+    link.send(boxed(&offer)).await;
+    while !matches!(link.next().await, FromMiner::Token { .. }) {}
+    let second = world.offer(1, "another");
+    link.send(boxed(&second)).await;
+    while !matches!(link.next().await, FromMiner::Token { .. }) {}
+    assert_eq!(world.chain.last_stake().promised, [(SessionId(SESSION), FEE)]);
+    for offer in [&offer, &second] {
+        link.send(FromRouter::Cancel { task: task_of(offer) }).await;
+        assert_eq!(link.task(task_of(offer)).await.code(), "cancelled");
+    }
+    // The router need not keep what was asked: a validator finds it all the same.
+    for offer in [&offer, &second] {
+        assert!(world.store.is_pinned(offer.request.requestDigest).await.unwrap());
+    }
+    miner.stop().await.unwrap();
 }

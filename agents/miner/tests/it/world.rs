@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,12 +51,31 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct MemStore {
     blocks: Mutex<HashMap<B256, StoreBytes>>,
     failures: AtomicU64,
+    gets_fail: AtomicBool,
+    puts_fail: AtomicBool,
 }
 
 impl MemStore {
     /// The next `n` calls fail.
     pub fn fail(&self, n: u64) {
         self.failures.store(n, Ordering::SeqCst);
+    }
+
+    /// From now on nothing is found, or everything is again.
+    pub fn fail_gets(&self, fail: bool) {
+        self.gets_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// From now on nothing is taken, or everything is again.
+    pub fn fail_puts(&self, fail: bool) {
+        self.puts_fail.store(fail, Ordering::SeqCst);
+    }
+
+    fn closed(&self, gate: &AtomicBool) -> Result<(), StoreError> {
+        match gate.load(Ordering::SeqCst) {
+            true => Err(StoreError::Daemon { message: "closed by the test".into() }),
+            false => self.check(),
+        }
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -72,14 +91,14 @@ impl MemStore {
 #[async_trait]
 impl ContentStore for MemStore {
     async fn put(&self, bytes: StoreBytes) -> Result<B256, StoreError> {
-        self.check()?;
+        self.closed(&self.puts_fail)?;
         let digest = sha256(&bytes);
         self.blocks.lock().unwrap().insert(digest, bytes);
         Ok(digest)
     }
 
     async fn get(&self, digest: B256) -> Result<StoreBytes, StoreError> {
-        self.check()?;
+        self.closed(&self.gets_fail)?;
         let found = self.blocks.lock().unwrap().get(&digest).cloned();
         found.ok_or_else(|| StoreError::NotFound { cid: cid_of(digest).to_string() })
     }

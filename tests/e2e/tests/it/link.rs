@@ -14,8 +14,8 @@ use alloy::{primitives::U256, signers::local::PrivateKeySigner};
 use assay_chain::Database;
 use assay_engine::{EchoEngine, EchoOptions, Engine};
 use assay_miner::{
-    Admission, Call, Funds, Ledger, LedgerError, MIGRATIONS, MinerConfig, NodeParts, SendError,
-    TaskStatus, start_node,
+    Admission, Calibration, Call, Funds, Ledger, LedgerError, MIGRATIONS, MinerConfig, NodeParts,
+    Odds, SendError, Stake, TaskStatus, start_node,
 };
 use assay_protocol::TaskState;
 use assay_router::{
@@ -28,7 +28,8 @@ use assay_router::{
 };
 use assay_store::{Bytes, ContentStore, StoreError, cid_of};
 use assay_types::{
-    Address, B256, Lane, ModelId, ModelIndex, NodeId, SessionId, TaskId, TaskRequest, sha256,
+    Address, B256, Lane, ModelId, ModelIndex, NodeId, NumericClass, SessionId, TaskId, TaskRequest,
+    sha256,
 };
 use async_trait::async_trait;
 use tokio::{
@@ -39,7 +40,7 @@ use tokio::{
 
 const CHAIN_ID: u64 = 31337;
 const QUEUE: Address = Address::repeat_byte(0x42);
-const NODE: NodeId = NodeId(3);
+pub(super) const NODE: NodeId = NodeId(3);
 /// The reservation's, and what the beacon says of it.
 const ROUND: u64 = 1;
 const SEED: B256 = B256::repeat_byte(1);
@@ -47,14 +48,14 @@ const CLIENTS: usize = 8;
 /// Below the router's bound for one task.
 const CUTS: u32 = 10;
 const NEVER_S: u64 = 1 << 40;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A chain that takes everything: both sides see one session with one node and one lane.
-struct Chain {
-    model: ModelId,
-    operator: Address,
-    router: Address,
-    commits: Mutex<HashMap<TaskId, Vec<B256>>>,
+pub(super) struct Chain {
+    pub model: ModelId,
+    pub operator: Address,
+    pub router: Address,
+    pub commits: Mutex<HashMap<TaskId, Vec<B256>>>,
 }
 
 #[async_trait]
@@ -132,6 +133,19 @@ impl Ledger for Chain {
         Ok(TaskStatus { state, until_s: NEVER_S, digest: B256::ZERO })
     }
 
+    async fn odds(&self, _: SessionId, _: Stake) -> Result<Odds, LedgerError> {
+        Ok(Odds::Unproven)
+    }
+
+    async fn limits(
+        &self,
+        _: u32,
+        _: NodeId,
+        _: NumericClass,
+    ) -> Result<Option<Calibration>, LedgerError> {
+        Ok(None)
+    }
+
     async fn queue_head(&self, _: SessionId) -> Result<u64, LedgerError> {
         Ok(1)
     }
@@ -148,7 +162,7 @@ impl Ledger for Chain {
 }
 
 #[derive(Default)]
-struct Store(Mutex<HashMap<B256, Bytes>>);
+pub(super) struct Store(Mutex<HashMap<B256, Bytes>>);
 
 #[async_trait]
 impl ContentStore for Store {
@@ -208,7 +222,7 @@ async fn cutting_proxy(listener: TcpListener, target: SocketAddr, cuts: Arc<Atom
 }
 
 /// The text of a streamed answer; panics if it is not whole.
-fn text_of(body: &str) -> String {
+pub(super) fn text_of(body: &str) -> String {
     let mut text = String::new();
     let mut done = false;
     for line in body.lines().filter_map(|line| line.strip_prefix("data: ")) {
@@ -226,7 +240,7 @@ fn text_of(body: &str) -> String {
 }
 
 /// What the router has to know of the chain.
-async fn tell_of_session(blocks: &mpsc::Sender<BlockUpdate>, chain: &Chain) {
+pub(super) async fn tell_of_session(blocks: &mpsc::Sender<BlockUpdate>, chain: &Chain) {
     let (session, index, holder) = (SessionId(1), ModelIndex(1), chain.router);
     let facts = [
         vec![
