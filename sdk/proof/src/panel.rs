@@ -63,13 +63,13 @@ pub fn leaves_agree(ours: &[Opened], theirs: &[Opened], limit: u16) -> bool {
 }
 
 /// Who is in a winning cluster, in the order of members; `None` if none wins. `limit` is that of two
-/// members' classes, by their places.
+/// members' classes, by their places; `None` for classes that nobody calibrated, which are never close.
 ///
 /// # Errors
 /// If there are too few or too many members, or they opened different numbers of positions.
 pub fn cluster(
     members: &[Member],
-    limit: impl Fn(usize, usize) -> u16,
+    limit: impl Fn(usize, usize) -> Option<u16>,
 ) -> Result<Option<Vec<bool>>, PanelError> {
     let first = members.first().ok_or(PanelError::Members(0))?;
     if members.len() > MAX_MEMBERS {
@@ -80,7 +80,8 @@ pub fn cluster(
         return Err(PanelError::Positions { got: other.leaves.len(), want });
     }
     let close = |(i, a): (usize, &Member), (j, b): (usize, &Member)| {
-        i == j || leaves_agree(&a.leaves, &b.leaves, limit(i.min(j), i.max(j)))
+        let limit = || limit(i.min(j), i.max(j));
+        i == j || limit().is_some_and(|limit| leaves_agree(&a.leaves, &b.leaves, limit))
     };
     let mut inside = vec![false; members.len()];
     for medoid in members.iter().enumerate() {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     fn decided(members: &[Member]) -> Option<Vec<bool>> {
-        cluster(members, |_, _| 10).unwrap()
+        cluster(members, |_, _| Some(10)).unwrap()
     }
 
     fn of(values: &[i16]) -> Vec<Member> {
@@ -200,20 +201,28 @@ mod tests {
     #[test]
     fn classes_have_limits_of_their_own() {
         let members = of(&[0, 40, 0, 0]);
-        let limit = |i, j| if i == 1 || j == 1 { 50 } else { 10 };
+        let limit = |i, j| Some(if i == 1 || j == 1 { 50 } else { 10 });
         assert_eq!(cluster(&members, limit).unwrap(), Some(vec![true; 4]));
+        // Nobody knows what the second may differ by.
+        let limit = |i, j| (i != 1 && j != 1).then_some(10);
+        let members = of(&[0, 0, 0, 0]);
+        assert_eq!(cluster(&members, limit).unwrap(), Some(vec![true, false, true, true]));
+        assert_eq!(cluster(&members, |_, _| None).unwrap(), None);
     }
 
     #[test]
     fn hostile_panels_are_refused() {
-        assert_eq!(cluster(&[], |_, _| 1), Err(PanelError::Members(0)));
-        assert_eq!(cluster(&of(&[0; 17]), |_, _| 1), Err(PanelError::Members(17)));
+        assert_eq!(cluster(&[], |_, _| Some(1)), Err(PanelError::Members(0)));
+        assert_eq!(cluster(&of(&[0; 17]), |_, _| Some(1)), Err(PanelError::Members(17)));
         let mut members = of(&[0; 3]);
         members[2].leaves.pop();
-        assert_eq!(cluster(&members, |_, _| 1), Err(PanelError::Positions { got: 15, want: 16 }));
+        assert_eq!(
+            cluster(&members, |_, _| Some(1)),
+            Err(PanelError::Positions { got: 15, want: 16 })
+        );
         // Nothing opened proves nothing.
         members.iter_mut().for_each(|member| member.leaves.clear());
-        assert_eq!(cluster(&members, |_, _| 1), Ok(None));
+        assert_eq!(cluster(&members, |_, _| Some(1)), Ok(None));
     }
 
     #[test]

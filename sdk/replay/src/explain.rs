@@ -1,5 +1,7 @@
 //! How an amount, a selection or a penalty came about, in plain words and from chain data alone.
 
+mod proofs;
+
 use alloy::consensus::Header;
 use alloy::primitives::ruint::UintTryFrom;
 use alloy::primitives::{B256, U256, keccak256, utils::format_units};
@@ -69,7 +71,7 @@ impl Observer for Explainer {
         let facts = Facts::of(event);
         let concerns = match self.subject {
             Subject::Task(task) => facts.task == Some(task),
-            Subject::Node(node) => facts.node == Some(node),
+            Subject::Node(node) => facts.node == Some(node) || proofs::involves(event, node),
         };
         if !concerns {
             return;
@@ -128,8 +130,8 @@ fn sentence(before: &State, event: &ProtocolEvent) -> Option<String> {
             true => format!("The contract {} was told the answer.", e.consumer),
             false => format!("The contract {} was told the answer, and failed.", e.consumer),
         }),
-        E::Slashed(_) => slashed(before, event),
-        _ => of_node(before, event),
+        E::Slashed(e) => proofs::slashed(before, e).or_else(|| slashed(before, event)),
+        _ => proofs::sentence(before, event).or_else(|| of_node(before, event)),
     }
 }
 
@@ -214,8 +216,16 @@ fn settled(before: &State, e: &TaskSettled) -> Option<String> {
     let direct = e.routerShare.is_zero() && terms.routerBps != 0;
     let miner_bps = u64::from(terms.minerBps) + if direct { u64::from(terms.routerBps) } else { 0 };
     let payout = before.nodes.get(&e.nodeId)?.payout;
+    let divided = [e.minerShare, e.routerShare, e.royalty, e.tip, e.burnt].map(U256::from);
+    let levy = U256::from(e.fee).saturating_sub(divided.into_iter().sum());
+    let levy = match levy.is_zero() {
+        true => String::new(),
+        false => {
+            format!(" less {} that are put aside for audits of the model", money(levy, asset))
+        }
+    };
     Some(format!(
-        "The fee of {} of node {} was divided: {} ({}) to the node's account {payout}{}, {} ({}) to the router, {} ({}) to \
+        "The fee of {} of node {} was divided: {} ({}{levy}) to the node's account {payout}{}, {} ({}) to the router, {} ({}) to \
          the model's publisher, {} as tip to whoever settled, {} burnt. Shares are rounded down; the tip comes out of what \
          they leave, and what is left after it is burnt.",
         money(e.fee, asset),

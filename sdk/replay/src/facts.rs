@@ -29,6 +29,10 @@ impl Facts {
         Self { task: Some(task), ..Self::default() }
     }
 
+    fn answer(task: B256, node: u32) -> Self {
+        Self { node: Some(node), ..Self::task(task) }
+    }
+
     fn session(session: u64) -> Self {
         Self { session: Some(session), ..Self::default() }
     }
@@ -104,6 +108,20 @@ impl Facts {
             E::FundsMoved(e) => Self::session(e.sessionId).with([e.amount]),
             E::SessionReturned(e) => Self::session(e.sessionId).with([e.amount]),
             E::TipPaid(e) => Self::session(e.sessionId).with([e.amount]),
+            E::AnswerExposed(e) => {
+                Self::answer(e.taskId, e.nodeId).with([U256::from(e.value), e.openValue])
+            }
+            E::AnswerCleared(e) => Self::answer(e.taskId, e.nodeId),
+            E::AnswerUnverified(e) => Self::answer(e.taskId, e.nodeId),
+            E::AuditMoved(e) => Self::answer(e.taskId, e.nodeId),
+            E::PanelMoved(e) => Self::answer(e.taskId, e.nodeId),
+            E::ProofOpened(e) => Self::answer(e.taskId, e.nodeId),
+            E::Verdict(e) => Self::answer(e.taskId, e.nodeId),
+            E::Judged(e) => Self::answer(e.taskId, e.nodeId),
+            E::AuditCollected(e) => Self::answer(e.taskId, e.nodeId).with([e.amount]),
+            E::RecordChanged(e) => Self::node(e.nodeId).with([U256::from(e.passed)]),
+            E::BookChanged(e) => Self::default().with([e.amount]),
+            E::PairAttested(e) => Self::node(e.nodeId),
             E::Credited(e) => Self::default().with([e.amount]),
             E::Withdrawn(e) => Self::default().with([e.amount]),
             E::Burnt(e) => Self::default().with([e.amount]),

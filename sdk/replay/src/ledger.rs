@@ -6,10 +6,12 @@ use alloy::consensus::Header;
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use assay_bindings::SessionQueue::{SessionQueueCalls, Task, statusOfCall};
-use assay_bindings::{CorToken, Deployment, NodeStats, Parameters, SessionPayment};
+use assay_bindings::{
+    CorToken, Deployment, NodeStats, Parameters, ProofOfInference, SessionPayment,
+};
 use assay_evm::{Entry, Executed, Replay, SignedTx, TxReceiptRecord};
 use assay_protocol::level::LevelClock;
-use assay_protocol::state::TaskEntry;
+use assay_protocol::state::{AuditState, TaskEntry};
 use assay_protocol::{
     At, Call, Failure, Network, Outside, ProtocolEvent, State, TaskRecord, TaskState, enact,
 };
@@ -86,6 +88,7 @@ impl Ledger {
             max_royalty_bps: 0,
             assets: 0,
             clock,
+            proof: ProofOfInference::ProofConfig::default(),
         });
         Self {
             told: state.clone(),
@@ -484,6 +487,9 @@ fn count_event(event: &ProtocolEvent, report: &mut Report) {
         }
         E::TaskSettled(_) | E::TaskRefunded(_) | E::TipPaid(_) => checked.payments += 1,
         E::DrawPassed(_) => checked.draws += 1,
+        // Drawn, or not.
+        E::AnswerCleared(_) | E::AnswerUnverified(_) => checked.draws += 1,
+        E::AuditMoved(e) if e.state == AuditState::Drawn as u8 => checked.draws += 1,
         E::RoundRevealed(_) => checked.rounds += 1,
         E::Slashed(_) => checked.penalties += 1,
         E::PartChanged(e) if e.what >= 3 => checked.penalties += 1,
@@ -514,6 +520,7 @@ pub(crate) fn network(
     let assets = ask(replay, header, deployment.payment, &SessionPayment::assetCountCall {})?;
     let period = ask(replay, header, stats, &NodeStats::levelPeriodCall {})?;
     let epoch = ask(replay, header, stats, &NodeStats::epochLengthCall {})?;
+    let proof = ask(replay, header, deployment.proof, &ProofOfInference::configCall {})?;
     Some(Network {
         deployment: deployment.clone(),
         proposal_delay_s: delay.to(),
@@ -522,5 +529,6 @@ pub(crate) fn network(
         max_royalty_bps: royalty,
         assets,
         clock: LevelClock { period_s: period.to(), epoch_s: epoch.to() },
+        proof,
     })
 }

@@ -74,6 +74,10 @@ pub struct Touched {
     pub accounts: BTreeSet<Address>,
     /// Rounds of the beacon.
     pub rounds: BTreeSet<u64>,
+    /// Epochs of audits' draws.
+    pub epochs: BTreeSet<u64>,
+    /// Numeric classes that were paused.
+    pub classes: BTreeSet<B256>,
     /// Whether tunables or their governor.
     pub tunables: bool,
     /// Whether money moved.
@@ -90,6 +94,8 @@ impl Touched {
             tasks: state.tasks.keys().copied().collect(),
             accounts: state.accounts.balances.keys().map(|(account, _)| *account).collect(),
             rounds: state.rounds.keys().copied().collect(),
+            epochs: state.proofs.rounds.keys().copied().collect(),
+            classes: state.proofs.paused_until_s.keys().copied().collect(),
             tunables: true,
             money: true,
         }
@@ -106,9 +112,11 @@ impl Touched {
 
     /// Whether it is nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { models, nodes, sessions, tasks, accounts, rounds, tunables, money } = self;
+        let Self { models, nodes, sessions, tasks, accounts, rounds, .. } = self;
         let ids = models.is_empty() && nodes.is_empty() && sessions.is_empty() && tasks.is_empty();
-        ids && accounts.is_empty() && rounds.is_empty() && !tunables && !money
+        let audits = self.epochs.is_empty() && self.classes.is_empty();
+        let others = accounts.is_empty() && rounds.is_empty() && audits;
+        ids && others && !self.tunables && !self.money
     }
 
     /// Whether a value that belongs to this may have been changed.
@@ -129,6 +137,8 @@ impl Touched {
         self.tasks.extend(&other.tasks);
         self.accounts.extend(&other.accounts);
         self.rounds.extend(&other.rounds);
+        self.epochs.extend(&other.epochs);
+        self.classes.extend(&other.classes);
         self.tunables |= other.tunables;
         self.money |= other.money;
     }
@@ -192,16 +202,16 @@ impl Touched {
             E::AnswerCleared(e) => self.proof(e.taskId, e.nodeId, state),
             E::AnswerUnverified(e) => self.proof(e.taskId, e.nodeId, state),
             E::AuditMoved(e) => self.proof(e.taskId, e.nodeId, state),
-            E::AuditCollected(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AuditCollected(e) => {
+                self.proof(e.taskId, e.nodeId, state);
+                self.accounts.insert(state.network.deployment.proof);
+            }
             E::RecordChanged(e) => _ = self.nodes.insert(e.nodeId),
             E::BookChanged(e) => _ = self.models.insert(e.model),
             // What they tell is stored with an audit, of which another event tells, or nowhere.
-            E::EpochClosed(_)
-            | E::PanelMoved(_)
-            | E::ProofOpened(_)
-            | E::Verdict(_)
-            | E::Judged(_)
-            | E::ClassPaused(_) => {}
+            E::PanelMoved(_) | E::ProofOpened(_) | E::Verdict(_) | E::Judged(_) => {}
+            E::EpochClosed(e) => _ = self.epochs.insert(e.epoch.to()),
+            E::ClassPaused(e) => _ = self.classes.insert(e.numericClass),
             E::Deposited(_)
             | E::FundsMoved(_)
             | E::SessionReturned(_)
@@ -270,6 +280,8 @@ pub fn probes(state: &State, touched: &Touched, now_s: u64) -> Vec<Probe> {
     touched.tasks.iter().for_each(|id| prober.task(*id));
     touched.accounts.iter().for_each(|account| prober.balances(*account));
     touched.rounds.iter().for_each(|round| prober.round(*round));
+    touched.epochs.iter().for_each(|epoch| prober.epoch(*epoch));
+    touched.classes.iter().for_each(|class| prober.class(*class));
     if touched.money {
         prober.totals();
     }

@@ -114,7 +114,8 @@ impl Run<'_> {
         // The answer is there: nothing more than its fee is to be held.
         task.held = u96(fee + self.state.callback_tip(&task)?);
         let id = self.state.network.scope().task_id(&task).0;
-        self.carry(request, (task, until_s), |run| run.answer(id, answer))
+        self.carry(request, (task, until_s), |run| run.answer(id, answer))?;
+        self.expose(id, answer.nodeId)
     }
 
     fn submit_and_precommit(&mut self, call: &submitAndPrecommitCall) -> Result<(), Failure> {

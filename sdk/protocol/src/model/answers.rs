@@ -149,11 +149,11 @@ impl Run<'_> {
             self.answer(id, answer)?;
         }
         let record = self.record_of(id)?;
-        if single || record.state != TaskState::Committed {
-            return Ok(());
+        if !single && record.state == TaskState::Committed {
+            let (until_s, task) = (record.until_s, record.task.clone());
+            self.tell_moved(id, TaskState::Committed, until_s, task)?;
         }
-        let (until_s, task) = (record.until_s, record.task.clone());
-        self.tell_moved(id, TaskState::Committed, until_s, task)
+        call.answers.iter().try_for_each(|answer| self.expose(id, answer.nodeId))
     }
 
     /// One answer, or the opening of one.

@@ -18,19 +18,20 @@ use crate::{
     money::{Shares, Split, share_down},
     num::{amount, u96, u256},
     refusal::{Failure, require},
+    rule::Rule,
     state::{NodeState, known},
     task::{PartState, TaskState},
 };
 
 /// Nodes whose work one settlement counts together.
 const MAX_TALLIES: usize = 8;
-/// `Rule.Equivocation` of the contract: two commitments, where there may be one.
-const EQUIVOCATION: u8 = 1;
 
 /// What one answer pays, and to whom.
 struct Payout {
     asset: u8,
     shares: Shares,
+    /// For audits, out of the miner's share; `None` if the answer is not proven.
+    levy: Option<u128>,
     miner: Address,
     router: Address,
     publisher: Address,
@@ -39,30 +40,92 @@ struct Payout {
 /// Work of nodes that is not counted yet.
 type Tallies = Vec<((u32, Series), u32)>;
 
+/// What one settlement pays so far.
+#[derive(Default)]
+struct Books {
+    payouts: Vec<Payout>,
+    tallies: Tallies,
+    /// The lane of the last task that was due, and the model and the asset of its session.
+    lane: Option<(u64, u32)>,
+    model: u32,
+    asset: u8,
+    /// What the lane's tasks gave for audits.
+    booked: u128,
+}
+
 impl Run<'_> {
     pub(super) fn settle(&mut self, tasks: &[Task]) -> Result<(), Failure> {
         let (number, limit) = (tasks.len() as u64, u256(MAX_TASKS));
         require!(number <= MAX_TASKS, SessionQueue_TooMany { tasks: u256(number), limit });
-        let mut payouts = Vec::new();
-        let mut tallies = Tallies::new();
+        let mut books = Books::default();
         for task in tasks {
             let id = self.state.network.scope().task_id(task).0;
-            let due = self.state.tasks.get(&id).is_some_and(|entry| {
-                let record = &entry.record;
-                record.task == *task
-                    && record.state == TaskState::Committed
-                    && record.until_s <= self.at.time_s
-            });
-            if !due {
-                continue;
-            }
-            for part in task.parts.iter().filter(|p| p.state == PartState::Committed as u8) {
-                self.tally(&mut tallies, (part.nodeId, Series::of(part.dedicated)))?;
-                payouts.push(self.divide(id, task, part)?);
+            if self.is_due(id, task) {
+                self.end_task(&mut books, id, task)?;
             }
         }
-        self.count_all(&mut tallies)?;
-        self.pay(&payouts)
+        self.count_all(&mut books.tallies)?;
+        self.put_aside(&mut books)?;
+        self.pay(&books.payouts)
+    }
+
+    fn is_due(&self, id: B256, task: &Task) -> bool {
+        self.state.tasks.get(&id).is_some_and(|entry| {
+            let record = &entry.record;
+            record.task == *task
+                && record.state == TaskState::Committed
+                && record.until_s <= self.at.time_s
+        })
+    }
+
+    /// Pays the answers of a task, unless their proofs are not through.
+    fn end_task(&mut self, books: &mut Books, id: B256, task: &Task) -> Result<(), Failure> {
+        self.turn(books, task)?;
+        let Some(levies) = self.prove(id)? else { return Ok(()) };
+        let paid: Vec<Part> = self.record_of(id)?.task.parts.clone();
+        let paid: Vec<Part> =
+            paid.into_iter().filter(|part| part.state == PartState::Committed as u8).collect();
+        if paid.is_empty() {
+            return self.give_back(id);
+        }
+        for (place, part) in paid.iter().enumerate() {
+            self.tally(&mut books.tallies, (part.nodeId, Series::of(part.dedicated)))?;
+            let levy_bps = levies.get(place).copied();
+            let payout = self.divide(id, part, levy_bps)?;
+            books.booked += payout.levy.unwrap_or(0);
+            books.payouts.push(payout);
+        }
+        Ok(())
+    }
+
+    /// Begins the tasks of another lane.
+    fn turn(&mut self, books: &mut Books, task: &Task) -> Result<(), Failure> {
+        let lane = Some((task.sessionId, task.lane));
+        if books.lane == lane {
+            return Ok(());
+        }
+        self.put_aside(books)?;
+        let session = self.state.session(task.sessionId)?;
+        (books.lane, books.model, books.asset) = (lane, session.model, session.asset);
+        Ok(())
+    }
+
+    /// Tells what a lane's tasks gave for audits of their model.
+    fn put_aside(&mut self, books: &mut Books) -> Result<(), Failure> {
+        let booked = std::mem::take(&mut books.booked);
+        if booked == 0 {
+            return Ok(());
+        }
+        self.book(books.model, books.asset, |before| before + booked)
+    }
+
+    /// Ends a task none of whose answers is paid.
+    fn give_back(&mut self, id: B256) -> Result<(), Failure> {
+        let task = &self.record_of(id)?.task;
+        let session = self.state.session(task.sessionId)?;
+        let tip = self.state.tunables.tip(session.terms_version, session.asset)?;
+        let back = amount(task.held).saturating_sub(self.state.callback_tip(task)?);
+        self.tell_refund(id, back, tip.min(back))
     }
 
     fn tally(&mut self, tallies: &mut Tallies, who: (u32, Series)) -> Result<(), Failure> {
@@ -84,7 +147,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn divide(&mut self, id: B256, task: &Task, part: &Part) -> Result<Payout, Failure> {
+    fn divide(&mut self, id: B256, part: &Part, levy_bps: Option<u16>) -> Result<Payout, Failure> {
+        let task = &self.record_of(id)?.task;
+        let (session_id, lane) = (task.sessionId, task.lane);
         let session = self.state.session(task.sessionId)?;
         let terms = self.state.tunables.session_terms(session.terms_version)?;
         let model = known(self.state.models.get(&session.model), "model", session.model)?;
@@ -93,19 +158,23 @@ impl Run<'_> {
             router_bps: terms.routerBps,
             royalty_bps: model.royalty_bps,
             max_tip: self.state.tunables.tip(session.terms_version, session.asset)?,
-            direct: task.lane == 0,
+            direct: lane == 0,
         };
-        let shares = split.shares_down(amount(part.fee));
+        let fee = amount(part.fee);
+        let mut shares = split.shares_down(fee);
+        let levy = levy_bps.map(|bps| share_down(fee, bps).min(shares.miner));
+        shares.miner -= levy.unwrap_or(0);
         let payout = Payout {
             asset: session.asset,
             shares,
+            levy,
             miner: self.state.node(part.nodeId)?.payout,
-            router: known(session.lane(task.lane), "lane", task.lane)?.holder,
+            router: known(session.lane(lane), "lane", lane)?.holder,
             publisher: model.publisher,
         };
         self.emit(TaskSettled {
             taskId: id,
-            sessionId: task.sessionId,
+            sessionId: session_id,
             nodeId: part.nodeId,
             fee: part.fee,
             minerShare: u96(shares.miner),
@@ -121,8 +190,9 @@ impl Run<'_> {
     fn pay(&mut self, payouts: &[Payout]) -> Result<(), Failure> {
         let keeper = self.at.caller;
         let mut credits: [Credit; 4] = Default::default();
-        let mut burnt = (0, 0);
-        for Payout { asset, shares, miner, router, publisher } in payouts {
+        let (mut burnt, mut audits) = ((0, 0), Credit::default());
+        let proof = self.state.network.deployment.proof;
+        for Payout { asset, shares, levy, miner, router, publisher } in payouts {
             let rows = [
                 (miner, shares.miner),
                 (router, shares.router),
@@ -137,11 +207,15 @@ impl Run<'_> {
                 burnt = (*asset, 0);
             }
             burnt.1 += shares.burnt;
+            if let Some(levy) = levy {
+                self.gather(&mut audits, (proof, *asset), *levy)?;
+            }
         }
         for credit in &credits {
             self.tell(credit)?;
         }
-        self.burn(burnt.0, burnt.1)
+        self.burn(burnt.0, burnt.1)?;
+        self.tell(&audits)
     }
 
     pub(super) fn deliver(&mut self, task: &Task, answer: &Answer) -> Result<(), Failure> {
@@ -212,7 +286,8 @@ impl Run<'_> {
         self.emit(Slashed {
             nodeId: node,
             taskId: id,
-            rule: EQUIVOCATION,
+            // Two commitments, where there may be one.
+            rule: Rule::Equivocation as u8,
             measured: u256(2_u8),
             bound: u256(1_u8),
             amount: u256(slash),

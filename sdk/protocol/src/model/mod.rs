@@ -5,11 +5,15 @@
 
 mod admission;
 mod answers;
+mod audits;
 mod draws;
 mod endings;
+mod exposure;
 mod models;
 mod nodes;
+mod panels;
 mod payment;
+mod penalties;
 mod phases;
 mod sessions;
 mod tunables;
@@ -24,6 +28,7 @@ use assay_bindings::{
     NodePool::{self, NodePoolCalls},
     NodeStats::{self, NodeStatsCalls},
     Parameters::{self, ParametersCalls},
+    ProofOfInference::{self, ProofOfInferenceCalls},
     RandomBeacon,
     Session::{self, SessionCalls},
     SessionPayment::{self, SessionPaymentCalls},
@@ -76,6 +81,7 @@ pub enum Call {
     Sessions(SessionCalls),
     Queue(SessionQueueCalls),
     Payment(SessionPaymentCalls),
+    Proof(ProofOfInferenceCalls),
     /// Of the beacon of development chains.
     Beacon(RandomBeacon::revealCall),
 }
@@ -101,7 +107,7 @@ impl Call {
             parameters => Parameters(ParametersCalls), models => Models(ModelRegistryCalls),
             stats => Stats(NodeStatsCalls), nodes => Nodes(NodePoolCalls),
             sessions => Sessions(SessionCalls), queue => Queue(SessionQueueCalls),
-            payment => Payment(SessionPaymentCalls),
+            payment => Payment(SessionPaymentCalls), proof => Proof(ProofOfInferenceCalls),
         }
         if contract == deployment.beacon {
             return RandomBeacon::revealCall::abi_decode(input).map(Self::Beacon).map(Some);
@@ -126,7 +132,10 @@ calls! {
         propose proposeCall, withdrawProposal withdrawProposalCall,
         proposeGovernor proposeGovernorCall, acceptGovernor acceptGovernorCall,
     }
-    ModelRegistry in Models as ModelRegistryCalls { register registerCall, deprecate deprecateCall }
+    ModelRegistry in Models as ModelRegistryCalls {
+        register registerCall, deprecate deprecateCall, calibrate calibrateCall,
+        attest attestCall,
+    }
     NodeStats in Stats as NodeStatsCalls { count countCall }
     NodePool in Nodes as NodePoolCalls {
         register registerCall, setOperator setOperatorCall, setPayout setPayoutCall,
@@ -148,7 +157,14 @@ calls! {
     SessionPayment in Payment as SessionPaymentCalls {
         withdraw withdrawCall, deposit depositCall, topUp topUpCall, r#move moveCall,
         payTip payTipCall, returnRest returnRestCall, hold holdCall, pay payCall,
-        refund refundCall, stake stakeCall, releaseStake releaseStakeCall, slash slashCall,
+        refund refundCall, give giveCall, stake stakeCall, releaseStake releaseStakeCall,
+        slash slashCall,
+    }
+    ProofOfInference in Proof as ProofOfInferenceCalls {
+        expose exposeCall, resolve resolveCall, book bookCall, closeEpoch closeEpochCall,
+        commitAudit commitAuditCall, openProof openProofCall, reveal revealCall,
+        convene conveneCall, commitPanel commitPanelCall, testify testifyCall, judge judgeCall,
+        advanceAudit advanceAuditCall, advancePanel advancePanelCall, collect collectCall,
     }
 }
 
@@ -190,6 +206,7 @@ impl Run<'_> {
             Call::Sessions(call) => self.sessions(call),
             Call::Queue(call) => self.queue(call),
             Call::Payment(call) => self.payment(call),
+            Call::Proof(call) => self.proof(call),
             Call::Beacon(call) => self.reveal(call),
         }
     }

@@ -45,7 +45,7 @@ impl Run<'_> {
         }
     }
 
-    fn known_node(&self, id: u32) -> Result<&Node, Failure> {
+    pub(super) fn known_node(&self, id: u32) -> Result<&Node, Failure> {
         Ok(self.state.nodes.get(&id).ok_or(NodePool_UnknownNode { nodeId: id })?)
     }
 

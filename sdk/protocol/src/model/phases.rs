@@ -101,7 +101,7 @@ impl Run<'_> {
         Ok(session.serves(task.reservation, self.at.time_s).cloned())
     }
 
-    fn tell_part(
+    pub(super) fn tell_part(
         &mut self,
         id: B256,
         node: u32,
@@ -143,7 +143,7 @@ impl Run<'_> {
     }
 
     /// So much of what a task held goes back, less the tip of whoever moved it.
-    fn tell_refund(&mut self, id: B256, sum: u128, tip: u128) -> Result<(), Failure> {
+    pub(super) fn tell_refund(&mut self, id: B256, sum: u128, tip: u128) -> Result<(), Failure> {
         let session = self.record_of(id)?.task.sessionId;
         let asset = self.state.session(session)?.asset;
         let refund = u96(sum.saturating_sub(tip));

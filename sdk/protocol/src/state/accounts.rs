@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256, U256, address};
+use assay_bindings::ProofOfInference::AuditCollected;
 use assay_bindings::SessionPayment::{
-    Burnt, Deposited, FundsMoved, SessionReturned, Slashed, StakeReleased, Staked, TipPaid,
-    Withdrawn,
+    Burnt, Credited, Deposited, FundsMoved, SessionReturned, Slashed, StakeReleased, Staked,
+    TipPaid, Withdrawn,
 };
 
 use super::{Gap, State, known};
-use crate::num::amount;
+use crate::{num::amount, rule::Rule};
 
 /// Its balance is what was burnt of assets that cannot be destroyed.
 pub const DEAD: Address = address!("000000000000000000000000000000000000dEaD");
@@ -27,6 +28,8 @@ pub struct Accounts {
     pub totals: BTreeMap<u8, u128>,
     /// Task and node of each lie that was punished.
     pub punished: BTreeSet<(B256, u32)>,
+    /// Of a slash, what `ProofOfInference` is credited next, and passes on in the same call.
+    passed_on: U256,
 }
 
 /// Takes money out of an account that must have it.
@@ -64,12 +67,6 @@ impl Accounts {
         self.credit(event.owner, COR, event.amount);
     }
 
-    pub(super) fn slashed(&mut self, event: &Slashed) -> Result<(), Gap> {
-        self.punished.insert((event.taskId, event.nodeId));
-        let stake = self.stakes.entry(event.nodeId).or_default();
-        take(stake, amount(event.amount), "a stake")
-    }
-
     pub(super) fn withdrawn(&mut self, event: &Withdrawn) -> Result<(), Gap> {
         let balance = self.balances.entry((event.account, event.asset)).or_default();
         take(balance, amount(event.amount), "a balance")?;
@@ -86,6 +83,39 @@ impl Accounts {
 }
 
 impl State {
+    pub(super) fn slashed(&mut self, event: &Slashed) -> Result<(), Gap> {
+        if event.rule == Rule::Equivocation as u8 {
+            self.accounts.punished.insert((event.taskId, event.nodeId));
+        }
+        if event.reporter == self.network.deployment.proof {
+            self.accounts.passed_on = event.reward;
+        }
+        let stake = self.accounts.stakes.entry(event.nodeId).or_default();
+        take(stake, amount(event.amount), "a stake")
+    }
+
+    /// What is passed on is told by the credits behind this one.
+    pub(super) fn credited(&mut self, event: &Credited) {
+        let passes = event.account == self.network.deployment.proof && !event.amount.is_zero();
+        if passes && event.asset == COR && event.amount == self.accounts.passed_on {
+            self.accounts.passed_on = U256::ZERO;
+            return;
+        }
+        self.accounts.credit(event.account, event.asset, event.amount);
+    }
+
+    /// What was put aside for an answer's audits is its validators': `Credited` tells who they are.
+    pub(super) fn audit_collected(&mut self, event: &AuditCollected) -> Result<(), Gap> {
+        let found = self.proofs.answers.remove(&(event.taskId, event.nodeId));
+        let audit = known(found.and_then(|found| found.audit), "the audit of task", event.taskId)?;
+        let account = (self.network.deployment.proof, audit.asset);
+        take(
+            self.accounts.balances.entry(account).or_default(),
+            amount(event.amount),
+            "what is put aside for audits",
+        )
+    }
+
     pub(super) fn deposited(&mut self, event: &Deposited) -> Result<(), Gap> {
         let session = self.session_mut(event.sessionId)?;
         session.lane_mut(event.lane)?.free += amount(event.amount);

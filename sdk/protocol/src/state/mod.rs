@@ -13,7 +13,7 @@ mod tunables;
 use std::collections::BTreeMap;
 
 use alloy::primitives::B256;
-use assay_bindings::Deployment;
+use assay_bindings::{Deployment, ProofOfInference::ProofConfig};
 
 pub use self::{
     accounts::{Accounts, DEAD},
@@ -46,6 +46,8 @@ pub struct Network {
     pub assets: u8,
     /// How levels decay.
     pub clock: LevelClock,
+    /// Of audits.
+    pub proof: ProofConfig,
 }
 
 impl Network {
@@ -168,12 +170,10 @@ impl State {
             E::FundsMoved(event) => self.funds_moved(event)?,
             E::SessionReturned(event) => self.session_returned(event)?,
             E::TipPaid(event) => self.tip_paid(event)?,
-            E::Credited(event) => {
-                self.accounts.credit(event.account, event.asset, event.amount);
-            }
+            E::Credited(event) => self.credited(event),
             E::Staked(event) => self.accounts.staked(event),
             E::StakeReleased(event) => self.accounts.stake_released(event),
-            E::Slashed(event) => self.accounts.slashed(event)?,
+            E::Slashed(event) => self.slashed(event)?,
             E::Withdrawn(event) => self.accounts.withdrawn(event)?,
             E::Burnt(event) => self.accounts.burnt(event)?,
             E::RoundRevealed(event) => {
@@ -188,9 +188,10 @@ impl State {
             E::RecordChanged(event) => self.proofs.recorded(event),
             E::ClassPaused(event) => self.proofs.paused(event),
             E::BookChanged(event) => self.proofs.booked(event),
-            E::AuditCollected(event) => self.proofs.forget(event.taskId, event.nodeId),
+            E::AuditCollected(event) => self.audit_collected(event)?,
+            E::Judged(event) => self.judged(time_s, event)?,
             // Evidence and reasons, which nothing is stored of.
-            E::ProofOpened(_) | E::Verdict(_) | E::Judged(_) => {}
+            E::ProofOpened(_) | E::Verdict(_) => {}
         }
         Ok(())
     }

@@ -1,15 +1,21 @@
 //! Audits of answers, as `ProofOfInference` stores them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use assay_bindings::ProofOfInference::{
-    AnswerExposed, Audit, AuditMoved, BookChanged, ClassPaused, EpochClosed, PanelMoved, Party,
-    RecordChanged,
+    AnswerExposed, Audit, AuditMoved, BookChanged, ClassPaused, EpochClosed, Judged, PanelMoved,
+    Party, RecordChanged,
 };
 
-use super::{Gap, known};
-use crate::num::{amount, int};
+use assay_proof::{CLUSTER_QUORUM, Reasons};
+
+use super::{Gap, State, known};
+use crate::{
+    audit::Question,
+    hearing::{MINER, missing_of, nodes_in, upheld_of},
+    num::{amount, int},
+};
 
 /// Where the proof of an answer stands: `AuditState` of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,9 +113,17 @@ pub struct Proofs {
     pub books: BTreeMap<(u32, u8), u128>,
     /// Unix seconds by class; nobody of it is slashed by a verdict before.
     pub paused_until_s: BTreeMap<B256, u64>,
+    /// The last epoch, by class, in which a verdict found somebody false, and whose nodes those were.
+    pub failures: BTreeMap<B256, (u64, BTreeSet<Address>)>,
 }
 
 impl Proofs {
+    /// Owners of a class whose nodes a verdict found false in an epoch.
+    pub fn failed(&self, class: B256, epoch: u64) -> BTreeSet<Address> {
+        let last = self.failures.get(&class).filter(|(of, _)| *of == epoch);
+        last.map(|(_, owners)| owners.clone()).unwrap_or_default()
+    }
+
     /// Fees of a node that are at stake, in COR.
     pub fn open_value(&self, node: u32) -> u128 {
         let of_node = self.answers.iter().filter(|((_, other), _)| *other == node);
@@ -186,5 +200,39 @@ impl Proofs {
 
     pub(super) fn forget(&mut self, task: B256, node: u32) {
         self.answers.remove(&(task, node));
+    }
+}
+
+impl State {
+    /// The epoch in which failures of a class are counted.
+    pub(crate) fn failure_epoch(&self, time_s: u64) -> u64 {
+        time_s / self.network.clock.epoch_s.max(1)
+    }
+
+    /// A verdict that three owners stand behind counts against the miner's class, whether it costs stake or not.
+    pub(super) fn judged(&mut self, time_s: u64, event: &Judged) -> Result<(), Gap> {
+        let standing = self.proofs.answers.get(&(event.taskId, event.nodeId));
+        let standing = known(standing, "the exposed answer of node", event.nodeId)?;
+        let audit = known(standing.audit.as_ref(), "the audit of task", event.taskId)?;
+        let parties = &standing.parties;
+        let question = Question::of(Reasons(audit.reasons));
+        let hides = missing_of(parties, question) >> MINER & 1 == 1;
+        // All that a panel upholds is that the answer cannot be read.
+        let content = event.question == Question::Content as u8;
+        let is_only_unread = content && upheld_of(parties, audit.reasons) == Reasons::IDS;
+        if !event.guilty || hides || is_only_unread {
+            return Ok(());
+        }
+        let provers = nodes_in(parties, event.failing.saturating_to());
+        if self.witnesses(audit, &provers)? < CLUSTER_QUORUM {
+            return Ok(());
+        }
+        let node = self.node(event.nodeId)?;
+        let (owner, class) = (node.owner, node.class);
+        let epoch = self.failure_epoch(time_s);
+        let mut owners = self.proofs.failed(class, epoch);
+        owners.insert(owner);
+        self.proofs.failures.insert(class, (epoch, owners));
+        Ok(())
     }
 }

@@ -1,16 +1,13 @@
 //! What `ProofOfInference` must store, and `ModelRegistry` of calibrations.
 
-use alloy::{
-    primitives::{B256, U256, keccak256},
-    sol_types::SolValue,
-};
+use alloy::primitives::B256;
 use assay_bindings::{ModelRegistry, ProofOfInference};
-use assay_protocol::state::{AuditState, Exposure, Standing};
+use assay_protocol::{
+    audit,
+    state::{AuditState, Exposure, Standing},
+};
 
 use super::{About, Prober, seconds};
-
-/// Of a digest so many bits are not stored.
-const CLEARED_BITS: usize = 48;
 
 impl Prober<'_> {
     /// The proofs of a task's answers. What was through is forgotten.
@@ -77,14 +74,29 @@ impl Prober<'_> {
             self.ask_amount(to.proof, &call, *sum, what);
         }
     }
+
+    /// The round that draws the answers of an epoch.
+    pub(super) fn epoch(&mut self, epoch: u64) {
+        let (state, at) = (self.state, self.state.network.deployment.proof);
+        let Some((round, named_at_s)) = state.proofs.rounds.get(&epoch).copied() else { return };
+        self.about = About::default();
+        let call = ProofOfInference::roundOfCall { epoch: seconds(epoch) };
+        let expected = ProofOfInference::roundOfReturn { _0: round, _1: seconds(named_at_s) };
+        self.ask(at, &call, &expected, format!("the round that draws epoch {epoch}"));
+    }
+
+    /// Until when nobody of a class is slashed by a verdict.
+    pub(super) fn class(&mut self, class: B256) {
+        let (state, at) = (self.state, self.state.network.deployment.proof);
+        let until_s = state.proofs.paused_until_s.get(&class).copied().unwrap_or(0);
+        self.about = About::default();
+        let call = ProofOfInference::pausedUntilCall { numericClass: class };
+        self.ask(at, &call, &seconds(until_s), format!("until when class {class} is paused"));
+    }
 }
 
 fn status(found: Option<&Standing>) -> ProofOfInference::statusOfReturn {
-    let audit = found.and_then(|standing| standing.audit.as_ref());
-    let digest = audit.map(|audit| {
-        let hash = U256::from_be_bytes(keccak256(audit.abi_encode()).0);
-        B256::from(hash >> CLEARED_BITS << CLEARED_BITS)
-    });
+    let digest = found.and_then(|standing| standing.audit.as_ref()).map(audit::digest);
     ProofOfInference::statusOfReturn {
         state: found.map_or(0, |standing| standing.state as u8),
         until: seconds(found.map_or(0, |standing| standing.until_s)),

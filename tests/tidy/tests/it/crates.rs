@@ -21,13 +21,16 @@ const SDK: &[(&str, &[&str])] = &[
     ("assay-types", &[]),
     ("assay-proof", &["assay-types"]),
     ("assay-bindings", &["assay-types"]),
-    ("assay-protocol", &["assay-types", "assay-bindings"]),
+    ("assay-protocol", &["assay-types", "assay-bindings", "assay-proof"]),
     ("assay-chain", &["assay-types", "assay-bindings", "assay-protocol"]),
     ("assay-store", &["assay-types"]),
     ("assay-engine", &["assay-types", "assay-proof"]),
     ("assay-evm", &[]),
     ("assay-devnet", &["assay-evm"]),
-    ("assay-replay", &["assay-types", "assay-bindings", "assay-protocol", "assay-evm"]),
+    (
+        "assay-replay",
+        &["assay-types", "assay-bindings", "assay-proof", "assay-protocol", "assay-evm"],
+    ),
 ];
 
 /// These agents never depend on one another.

@@ -49,7 +49,7 @@ fn fingerprint_dispute(
         };
         members.push(of(&at, owner));
     }
-    cluster(&members, |_, _| CALIBRATION.limit(positions.len() as u32)).unwrap()
+    cluster(&members, |_, _| Some(CALIBRATION.limit(positions.len() as u32))).unwrap()
 }
 
 /// Margins of the panel at what the accuser names.

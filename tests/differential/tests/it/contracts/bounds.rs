@@ -100,7 +100,7 @@ fn lie(world: &World, task: B256, node: u32) -> reportEquivocationCall {
 /// `[E1]` `[E2]` A lie is told by an event, and counts once, when nothing is left of the stake, too.
 #[test]
 fn contracts_and_model_agree_on_lies_that_cost_nothing() {
-    let mut base = Base::new(Arc::new(People::new()));
+    let mut base = Base::new(Arc::new(People::new()), false);
     let world = base.world();
     let node = dedicated(world);
     let client = world.state.nodes[&node].dedicated_to;
@@ -130,7 +130,7 @@ fn contracts_and_model_agree_on_lies_that_cost_nothing() {
 /// `[E2]` The model knows both bounds, to the last task and to the last claim.
 #[test]
 fn contracts_and_model_agree_on_the_bounds_of_a_queue() {
-    let mut base = Base::new(Arc::new(People::new()));
+    let mut base = Base::new(Arc::new(People::new()), false);
     let world = base.world();
     let node = dedicated(world);
     let (client, operator) =

@@ -2,18 +2,27 @@
 
 use std::{collections::BTreeMap, panic, sync::Arc, time::Duration};
 
-use alloy::primitives::{Address, B256};
-use assay_bindings::{
-    ModelRegistry::{Floor, ModelRegistration, ModelRegistryCalls, registerCall as ModelCall},
-    NodePool::{NodePoolCalls, NodeRegistration, Offer, registerCall as NodeCall},
+use alloy::primitives::{
+    Address, B256, Bytes,
+    aliases::{U80, U96},
 };
-use assay_protocol::{Call, State, TaskState};
+use assay_bindings::{
+    ModelRegistry::{
+        Floor, ModelRegistration, ModelRegistryCalls, attestCall, calibrateCall,
+        registerCall as ModelCall,
+    },
+    NodePool::{NodePoolCalls, NodeRegistration, Offer, registerCall as NodeCall},
+    RandomBeacon::revealCall,
+    Session::{LaneTerms, OpenTerms, activateCall, openCall},
+};
+use assay_protocol::{Call, State, TaskState, state::AuditState};
 use rand::{Rng, SeedableRng, distr::weighted::WeightedIndex, prelude::Distribution};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    actions::{Gen, INTRUSION, KINDS, Step},
+    actions::{Gen, INTRUSION, KINDS, Kind, PROVEN, Step, proofs::CLASSES},
     people::People,
+    records::CALIBRATION,
     storage::{Touched, compare},
     world::{Effect, World, floors},
 };
@@ -88,10 +97,12 @@ pub struct Base {
     world: World,
     state: State,
     snapshot: u64,
+    kinds: &'static [Kind],
 }
 
 impl Base {
-    pub fn new(people: Arc<People>) -> Self {
+    /// With proven sessions or without.
+    pub fn new(people: Arc<People>, proven: bool) -> Self {
         let mut world = World::deploy(people);
         for (caller, call) in beginning(&world.people) {
             let time_s = world.now_s() + 1;
@@ -99,9 +110,13 @@ impl Base {
             effect.expect("the world cannot begin");
         }
         world.mine(world.now_s() + 10);
+        if proven {
+            begin_proving(&mut world);
+        }
         compare(&world, &Touched::everything(&world.state));
         let snapshot = world.chain.snapshot().unwrap();
-        Self { state: world.state.clone(), world, snapshot }
+        let kinds = if proven { PROVEN } else { KINDS };
+        Self { state: world.state.clone(), world, snapshot, kinds }
     }
 
     /// The world as it is at the beginning.
@@ -117,25 +132,26 @@ impl Base {
         self.snapshot = self.world.chain.snapshot().unwrap();
         self.world.state = self.state.clone();
         self.world.log.borrow_mut().clear();
-        let world = &mut self.world;
-        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| sequence(world, seed, steps)));
+        let (world, kinds) = (&mut self.world, self.kinds);
+        let run = || sequence(world, kinds, seed, steps);
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(run));
         result.unwrap_or_else(|cause| {
-            eprintln!("seed {seed}, after these calls:\n{}", world.log.borrow().join("\n"));
+            eprintln!("seed {seed}, after these calls:\n{}", self.world.log.borrow().join("\n"));
             panic::resume_unwind(cause);
         })
     }
 }
 
-fn sequence(world: &mut World, seed: u64, steps: u64) -> Tally {
+fn sequence(world: &mut World, kinds: &[Kind], seed: u64, steps: u64) -> Tally {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut tally = Tally::default();
-    let weights = WeightedIndex::new(KINDS.iter().map(|kind| kind.weight)).unwrap();
+    let weights = WeightedIndex::new(kinds.iter().map(|kind| kind.weight)).unwrap();
     for _ in 0..steps {
         if rng.random_ratio(FORGETTING, 1000) {
             (0..FORGOTTEN_BLOCKS).for_each(|_| world.mine(world.now_s()));
         }
         let time_s = next_time(world, &mut rng);
-        let (name, (caller, call)) = choose(world, &mut rng, &weights, time_s);
+        let (name, (caller, call)) = choose(world, &mut rng, (kinds, &weights), time_s);
         let effect = agree(world, caller, &call, time_s);
         tally.count(name, &effect);
     }
@@ -147,7 +163,7 @@ fn sequence(world: &mut World, seed: u64, steps: u64) -> Tally {
 fn choose(
     world: &World,
     rng: &mut ChaCha8Rng,
-    weights: &WeightedIndex<u32>,
+    (kinds, weights): (&[Kind], &WeightedIndex<u32>),
     time_s: u64,
 ) -> (&'static str, Step) {
     if rng.random_ratio(1, 100) {
@@ -156,7 +172,7 @@ fn choose(
     }
     let wild = rng.random_ratio(WILD, 100);
     loop {
-        let kind = &KINDS[weights.sample(rng)];
+        let kind = &kinds[weights.sample(rng)];
         for _ in 0..TRIES {
             let Some(step) = (kind.make)(&mut Gen { world, rng, time_s, wild }) else { break };
             if wild || world.foresee(step.0, &step.1, time_s).is_ok() {
@@ -169,6 +185,11 @@ fn choose(
 /// Mostly soon; sometimes when something ends, at its last second or the next; seldom much later.
 fn next_time(world: &World, rng: &mut ChaCha8Rng) -> u64 {
     let now_s = world.now_s();
+    // Audits take many calls inside short times.
+    let audits = !world.state.proofs.answers.is_empty();
+    if audits && rng.random_ratio(85, 100) {
+        return now_s;
+    }
     match rng.random_range(0..100) {
         0..55 => now_s,
         55..86 => now_s + rng.random_range(1..3),
@@ -197,6 +218,14 @@ fn ends(state: &State, now_s: u64) -> Vec<u64> {
     let tasks = state.tasks.values().filter(|entry| moving(entry.record.state));
     ends.extend(tasks.map(|entry| entry.record.until_s));
     ends.extend(state.nodes.values().map(|node| node.exit_at_s));
+    let proof = &state.network.proof;
+    let epoch_s = proof.epochLength.to::<u64>();
+    ends.extend(state.proofs.answers.values().map(|standing| match standing.state {
+        AuditState::Exposed => (standing.exposure.committed_at_s / epoch_s + 1) * epoch_s,
+        _ => standing.until_s,
+    }));
+    let named = state.proofs.rounds.values().map(|(_, named_at_s)| named_at_s);
+    ends.extend(named.map(|time_s| time_s + proof.roundTimeout.to::<u64>()));
     ends.push(state.tunables.effective_at_s);
     ends.retain(|time_s| *time_s >= now_s);
     ends.sort_unstable();
@@ -257,7 +286,7 @@ fn beginning(people: &People) -> Vec<Step> {
             operator: people.operators[number],
             payout: people.operators[number],
             dedicatedTo: if dedicated { people.clients[number % 5] } else { Address::ZERO },
-            numericClass: B256::repeat_byte(0xc1),
+            numericClass: CLASSES[usize::from(number % 4 == 3)],
             offers: vec![offer(0x11, 1 + number as u8 % 3), offer(0x22, 1)],
         };
         let call = NodePoolCalls::register(NodeCall { registration });
@@ -265,4 +294,64 @@ fn beginning(people: &People) -> Vec<Step> {
     };
     let models = [0x11, 0x22].map(register_model).into_iter();
     models.chain((0..14).map(register_node)).collect()
+}
+
+/// The first model calibrated, miners of the first class with validators of both, which three owners have measured; and a
+/// session of it with nodes and a seed, and money for all that may come.
+fn begin_proving(world: &mut World) {
+    let (people, model) = (Arc::clone(&world.people), world.state.models[&1].id);
+    let word = CALIBRATION.pack().unwrap();
+    let act = |world: &mut World, caller: Address, call: Call| {
+        let time_s = world.now_s();
+        agree(world, caller, &call, time_s).expect("sessions cannot be proven")
+    };
+    for validator in CLASSES {
+        let (miner_class, validator_class) = (CLASSES[0], validator);
+        let call = calibrateCall {
+            modelId: model,
+            minerClass: miner_class,
+            validatorClass: validator_class,
+            word,
+        };
+        act(world, people.publishers[0], call.into());
+        for number in 0..3 {
+            let call = attestCall {
+                modelId: model,
+                minerClass: miner_class,
+                validatorClass: validator_class,
+                word,
+                nodeId: number as u32 + 1,
+            };
+            act(world, people.operators[number], call.into());
+        }
+    }
+    let deposit = U96::from(10_u128.pow(21));
+    let terms = OpenTerms {
+        modelId: model,
+        asset: 0,
+        minNodes: 2,
+        maxNodes: 4,
+        dedicated: Vec::new(),
+        maxPriceIn: U80::MAX,
+        maxPriceOut: U80::MAX,
+        deposit,
+        lanes: vec![LaneTerms { holder: people.routers[0], allotment: deposit / U96::from(2) }],
+    };
+    act(world, people.clients[0], openCall { terms }.into());
+    while world.state.sessions[&1].current.nodes.is_empty() {
+        let round = world.state.sessions[&1].waiting.expect("a draw").round;
+        reveal(world, round);
+        act(world, people.keepers[0], activateCall { sessionId: 1 }.into());
+    }
+    reveal(world, world.state.sessions[&1].current.seed_round);
+}
+
+/// Reveals a round that the next block ends.
+pub fn reveal(world: &mut World, round: u64) {
+    while world.chain.head().number() < round {
+        world.mine(world.now_s());
+    }
+    let (keeper, time_s) = (world.people.keepers[0], world.now_s());
+    let call = Call::Beacon(revealCall { round, proof: Bytes::new() });
+    agree(world, keeper, &call, time_s).expect("the round is over");
 }

@@ -20,7 +20,10 @@ use assay_protocol::{
     At, Call, Failure, Network, Outside, ProtocolEvent, Refusal, State, level::LevelClock, predict,
 };
 
-use super::people::{AGREEABLE_GAS, People};
+use super::{
+    people::{AGREEABLE_GAS, People},
+    records::Cast,
+};
 
 pub const START_S: u64 = 1_800_000_000;
 /// Of COR and of the second asset; it is never burnt, so the same code serves for it.
@@ -43,6 +46,8 @@ pub struct World {
     pub people: Arc<People>,
     /// Sends of the sequence so far, to be shown when something fails.
     pub log: RefCell<Vec<String>>,
+    /// Who takes part in audits.
+    pub cast: Cast,
 }
 
 /// What the protocol asks of the world, answered from the chain and from the contracts' code.
@@ -102,9 +107,11 @@ impl World {
             max_royalty_bps: MAX_ROYALTY_BPS,
             assets: 2,
             clock: CLOCK,
+            proof: proof_config(),
         };
         let state = State::new(network);
-        let mut world = Self { chain, state, people, log: RefCell::default() };
+        let mut world =
+            Self { chain, state, people, log: RefCell::default(), cast: Cast::default() };
         for code in creations(&world.state.network, &world.people) {
             let events = world.transact(DEPLOYER, TxKind::Create, code.into(), START_S);
             for event in events.expect("a creation failed") {
@@ -215,6 +222,7 @@ impl World {
             Call::Sessions(call) => (to.sessions, call.abi_encode()),
             Call::Queue(call) => (to.queue, call.abi_encode()),
             Call::Payment(call) => (to.payment, call.abi_encode()),
+            Call::Proof(call) => (to.proof, call.abi_encode()),
             Call::Beacon(call) => (to.beacon, call.abi_encode()),
         };
         (to, input.into())
@@ -289,7 +297,7 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
             stats: to.stats,
         },
     };
-    let (panel, proof) = proof_creations(to, proof_config());
+    let (panel, proof) = proof_creations(to, network.proof.clone());
     vec![
         token(),
         token(),
@@ -306,7 +314,7 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
     ]
 }
 
-/// No model here is calibrated: what matters is that they fit `LONGEST_AUDIT_S`.
+/// Times that fit `LONGEST_AUDIT_S` together.
 fn proof_config() -> ProofOfInference::ProofConfig {
     let seconds = |seconds: u64| U40::from(seconds);
     ProofOfInference::ProofConfig {

@@ -10,7 +10,7 @@ use assay_bindings::{
 };
 use assay_protocol::{Call, PartState, TaskState, state::SessionState};
 
-use super::{Gen, Step};
+use super::{Gen, Step, proofs};
 
 /// A round that something waits for, or sometimes any.
 pub fn reveal(g: &mut Gen<'_>) -> Option<Step> {
@@ -18,6 +18,7 @@ pub fn reveal(g: &mut Gen<'_>) -> Option<Step> {
     let rounds: Vec<u64> = sessions
         .flat_map(|s| [s.waiting.map(|waiting| waiting.round), Some(s.current.seed_round)])
         .flatten()
+        .chain(proofs::rounds(g))
         .filter(|round| *round != 0 && !g.state().rounds.contains_key(round))
         .collect();
     let head = g.world.chain.head().number();
@@ -97,7 +98,7 @@ pub fn deliver(g: &mut Gen<'_>) -> Option<Step> {
     let task = g.state().tasks[&id].record.task.clone();
     let committed = task.parts.iter().filter(|p| p.state == PartState::Committed as u8);
     let node = committed.map(|part| part.nodeId).next().unwrap_or(0);
-    let mut answer: Answer = g.answer(id, node, (task.maxPrompt, task.maxOutput));
+    let mut answer: Answer = g.answer((task.sessionId, id), node, (task.maxPrompt, task.maxOutput));
     // What was never an answer has no hash in Rust.
     answer.endReason = answer.endReason.min(3);
     if g.slip() {

@@ -7,11 +7,11 @@ use assay_bindings::SessionQueue::{
 use assay_protocol::{Call, PartState, TaskState, commitment_of};
 use assay_types::{Decline, Dispatch, NodeId, Precommit as SignedPrecommit, Signed, TaskId};
 
-use super::{Gen, Step, derived};
+use super::{Gen, Step, derived, proofs};
 
 impl Gen<'_> {
     /// The answer of a node to a task: always the same one, so that it can be opened later.
-    pub fn answer(&mut self, task: B256, node: u32, most: (u32, u32)) -> Answer {
+    pub fn answer(&mut self, (session, task): (u64, B256), node: u32, most: (u32, u32)) -> Answer {
         let class = self.state().nodes.get(&node).map_or(B256::ZERO, |node| node.class);
         let tokens = |most: u32, what: &str| {
             1 + u32::from_be_bytes(derived(task, node, what)[..4].try_into().unwrap()) % most.max(1)
@@ -28,6 +28,10 @@ impl Gen<'_> {
             proofSeal: derived(task, node, "seal"),
             signature: Bytes::new(),
         };
+        if let Some(width) = self.width_of(session) {
+            answer.outputTokens = proofs::tokens(task, node, most.1);
+            answer.proofSeal = self.proof_seal(task, node, answer.outputTokens, width);
+        }
         if !self.slip() {
             return answer;
         }
@@ -61,8 +65,13 @@ impl Gen<'_> {
     }
 
     /// An answer and who sends it: its operator, or anybody with its signature.
-    pub fn signed_answer(&mut self, task: B256, node: u32, most: (u32, u32)) -> (Address, Answer) {
-        let mut answer = self.answer(task, node, most);
+    pub fn signed_answer(
+        &mut self,
+        (session, task): (u64, B256),
+        node: u32,
+        most: (u32, u32),
+    ) -> (Address, Answer) {
+        let mut answer = self.answer((session, task), node, most);
         if self.chance(50) {
             let operator = self.operator(node);
             return (self.caller(&[operator]), answer);
@@ -72,8 +81,13 @@ impl Gen<'_> {
         (self.anybody(), answer)
     }
 
-    pub fn signed_precommit(&mut self, task: B256, node: u32, most: (u32, u32)) -> Precommit {
-        let answer = self.answer(task, node, most);
+    pub fn signed_precommit(
+        &mut self,
+        (session, task): (u64, B256),
+        node: u32,
+        most: (u32, u32),
+    ) -> Precommit {
+        let answer = self.answer((session, task), node, most);
         let commitment = self.commitment(task, &answer);
         let signature = self.commitment_signature(task, node, commitment);
         Precommit { nodeId: node, commitment, signature }
@@ -90,6 +104,10 @@ impl Gen<'_> {
         }
         task
     }
+}
+
+fn of(id: B256, task: &Task) -> (u64, B256) {
+    (task.sessionId, id)
 }
 
 fn most(task: &Task) -> (u32, u32) {
@@ -149,7 +167,7 @@ pub fn precommit(g: &mut Gen<'_>) -> Option<Step> {
     let mut precommits = Vec::new();
     for node in &nodes {
         if nodes.len() == 1 || g.chance(70) {
-            precommits.push(g.signed_precommit(id, *node, most(&record.task)));
+            precommits.push(g.signed_precommit(of(id, &record.task), *node, most(&record.task)));
         }
     }
     let mut caller = g.anybody();
@@ -171,13 +189,13 @@ pub fn commit(g: &mut Gen<'_>) -> Option<Step> {
     })?;
     let (caller, answers) = if record.state == TaskState::Assigned {
         let node = record.task.parts[0].nodeId;
-        let (caller, answer) = g.signed_answer(id, node, most(&record.task));
+        let (caller, answer) = g.signed_answer(of(id, &record.task), node, most(&record.task));
         (caller, vec![answer])
     } else {
         let mut answers = Vec::new();
         for node in nodes_in(&record.task, PartState::Precommitted) {
             if g.chance(85) {
-                answers.push(g.answer(id, node, most(&record.task)));
+                answers.push(g.answer(of(id, &record.task), node, most(&record.task)));
             }
         }
         (g.anybody(), answers)

@@ -5,6 +5,7 @@ mod keepers;
 mod miners;
 mod operators;
 mod others;
+pub mod proofs;
 mod requests;
 
 use alloy::primitives::{Address, B256, keccak256};
@@ -81,6 +82,45 @@ pub const KINDS: &[Kind] = &[
     kind("accept governing", 1, others::accept_governor),
     kind("register a model", 1, others::register_model),
     kind("deprecate a model", 1, others::deprecate),
+];
+
+/// Of sequences whose sessions are proven: mostly what moves answers and their audits.
+pub const PROVEN: &[Kind] = &[
+    kind("submit and commit", 16, requests::submit_and_commit),
+    kind("submit and precommit", 3, requests::submit_and_precommit),
+    kind("submit", 3, requests::submit),
+    kind("precommit", 6, miners::precommit),
+    kind("commit", 10, miners::commit),
+    kind("claim", 3, miners::claim),
+    kind("settle", 14, keepers::settle),
+    kind("reveal", 34, keepers::reveal),
+    kind("advance", 2, keepers::advance),
+    kind("deliver", 1, keepers::deliver),
+    kind("open a session", 1, clients::open),
+    kind("activate", 4, keepers::activate),
+    kind("rotate", 1, keepers::rotate),
+    kind("top up", 1, clients::top_up),
+    kind("close", 1, clients::close),
+    kind("finish", 1, keepers::finish),
+    kind("withdraw", 1, clients::withdraw),
+    kind("register a node", 2, operators::register),
+    kind("change a payout", 1, operators::set_payout),
+    kind("drain a node", 1, operators::drain),
+    kind("exit", 1, operators::exit),
+    kind("report equivocation", 1, keepers::report_equivocation),
+    kind("calibrate", 2, proofs::calibrate),
+    kind("attest", 3, proofs::attest),
+    kind("close an epoch", 8, proofs::close_epoch),
+    kind("commit an audit", 20, proofs::commit_audit),
+    kind("open a proof", 20, proofs::open_proof),
+    kind("reveal findings", 24, proofs::reveal_findings),
+    kind("convene", 20, proofs::convene),
+    kind("commit to a panel", 40, proofs::commit_panel),
+    kind("testify", 50, proofs::testify),
+    kind("judge", 24, proofs::judge),
+    kind("advance an audit", 14, proofs::advance_audit),
+    kind("advance a panel", 10, proofs::advance_panel),
+    kind("collect", 12, proofs::collect),
 ];
 
 /// Calls that must fail.

@@ -7,7 +7,7 @@ use assay_bindings::NodePool::{
 };
 use assay_protocol::{Call, state::NodeState};
 
-use super::{Gen, Step};
+use super::{Gen, Step, proofs::CLASSES};
 
 /// Nodes that take part, at most: enough for every session, and places stay scarce.
 const MAX_NODES: usize = 18;
@@ -28,7 +28,7 @@ pub fn register(g: &mut Gen<'_>) -> Option<Step> {
         operator: if g.slip() { Address::ZERO } else { operator },
         payout: if g.chance(30) { operator } else { owner },
         dedicatedTo: dedicated,
-        numericClass: if g.slip() { B256::ZERO } else { B256::repeat_byte(0xc1) },
+        numericClass: if g.slip() { B256::ZERO } else { CLASSES[usize::from(g.chance(25))] },
         offers: offers(g),
     };
     Some((owner, Call::from(registerCall { registration })))

@@ -1,7 +1,7 @@
 //! Governors, publishers, and intruders.
 
 use alloy::primitives::{
-    Address, B256,
+    Address, B256, U256,
     aliases::{U24, U40, U80, U96},
 };
 use assay_bindings::{
@@ -9,8 +9,9 @@ use assay_bindings::{
     NodePool::{Draw, enterDrawCall, jailCall, releaseCall, reserveCall},
     NodeStats::countCall,
     Parameters::{acceptGovernorCall, proposeCall, proposeGovernorCall, withdrawProposalCall},
+    ProofOfInference::{Docket, bookCall, exposeCall, resolveCall},
     SessionPayment::{
-        depositCall, holdCall, moveCall, payCall, refundCall, releaseStakeCall, topUpCall,
+        depositCall, giveCall, holdCall, moveCall, payCall, refundCall, releaseStakeCall, topUpCall,
     },
 };
 use assay_protocol::Call;
@@ -114,9 +115,10 @@ pub fn deprecate(g: &mut Gen<'_>) -> Option<Step> {
 /// Calls that only the protocol's own contracts may make.
 pub fn intrude(g: &mut Gen<'_>) -> Option<Step> {
     let caller = g.anybody();
-    let call = match g.below(3) {
+    let call = match g.below(4) {
         0 => of_payment(g, caller),
         1 => of_nodes(g),
+        2 => of_proof(g),
         _ => countCall { nodeId: 1, series: 0, outcome: 0, times: 1 }.into(),
     };
     Some((caller, call))
@@ -139,6 +141,18 @@ fn of_nodes(g: &mut Gen<'_>) -> Call {
         1 => reserveCall { draw }.into(),
         2 => releaseCall { sessionId: 1, model: 1, nodes: vec![1] }.into(),
         _ => jailCall { nodeId: 1 }.into(),
+    }
+}
+
+fn of_proof(g: &mut Gen<'_>) -> Call {
+    let (task, node) = (B256::repeat_byte(1), 1);
+    match g.below(4) {
+        0 => giveCall { asset: 0, to: g.people().keepers[0], amount: U256::from(1) }.into(),
+        1 => bookCall { model: 1, asset: 0, amount: U256::from(1) }.into(),
+        2 => {
+            exposeCall { taskId: task, nodeId: node, model: 1, asset: 0, fee: U96::from(1) }.into()
+        }
+        _ => resolveCall { docket: Docket { taskId: task, ..Docket::default() } }.into(),
     }
 }
 

@@ -141,7 +141,8 @@ pub fn submit_and_commit(g: &mut Gen<'_>) -> Option<Step> {
     let signature = signature(g, &request);
     let id = task_id(g, &request);
     let node = assigned(g, &request).first().copied()?;
-    let (caller, answer) = g.signed_answer(id, node, (request.maxPrompt, request.maxOutput));
+    let of = (request.sessionId, id);
+    let (caller, answer) = g.signed_answer(of, node, (request.maxPrompt, request.maxOutput));
     Some((caller, Call::from(submitAndCommitCall { request, signature, answer })))
 }
 
@@ -154,7 +155,7 @@ pub fn submit_and_precommit(g: &mut Gen<'_>) -> Option<Step> {
     let mut precommits: Vec<Precommit> = Vec::new();
     for node in nodes {
         if g.chance(75) {
-            precommits.push(g.signed_precommit(id, node, most));
+            precommits.push(g.signed_precommit((request.sessionId, id), node, most));
         }
     }
     Some((g.anybody(), Call::from(submitAndPrecommitCall { request, signature, precommits })))
