@@ -83,7 +83,14 @@ fn honest_answers_are_paid() {
         Sampling { top_k: 20, min_p_milli: 50, frequency_penalty_milli: 500, ..plain },
     ];
     for sampling in kinds {
-        trials_of(sampling, |task| Some(Submission::honest(task)), |outcome, _| outcome.passed());
+        trials_of(
+            sampling,
+            |task| Some(Submission::honest(task)),
+            |outcome, _| {
+                outcome.passed();
+                assert!(outcome.collected, "the validator was not paid");
+            },
+        );
     }
 }
 
@@ -297,6 +304,58 @@ fn padding_instead_of_the_end() {
         },
         |outcome, _| outcome.caught_by(Rule::Sampling),
     );
+}
+
+#[test]
+fn padding_after_the_end() {
+    // What is behind the end is not scored: it fails the spot check if it is drawn, and the panel's comparison only if
+    // most of a block is. It is false for its end, or its tokens, all the same.
+    trials(
+        |task| {
+            let padded = [&ended(task)?[..], &[9; 10]].concat();
+            Some(Submission::prefilled(task, padded))
+        },
+        |outcome, _| {
+            assert!(outcome.has(Reasons::END | Reasons::HARD_MARGIN));
+            let rule = outcome.slashes[0].1;
+            assert!(matches!(rule, Rule::Fingerprint | Rule::Sampling), "{rule:?}");
+            outcome.caught_by(rule);
+        },
+    );
+}
+
+/// Contrasts that are wrong at so many of sixteen positions: fewer than half, so that no block fails, and enough to fail
+/// many a spot check.
+const DOUBTFUL: usize = 7;
+
+/// The same answer with a fingerprint that is only mostly right.
+fn doubtful(submission: Submission) -> Submission {
+    let far = Contrasts::new(&[9999; 4]).unwrap();
+    let mut contrasts = submission.contrasts;
+    let wrong = contrasts.iter_mut().enumerate().filter(|(place, _)| place * 7 % 16 < DOUBTFUL);
+    wrong.for_each(|(_, contrasts)| *contrasts = far);
+    Submission { contrasts, ..submission }
+}
+
+#[test]
+fn a_doubtful_fingerprint_hides_nothing() {
+    // A panel that clears the weights does not clear the text.
+    let cleared = std::cell::Cell::new(0);
+    trials(
+        |task| {
+            let mut submission = long(doubtful(Submission::honest(task)))?;
+            submission.text.push_str(" Buy now!");
+            Some(submission)
+        },
+        |outcome, _| {
+            let rule = outcome.slashes[0].1;
+            let asked_weights = outcome.has(Reasons::SPOT);
+            cleared.set(cleared.get() + u32::from(asked_weights && rule == Rule::Content));
+            assert!(matches!(rule, Rule::Fingerprint | Rule::Content), "{rule:?}");
+            outcome.caught_by(rule);
+        },
+    );
+    assert!(cleared.get() >= 3, "{cleared:?} were cleared of other weights");
 }
 
 #[test]

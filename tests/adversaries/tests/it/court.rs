@@ -247,12 +247,17 @@ impl Court {
             self.net.view(payment, &call).to::<u128>()
         };
         let stake = |node| self.net.view(payment, &SessionPayment::stakeOfCall(node)).to::<u128>();
-        let call = SessionPayment::fundsOfCall { sessionId: self.session, lane: LANE };
-        let lane = self.net.view(payment, &call);
+        let sessions = self.net.view(self.net.at.sessions, &Session::sessionCountCall {});
+        let funds = |session| {
+            let lane = self
+                .net
+                .view(payment, &SessionPayment::fundsOfCall { sessionId: session, lane: LANE });
+            lane.free.to::<u128>() + lane.held.to::<u128>()
+        };
         let token = self.net.at.token;
         let vault = CorToken::balanceOfCall { account: payment };
         Purses {
-            client: balance(client()) + lane.free.to::<u128>() + lane.held.to::<u128>(),
+            client: balance(client()) + (1..=sessions).map(funds).sum::<u128>(),
             keeper: balance(keeper()),
             publisher: balance(publisher()),
             book: balance(self.net.at.proof),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the miner answers, of a length that can be judged.
-type Answerer<'a> = &'a dyn Fn(&Task) -> Submission;
+pub type Answerer<'a> = &'a dyn Fn(&Task) -> Submission;
 
 /// Trials with this conduct in a network of its own.
 fn trials(count: u32, answers: Answerer<'_>, conduct: &Conduct, check: impl Fn(&Outcome)) {
@@ -23,7 +23,7 @@ fn trials(count: u32, answers: Answerer<'_>, conduct: &Conduct, check: impl Fn(&
     trials_in(&mut court, count, answers, conduct, check);
 }
 
-fn trials_in(
+pub fn trials_in(
     court: &mut Court,
     count: u32,
     answers: Answerer<'_>,
@@ -46,14 +46,14 @@ fn trials_in(
     }
 }
 
-const FEW: u32 = 5;
+pub const FEW: u32 = 5;
 
-fn other_weights(task: &Task) -> Submission {
+pub fn other_weights(task: &Task) -> Submission {
     Submission::decoded(task, &Model::new(2))
 }
 
 /// Chosen by another model, recorded with the right one.
-fn other_tokens(task: &Task) -> Submission {
+pub fn other_tokens(task: &Task) -> Submission {
     let steps = decode(task, &Model::new(2), &mut task.sampler(), &task.prompt());
     Submission::prefilled(task, ids(&steps))
 }

@@ -14,5 +14,6 @@ mod model;
 mod network;
 mod outcome;
 mod pool;
+mod remains;
 mod replays;
 mod validators;

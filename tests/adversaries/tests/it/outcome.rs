@@ -49,7 +49,7 @@ impl Rule {
 /// Minor units of COR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purses {
-    /// With what its session holds.
+    /// With what its sessions hold.
     pub client: u128,
     pub keeper: u128,
     pub publisher: u128,
