@@ -74,6 +74,14 @@ impl Purse {
         }
     }
 
+    /// Open tasks that the chain has not shown yet.
+    pub fn unseen(&self) -> impl Iterator<Item = (TaskId, Charge)> {
+        self.open
+            .iter()
+            .filter(|(_, charge)| !charge.on_chain)
+            .map(|(task, charge)| (*task, *charge))
+    }
+
     /// Whether no task is open.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty()

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -106,8 +106,10 @@ impl Book {
         self.sessions.values().map(AsRef::as_ref)
     }
 
-    /// Replaces what is charged by what the database has.
+    /// Replaces what is charged by what the database has; what was charged a moment ago and is still to be written
+    /// stays.
     pub fn set_charges(&mut self, charges: Charges) {
+        let unseen = self.unseen();
         self.owners.clear();
         for purse in self.purses.values_mut() {
             purse.clear();
@@ -120,6 +122,7 @@ impl Book {
         for (payer, spent) in charges.spent_by_keys {
             self.accounts.entry(payer).or_default().spent = spent;
         }
+        let mut written = HashSet::new();
         for Charged { session, task, charge, is_final, payer } in charges.tasks {
             self.purses.entry(session).or_default().take_in(task, charge, is_final);
             if let Some(payer) = payer {
@@ -131,7 +134,25 @@ impl Book {
             if !is_final {
                 self.owners.insert(task, session);
             }
+            written.insert(task);
         }
+        for (session, task, charge, payer) in unseen {
+            if !written.contains(&task) {
+                self.charge(session, task, (charge.amount, charge.deadline), payer);
+            }
+        }
+    }
+
+    /// Tasks that the chain has not shown yet, with the keys that pay.
+    fn unseen(&self) -> Vec<(SessionId, TaskId, Charge, Option<Payer>)> {
+        let of_session = |(session, purse): (&SessionId, &Purse)| {
+            let session = *session;
+            let unseen: Vec<(TaskId, Charge)> = purse.unseen().collect();
+            unseen.into_iter().map(move |(task, charge)| (session, task, charge))
+        };
+        let all = self.purses.iter().flat_map(of_session);
+        all.map(|(session, task, charge)| (session, task, charge, self.payers.get(&task).cloned()))
+            .collect()
     }
 
     /// Takes in a canonical block; returns the sessions that changed, and those that need not be known any more.
@@ -566,4 +587,23 @@ pub fn hold(session: &SessionView, tokens: (u32, u32), redundancy: u8) -> u128 {
 /// The largest fee of an answer, minor units.
 pub fn fee(session: &SessionView, tokens: (u32, u32)) -> u128 {
     fee_up(tokens.0, tokens.1, session.price_in, session.price_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_charged_and_not_written_yet_survives_a_reverted_block() {
+        let mut book = Book::new(Address::repeat_byte(1), Vec::new(), Vec::new());
+        let payer = Payer { key: "key_a".into(), period: 3 };
+        let task = TaskId(B256::repeat_byte(2));
+        book.charge(SessionId(1), task, (40, 100), Some(payer.clone()));
+        book.set_charges(Charges::default());
+        assert_eq!(book.left_of(&payer, 100, 50), 60);
+        // The chain shows it, and it is paid.
+        book.finish(&task, 30);
+        assert_eq!(book.left_of(&payer, 100, 50), 70);
+        assert_eq!(book.left_of(&Payer { period: 4, ..payer }, 100, 50), 100);
+    }
 }

@@ -29,7 +29,7 @@ pub struct ApiError {
     /// The parameter at fault.
     pub param: Option<Box<str>>,
     /// Seconds after which it is worth trying again.
-    pub retry_after_s: Option<u32>,
+    pub retry_after_s: Option<u16>,
     /// The task, if there is one.
     pub task: Option<TaskId>,
 }
@@ -65,7 +65,7 @@ impl ApiError {
     }
 
     /// 429: as much is under way as can be; the same request is served a moment later.
-    pub fn limited(code: &str, message: impl Into<String>, retry_after_s: u32) -> Self {
+    pub fn limited(code: &str, message: impl Into<String>, retry_after_s: u16) -> Self {
         Self {
             retry_after_s: Some(retry_after_s),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message)
@@ -73,7 +73,7 @@ impl ApiError {
     }
 
     /// 503: nobody can serve it now.
-    pub fn unavailable(code: &str, message: impl Into<String>, retry_after_s: u32) -> Self {
+    pub fn unavailable(code: &str, message: impl Into<String>, retry_after_s: u16) -> Self {
         Self {
             retry_after_s: Some(retry_after_s),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message)

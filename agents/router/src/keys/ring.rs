@@ -195,7 +195,7 @@ fn too_many(what: &str, wanted: u64, refused: Refused) -> ApiError {
                 "this API key has used up its {what} of this minute: send the request again in {} s",
                 ms.div_ceil(1000)
             );
-            ApiError::limited(code, message, u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX))
+            ApiError::limited(code, message, u16::try_from(ms.div_ceil(1000)).unwrap_or(u16::MAX))
         }
         Refused::Never => {
             let message = format!(

@@ -352,7 +352,7 @@ fn over_budget(held: u128, left: u128, renewed_in_s: Option<u64>) -> ApiError {
     );
     ApiError {
         kind: "insufficient_quota",
-        retry_after_s: renewed_in_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX)),
+        retry_after_s: renewed_in_s.map(|s| u16::try_from(s).unwrap_or(u16::MAX)),
         ..ApiError::limited("insufficient_quota", message, 0)
     }
 }
