@@ -35,12 +35,21 @@ contract ProofFuzz {
 
     // ---------------------------------------------------------------- probabilities
 
-    /// By the record: 2^(-passes / 10), from below and from above. [V8]
+    /// By the record: 2^(-passes / 10), from below and from above, for every number of passes. [V8]
+    function test_the_probability_of_every_record() public pure {
+        for (uint256 passes; passes < 200; ++passes) {
+            checkRecord(passes, AuditOdds.byRecord(passes, 1));
+        }
+    }
+
+    /// Passes are counted by the value at stake. [V8]
     function testFuzz_the_probability_of_a_record(uint96 value, uint256 passed) public pure {
         if (value == 0) return;
         passed %= uint256(value) * 200;
-        uint256 p = AuditOdds.byRecord(passed, value);
-        uint256 passes = passed / value;
+        checkRecord(passed / value, AuditOdds.byRecord(passed, value));
+    }
+
+    function checkRecord(uint256 passes, uint256 p) internal pure {
         require(p >= 1 && p <= BPS, "a probability");
         // (p / 10,000)^10 against 2^-passes; after more passes less than a hundredth of a percent is left.
         if (passes > 120) return require(p <= 3, "next to nothing");
