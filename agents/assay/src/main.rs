@@ -63,6 +63,7 @@ async fn run() -> Result<ExitCode> {
         Command::Bench(args) => commands::bench::run(global, args).await,
         Command::Oracle(args) => commands::agents::oracle(global, args).await,
         Command::Router(args) => commands::agents::router(global, args).await,
+        Command::ApiKey(command) => commands::api_key::run(global, command).await,
         Command::Miner(args) => commands::agents::miner(global, args).await,
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod api_key;
 mod audit;
 mod govern;
 mod node;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cheat::CheatKind;
 
+pub use api_key::{ApiKeyCommand, ApiKeyCreateArgs, ApiKeyRouter, BudgetPeriod};
 pub use audit::{AuditArgs, AuditChain, AuditCommand, AuditExplainArgs};
 pub use govern::{
     DataType, ModelAttestArgs, ModelCalibrateArgs, ModelCommand, ModelDeprecateArgs,
@@ -125,6 +127,9 @@ pub enum Command {
         after_help = "Example:\n  ASSAY_PASSWORD=... assay router --data ./mynet --keystore router.json --http 127.0.0.1:8080"
     )]
     Router(RouterArgs),
+    /// API keys of a router that was started with --api-keys: make, show and revoke them, also while it runs.
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Run a miner: registers its node, connects to routers, serves tasks.
     #[command(
         after_help = "Example:\n  ASSAY_PASSWORD=... assay miner --data ./mynet --keystore miner.json --router ws://127.0.0.1:8080/link --model assay-demo"
@@ -276,6 +281,20 @@ pub struct RouterArgs {
     /// Kubo RPC; default: the network's.
     #[arg(long, env = "ASSAY_IPFS_URL", value_name = "URL")]
     pub ipfs_url: Option<String>,
+    /// Serve whoever has an API key (`assay api-key create`), from any machine, and nobody else. Without it programs on this
+    /// machine are served, whatever key they send. Keys go over the wire: put TLS in front.
+    #[arg(long, env = "ASSAY_API_KEYS")]
+    pub api_keys: bool,
+    /// Open a session for every model that is served with so much COR of the router's own wallet, add as much whenever little
+    /// is left, and open another when one ends. Without it the router serves sessions in which it is given a lane.
+    #[arg(long, env = "ASSAY_SESSION_DEPOSIT", value_name = "COR")]
+    pub session_deposit: Option<String>,
+    /// COR below which a lane of a session of the router's own has too little left; default: a quarter of the deposit.
+    #[arg(long, value_name = "COR", requires = "session_deposit")]
+    pub top_up_below: Option<String>,
+    /// Nodes to draw for a session of the router's own, at most.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub session_nodes: u8,
 }
 
 #[derive(Clone, Debug, Args)]

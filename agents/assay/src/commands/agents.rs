@@ -2,18 +2,19 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use alloy::signers::local::PrivateKeySigner;
-use anyhow::{Context, Result};
+use alloy::{primitives::U256, signers::local::PrivateKeySigner};
+use anyhow::{Context, Result, ensure};
 use assay_chain::Chain;
 use assay_engine::Engine;
 use assay_engine_mistral::{LoadOptions, LoadStep, MistralEngine, ModelSource};
 use assay_miner::{MinerConfig, MinerDeps};
 use assay_oracle::OracleConfig;
-use assay_router::{RouterConfig, RouterDeps, ServedModel};
+use assay_router::{RouterConfig, RouterDeps, ServedModel, treasury::OwnSessions};
 use assay_runtime::{Health, install_metrics, observe_router, shutdown_signal};
 use assay_store::KuboStore;
 
 use crate::{
+    amount::{cor, parse_cor},
     args::{AgentArgs, Global, MinerArgs, OracleArgs, RouterArgs},
     keys,
     network::{Network, data_folder},
@@ -75,6 +76,22 @@ pub async fn oracle(global: &Global, args: OracleArgs) -> Result<()> {
     serve!(handle, args.agent.observe)
 }
 
+/// The sessions that a router opens itself.
+fn own_sessions(args: &RouterArgs) -> Result<Option<OwnSessions>> {
+    let Some(deposit) = &args.session_deposit else { return Ok(None) };
+    let mut own = OwnSessions::new(parse_cor(deposit)?);
+    own.max_nodes = args.session_nodes;
+    if let Some(below) = &args.top_up_below {
+        own.top_up_below = parse_cor(below)?;
+    }
+    ensure!(
+        own.top_up_below <= own.allotment(),
+        "--top-up-below is at most what a lane gets, {}: a new session would be topped up at once",
+        cor(U256::from(own.allotment()))
+    );
+    Ok(Some(own))
+}
+
 pub async fn router(global: &Global, args: RouterArgs) -> Result<()> {
     let base = base(global, &args.agent, "router").await?;
     let model = base.network.model.clone().context(
@@ -84,6 +101,8 @@ pub async fn router(global: &Global, args: RouterArgs) -> Result<()> {
         ServedModel { name: model.name, model_id: model.model_id, max_context: model.max_context };
     let mut config = RouterConfig::new(args.http, base.folder, vec![served]);
     config.start_block = base.network.start_block;
+    config.api_keys = args.api_keys;
+    config.own_sessions = own_sessions(&args)?;
     let store = KuboStore::new(args.ipfs_url.as_deref().unwrap_or(&base.network.ipfs_url))?;
     let address = base.signer.address();
     let deps = RouterDeps { chain: base.chain, signer: base.signer, store: Arc::new(store) };

@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod agents;
+pub mod api_key;
 pub mod ask;
 pub mod audit;
 pub mod balance;
