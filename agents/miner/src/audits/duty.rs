@@ -5,7 +5,7 @@ use alloy::{
     sol_types::SolValue,
 };
 use assay_proof::Reasons;
-use assay_protocol::state::AuditState;
+use assay_protocol::{audit::Question, state::AuditState};
 use assay_types::NodeId;
 
 use super::told::{Audited, place_of};
@@ -60,29 +60,6 @@ pub(crate) struct Due {
     pub version: B256,
 }
 
-/// What a panel decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Question {
-    /// Whose contrasts are those of the weights.
-    Weights,
-    /// Whether the tokens follow from them.
-    Sampling,
-    /// Whether end, text, prompt and ids are what they should be.
-    Content,
-}
-
-/// What an accusation is about: weights before sampling, which says nothing if the weights are others.
-pub(crate) fn question_of(reasons: Reasons) -> Question {
-    let any = |of: Reasons| reasons.0 & of.0 != 0;
-    if any(Reasons::FINGERPRINT | Reasons::SPOT) {
-        return Question::Weights;
-    }
-    match Reasons::OF_THE_ANSWER.contains(reasons) {
-        true => Question::Content,
-        false => Question::Sampling,
-    }
-}
-
 /// What `node` has to do, if anything.
 pub(crate) fn due(node: NodeId, audited: &Audited) -> Option<Due> {
     let Audited { state, until_s, audit, parties, .. } = audited;
@@ -95,7 +72,7 @@ pub(crate) fn due(node: NodeId, audited: &Audited) -> Option<Due> {
         (AuditState::Opened, _) if is_validator => Duty::Reveal,
         (AuditState::Convened, Some((_, party))) if !party.isSealed => Duty::SealForPanel,
         (AuditState::Hearing, Some((place, party))) if party.isSealed && !party.isOpen => {
-            let compares = question_of(Reasons(audit.reasons)) == Question::Weights;
+            let compares = Question::of(Reasons(audit.reasons)) == Question::Weights;
             if place < FIRST_MEMBER && !compares {
                 return None;
             }
@@ -118,4 +95,70 @@ fn version(audited: &Audited) -> B256 {
     keccak256(
         (audited.audit.clone(), audited.parties.clone(), audited.state as u8 as u64).abi_encode(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::U256;
+    use assay_bindings::ProofOfInference::{Audit, Party};
+
+    use super::*;
+
+    /// Node 3's answer, audited by node 4; nodes 5 to 7 are the panel.
+    fn audited(state: AuditState) -> Audited {
+        let drawn = U256::from_limbs([4 | 5 << 32, 6 | 7 << 32, 0, 0]);
+        let audit = Audit {
+            nodeId: 3,
+            validator: 4,
+            drawn,
+            earners: 0b1010,
+            reasons: Reasons::FINGERPRINT.0,
+            ..Audit::default()
+        };
+        let party = |node| Party { nodeId: node, isSealed: node <= 5, ..Party::default() };
+        let parties = (3..=7).map(party).collect();
+        Audited { state, until_s: 100, audit, parties, proof_digest: None }
+    }
+
+    fn duties(audited: &Audited) -> Vec<Option<Duty>> {
+        (3..=8).map(|node| due(NodeId(node), audited).map(|due| due.duty)).collect()
+    }
+
+    #[test]
+    fn everybody_has_the_duties_of_its_place() {
+        use AuditState as S;
+        let of = |state| duties(&audited(state));
+        let none: Option<Duty> = None;
+        assert_eq!(of(S::Drawn), [none, Some(Duty::Seal), none, none, none, none]);
+        assert_eq!(of(S::Sealed), [Some(Duty::Open), none, none, none, none, none]);
+        assert_eq!(of(S::Opened), [none, Some(Duty::Reveal), none, none, none, none]);
+        let panel = Some(Duty::SealForPanel);
+        assert_eq!(of(S::Convened), [none, none, none, panel, panel, none]);
+        for over in [S::Accused, S::Passed, S::Unverified, S::Void, S::Disproved] {
+            assert_eq!(of(over), [none; 6]);
+        }
+        // The second and the fourth that were drawn have done their duty.
+        let collect = Some(Duty::Collect);
+        assert_eq!(of(S::Closed), [none, none, collect, none, collect, none]);
+    }
+
+    #[test]
+    fn a_hearing_wants_those_who_have_sealed_and_the_first_two_for_weights_alone() {
+        let mut hearing = audited(AuditState::Hearing);
+        let testify = |place| Some(Duty::Testify(place));
+        assert_eq!(duties(&hearing), [testify(0), testify(1), testify(2), None, None, None]);
+        hearing.audit.reasons = Reasons::HARD_MARGIN.0;
+        assert_eq!(duties(&hearing), [None, None, testify(2), None, None, None]);
+        hearing.parties[2].isOpen = true;
+        assert_eq!(duties(&hearing), [None; 6]);
+    }
+
+    #[test]
+    fn every_move_is_another_version() {
+        let (one, mut other) = (audited(AuditState::Hearing), audited(AuditState::Hearing));
+        let version = |audited: &Audited| due(NodeId(3), audited).unwrap().version;
+        assert_eq!(version(&one), version(&other));
+        other.parties[2].isOpen = true;
+        assert_ne!(version(&one), version(&other));
+    }
 }

@@ -6,9 +6,8 @@ use assay_proof::{
     Audit, Calibration, Contrasts, Failing, MAX_OPENED, MerkleError, Reasons, Record,
     SPOT_POSITIONS, StatisticsError, block_window, compare, draw_positions, verdict,
 };
+use assay_protocol::audit::{Question, named_positions};
 use assay_types::{AuditSeal, B256, CommitScope, NodeId, TaskId, position_seed};
-
-use super::duty::Question;
 
 /// Positions in one word: 32 bits each.
 const POSITIONS_IN_WORD: usize = 8;
@@ -32,6 +31,8 @@ pub(crate) enum EvidenceError {
     Statistics(#[from] StatisticsError),
     #[error("block {block} of an answer of {tokens} tokens does not exist")]
     NoBlock { block: U256, tokens: u32 },
+    #[error("position {0} cannot be named")]
+    BadPosition(u32),
 }
 
 impl Sealed {
@@ -124,8 +125,9 @@ pub(crate) fn compared_positions(
     value: B256,
 ) -> Result<Vec<u32>, EvidenceError> {
     match question {
-        Question::Content => Ok(vec![]),
-        Question::Sampling => Ok(unpack_positions(audit.named, audit.alsoNamed)),
+        Question::None | Question::Content => Ok(vec![]),
+        Question::Sampling => named_positions(audit.named, audit.alsoNamed, audit.outputTokens)
+            .map_err(EvidenceError::BadPosition),
         Question::Weights => {
             let (block, tokens) = (audit.named, audit.outputTokens);
             // An answer that is too short for blocks is looked at whole.
@@ -169,17 +171,6 @@ fn pack_positions(positions: &[u32]) -> (U256, U256) {
     (word(first), word(rest))
 }
 
-fn unpack_positions(named: U256, also_named: U256) -> Vec<u32> {
-    let words = [named, also_named];
-    let all = words.iter().flat_map(|word| {
-        (0..POSITIONS_IN_WORD).rev().map(move |place| {
-            let shifted: U256 = *word >> (32 * place);
-            shifted.as_limbs()[0] as u32
-        })
-    });
-    all.take_while(|position| *position != 0).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use assay_proof::{MAX_WIDTH, Score, Tree, audit_leaf, leaf, verify};
@@ -205,6 +196,10 @@ mod tests {
             .collect();
         let found = Audit::new(tokens, &ids, &scores, assay_proof::Width::Four, Reasons::default());
         (record, Sealed { found, salt: B256::repeat_byte(3) })
+    }
+
+    fn named(findings: &Findings) -> Vec<u32> {
+        named_positions(findings.named, findings.alsoNamed, 100).unwrap()
     }
 
     fn limits() -> Calibration {
@@ -261,10 +256,10 @@ mod tests {
         let hidden = sealed.open((TASK, MINER), B256::ZERO, None, &limits()).unwrap();
         assert_eq!((hidden.failingBlocks, hidden.minerLeaves.len()), (0, 0));
         assert_eq!(hidden.leaves, opened.leaves);
-        assert!(unpack_positions(opened.named, opened.alsoNamed).is_empty());
+        assert!(named(&opened).is_empty());
         let strict = Calibration { hard_margin: 1, ..limits() };
-        let named = sealed.open((TASK, MINER), B256::ZERO, None, &strict).unwrap();
-        assert_eq!(unpack_positions(named.named, named.alsoNamed), (85..=100).collect::<Vec<_>>());
+        let accused = sealed.open((TASK, MINER), B256::ZERO, None, &strict).unwrap();
+        assert_eq!(named(&accused), (85..=100).collect::<Vec<_>>());
     }
 
     #[test]
@@ -302,7 +297,7 @@ mod tests {
         for count in [0, 1, 8, 9, 16] {
             let positions: Vec<u32> = (1..=count).map(|t| t * 1000).collect();
             let (named, also) = pack_positions(&positions);
-            assert_eq!(unpack_positions(named, also), positions);
+            assert_eq!(named_positions(named, also, 16_000), Ok(positions));
         }
         assert_eq!(pack_positions(&[1]).0, U256::from(1) << 224);
     }

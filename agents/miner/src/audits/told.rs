@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::{B256, LogData};
+use alloy::primitives::{B256, LogData, U256};
 use assay_bindings::{
     ProofOfInference::{Audit, AuditCollected, Party},
     SessionQueue::TaskCommitted,
 };
 use assay_chain::{Block, ChainEvent, DatabaseError, KEPT_BLOCKS, ProtocolEvent};
-use assay_protocol::state::AuditState;
+use assay_protocol::{audit::nodes_of, state::AuditState};
 use assay_types::{NodeId, TaskId};
 use rusqlite::{Transaction, params};
 
@@ -82,11 +82,9 @@ impl Case {
     }
 }
 
-/// Whether `node` is in a set of nodes, 32 bits each, and at which place.
-pub(crate) fn place_of(set: alloy::primitives::U256, node: NodeId) -> Option<usize> {
-    let limbs = set.as_limbs();
-    let nodes = limbs.iter().flat_map(|limb| [*limb as u32, (*limb >> 32) as u32]);
-    nodes.into_iter().position(|other| other == node.0 && other != 0)
+/// The place of a node in a set.
+pub(crate) fn place_of(set: U256, node: NodeId) -> Option<usize> {
+    nodes_of(set).into_iter().position(|other| other == node.0)
 }
 
 /// Whether the node answered, or was drawn for it.
@@ -210,7 +208,7 @@ fn tasks(
 fn prune(tx: &Transaction<'_>, node: NodeId, number: i64) -> rusqlite::Result<()> {
     let old = number - KEPT_BLOCKS as i64;
     let mut statement = tx.prepare_cached("SELECT task_id FROM told_ends WHERE number <= ?")?;
-    for task in tasks(&mut *statement, [old])? {
+    for task in tasks(&mut statement, [old])? {
         let open = case(tx, task)?.audits;
         if open.values().any(|audited| concerns(&audited.audit, node)) {
             continue;
@@ -248,6 +246,12 @@ impl Answers {
         self.database().transaction(|tx| case(tx, task))
     }
 
+    /// Whether a task waits for the end of an audit of whatever node: until then nobody can settle it.
+    pub(crate) fn is_being_audited(&self, task: TaskId) -> Result<bool, DatabaseError> {
+        let open = AuditState::Drawn..AuditState::Passed;
+        Ok(self.case(task)?.audits.values().any(|audited| open.contains(&audited.state)))
+    }
+
     /// Tasks with audits that this node is, or was, a party of.
     pub(crate) fn audited_tasks(&self) -> Result<BTreeSet<TaskId>, DatabaseError> {
         self.database().transaction(|tx| {
@@ -255,3 +259,7 @@ impl Answers {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "told_tests.rs"]
+mod tests;

@@ -10,12 +10,12 @@ use assay_bindings::{ProofOfInference, SessionQueue};
 use assay_chain::DatabaseError;
 use assay_engine::{Answered, Engine, EngineError, examine};
 use assay_proof::{Audit, Calibration, Reasons, Record, Width};
-use assay_protocol::{QueueScope, opened};
+use assay_protocol::{QueueScope, audit::Question, opened};
 use assay_store::{Bytes, ContentStore, StoreError};
 use assay_types::{B256, CommitScope, NodeId, RequestBlock, ResultBlock, TaskId, TokenSeal};
 
 use super::{
-    duty::{Due, Duty, MINER, Question, question_of},
+    duty::{Due, Duty, MINER},
     evidence::{EvidenceError, Sealed, compared_positions, own_testimony},
     state::{Key, Outcome},
     told::{Audited, Case},
@@ -135,14 +135,22 @@ impl Auditor {
             }
             Duty::SealForPanel => {
                 let sealed_ = self.seal(key, &case, is_last_call).await?;
-                let (_0, _1, _2, _3) = (audit, parties, self.node.0, sealed_);
-                AuditCall::SealForPanel(ProofOfInference::commitPanelCall { _0, _1, _2, _3 })
+                AuditCall::SealForPanel(ProofOfInference::commitPanelCall {
+                    _0: audit,
+                    _1: parties,
+                    _2: self.node.0,
+                    _3: sealed_,
+                })
             }
             Duty::Reveal => AuditCall::Reveal(self.reveal(key, audited, is_last_call).await?),
             Duty::Testify(place) => {
                 let testimony = self.testify(key, audited, place).await?;
-                let (_0, _1, _2, _3) = (audit, parties, self.node.0, testimony);
-                AuditCall::Testify(ProofOfInference::testifyCall { _0, _1, _2, _3 })
+                AuditCall::Testify(ProofOfInference::testifyCall {
+                    _0: audit,
+                    _1: parties,
+                    _2: self.node.0,
+                    _3: testimony,
+                })
             }
             Duty::Collect => AuditCall::Collect(ProofOfInference::collectCall(audit)),
         })
@@ -322,7 +330,7 @@ impl Auditor {
         place: usize,
     ) -> Result<ProofOfInference::Testimony, Trouble> {
         let audit = &audited.audit;
-        let question = question_of(Reasons(audit.reasons));
+        let question = Question::of(Reasons(audit.reasons));
         let value = match question {
             Question::Weights => self.value(audit.round).await?,
             _ => B256::ZERO,

@@ -242,7 +242,10 @@ async fn look(
     if given.record.state != state || digest(&given.record.task) != stored {
         return Ok(Seen::Ahead);
     }
-    Ok(Seen::On(answers.standing(&given, node)?, until_s))
+    match answers.standing(&given, node)? {
+        Standing::Committed if answers.is_being_audited(task)? => Ok(Seen::Audited),
+        standing => Ok(Seen::On(standing, until_s)),
+    }
 }
 
 /// A task could not be looked up.

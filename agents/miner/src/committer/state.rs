@@ -43,6 +43,8 @@ pub(crate) enum Seen {
     Absent,
     /// It stands so, until then (unix seconds).
     On(Standing, u64),
+    /// Answered, and an answer to it is being audited: nobody can settle it yet.
+    Audited,
     /// The chain is ahead of the events that we have: the task cannot be named yet.
     Ahead,
 }
@@ -326,7 +328,7 @@ impl State {
         }
         let (done, settle_at_s, pause) = match seen {
             Seen::On(Standing::Committed, at) => (true, Some(at), 0),
-            Seen::On(Standing::Answered, _) => (true, None, EVENT_PATIENCE_S),
+            Seen::On(Standing::Answered, _) | Seen::Audited => (true, None, EVENT_PATIENCE_S),
             Seen::On(Standing::Promised, _) => (false, None, EVENT_PATIENCE_S),
             // A block with what was done is reverted: it usually comes again.
             Seen::Absent => (false, None, RETRY_S),
@@ -397,6 +399,10 @@ fn answer(
             Some(entry.idle(now_s.saturating_add(pause_s(entry.failures))))
         }
         Seen::Ahead => Some(entry.idle(now_s.saturating_add(RETRY_S))),
+        Seen::Audited => {
+            (entry.done, entry.settle_at_s) = (true, None);
+            Some(entry.idle(now_s.saturating_add(EVENT_PATIENCE_S)))
+        }
         Seen::On(Standing::Due | Standing::Opening, until_s) if now_s > until_s => missed,
         Seen::On(Standing::Due, _) if !redundant => Some(entry.send(task, Way::Commit)),
         Seen::On(Standing::Due, _) => Some(entry.send(task, Way::Precommit)),

@@ -348,3 +348,24 @@ fn a_task_that_moved_away_is_forgotten() {
     state.on(moved(1, Standing::Elsewhere, DEADLINE_S));
     assert!(state.tick(at(10)).is_empty() && !state.owes());
 }
+
+#[test]
+fn what_is_being_audited_is_settled_when_the_audit_is_over() {
+    let mut state = State::new(1, 8);
+    state.on(answered(1, false));
+    state.on(committed(1, 20));
+    let settle = [Action::Settle { tasks: vec![task(1)], round: 1 }];
+    assert_eq!(state.tick(at(21)), settle);
+    state.on(Input::SettleSent { tasks: vec![task(1)], ok: true });
+    // That drew it: nothing is sent until an event tells more, and it is looked up now and then.
+    state.on(Input::Moved { task: task(1), seen: Seen::Audited });
+    assert!(!state.owes());
+    assert_eq!(state.tick(at(40)), []);
+    assert_eq!(state.tick(at(41)), [Action::Look { task: task(1) }]);
+    assert_eq!(state.on(looked(1, Seen::Audited)), []);
+    assert_eq!(state.tick(at(60)), []);
+    state.on(committed(1, 20));
+    assert_eq!(state.tick(at(60)), [Action::Look { task: task(1) }]);
+    state.on(looked(1, Seen::On(Standing::Committed, 20)));
+    assert_eq!(state.tick(at(60)), [Action::Settle { tasks: vec![task(1)], round: 2 }]);
+}

@@ -77,8 +77,7 @@ impl Intake {
             self.stats.audit_paid(told.pay);
         }
         for task in told.tasks {
-            // Unbounded, but no more than there are events of this node's audits.
-            let _ = self.audits.send(task);
+            self.tell_of_audits(task)?;
         }
         for lesson in lessons(&taken, scope.node) {
             self.learn(lesson)?;
@@ -111,6 +110,21 @@ impl Intake {
                 ));
             }
             Lesson::Answered(_) => {}
+        }
+        Ok(())
+    }
+
+    /// An audit has moved: what is to be done about it, and whether the task can be settled now.
+    fn tell_of_audits(&self, task: TaskId) -> Result<(), DatabaseError> {
+        // Unbounded, but no more than there are events of this node's audits.
+        let _ = self.audits.send(task);
+        let Some(given) = self.answers.chain_task(task)? else { return Ok(()) };
+        if given.standing(self.scope.node) == Standing::Committed {
+            let seen = match self.answers.is_being_audited(task)? {
+                true => Seen::Audited,
+                false => Seen::On(Standing::Committed, given.record.until_s),
+            };
+            let _ = self.committer.send(committer::Input::Moved { task, seen });
         }
         Ok(())
     }
