@@ -12,6 +12,7 @@ mod ledger;
 mod link;
 mod nodes;
 mod openai;
+mod proof;
 mod resume;
 mod stranger;
 
