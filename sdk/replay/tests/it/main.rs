@@ -3,5 +3,6 @@
 
 mod contracts;
 mod liar;
+mod proofs;
 mod sound;
 mod world;

@@ -17,7 +17,8 @@ use alloy::sol_types::{SolCall, SolConstructor};
 use assay_bindings::SessionQueue::{Answer, Precommit, Task};
 use assay_bindings::{
     BlockhashBeacon, COR, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
-    ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue, proof_creations,
+    ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment, SessionQueue,
+    proof_creations,
 };
 use assay_devnet::{Clock, Devnet, DevnetConfig, ManualClock};
 use assay_harness::Anvil;
@@ -34,7 +35,7 @@ pub const START_S: u64 = 1_800_000_000;
 /// Gas limit of a transaction, unless many shall fit into a block.
 const TX_GAS: u64 = 20_000_000;
 pub const MODEL: B256 = B256::repeat_byte(0x11);
-const CLASS: B256 = B256::repeat_byte(0xc1);
+pub const CLASS: B256 = B256::repeat_byte(0xc1);
 const ROUTER_LANE: u32 = 1;
 const NODES: usize = 5;
 /// Odd, so that fees have something to round.
@@ -316,7 +317,7 @@ impl World {
         self.provider.get_block_number().await.unwrap()
     }
 
-    async fn reveal(&mut self, round: u64) {
+    pub async fn reveal(&mut self, round: u64) {
         while self.head().await < round + 1 {
             self.mine(1).await;
         }
@@ -390,7 +391,7 @@ impl World {
         (request, signature.as_bytes().to_vec().into())
     }
 
-    fn node_key(&self, node: u32) -> PrivateKeySigner {
+    pub fn node_key(&self, node: u32) -> PrivateKeySigner {
         self.nodes[node as usize - 1].clone()
     }
 
@@ -621,6 +622,8 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
         },
     };
     let (panel, proof) = proof_creations(to, proof_config());
+    // Code and arguments apart, so that other code can stand in.
+    let (panel_code, proof_code) = (&ProofOfInferencePanel::BYTECODE, &ProofOfInference::BYTECODE);
     vec![
         ("CorToken", CorToken::BYTECODE.clone(), token.abi_encode()),
         ("BlockhashBeacon", BlockhashBeacon::BYTECODE.clone(), Vec::new()),
@@ -631,8 +634,8 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
         ("NodePool", NodePool::BYTECODE.clone(), nodes.abi_encode()),
         ("Session", Session::BYTECODE.clone(), sessions.abi_encode()),
         ("SessionQueue", SessionQueue::BYTECODE.clone(), queue.abi_encode()),
-        ("ProofOfInferencePanel", panel, Vec::new()),
-        ("ProofOfInference", proof, Vec::new()),
+        ("ProofOfInferencePanel", panel_code.clone(), panel[panel_code.len()..].to_vec()),
+        ("ProofOfInference", proof_code.clone(), proof[proof_code.len()..].to_vec()),
     ]
 }
 
