@@ -1,5 +1,7 @@
 //! One audit, block by block.
 
+mod resume;
+
 use alloy::consensus::{Header, Transaction};
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, U256, keccak256};
@@ -13,10 +15,13 @@ use crate::code::{creations, immutables, second_half, wires};
 use crate::compare::{self, Parent, named};
 use crate::error::AuditError;
 use crate::genesis::Genesis;
+use crate::journal::Journal;
 use crate::ledger::{Done, Ledger, network};
 use crate::probe::{Touched, probes};
 use crate::report::{Divergence, Report, Rule};
 use crate::source::{Fetched, Source};
+
+use self::resume::Recorder;
 
 /// Views that are asked of the RPC side by side.
 const CALL_WINDOW: usize = 16;
@@ -53,6 +58,10 @@ impl Observer for () {}
 /// An audit on its way.
 pub struct Audit {
     options: Options,
+    /// Where it is written down how far it is.
+    journal: Option<Journal>,
+    /// Hash of block 0.
+    genesis: B256,
     replay: Replay,
     ledger: Ledger,
     report: Report,
@@ -61,6 +70,14 @@ pub struct Audit {
     head: Header,
     /// Whether the state has become another one than the chain's.
     tainted: bool,
+}
+
+/// A replay that tells who enters the protocol's contracts.
+fn watched(deployment: &Deployment, state: assay_evm::State, last: (u64, B256)) -> Replay {
+    let mut replay = Replay::new(deployment.chain_id, state, last);
+    let deliver = SessionQueue::deliverCall::SELECTOR;
+    replay.watch(ProtocolEvent::emitters(deployment), [deliver]);
+    replay
 }
 
 impl Audit {
@@ -73,6 +90,17 @@ impl Audit {
         options: Options,
         observer: &mut dyn Observer,
     ) -> Result<Report, AuditError> {
+        let to = options.to;
+        let mut audit = Self::begin(source, options).await?;
+        audit.advance(source, to, observer).await?;
+        audit.finish(source).await
+    }
+
+    /// An audit that has not looked at any block yet.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn begin(source: &Source, options: Options) -> Result<Self, AuditError> {
         let Options { from, to, .. } = options;
         let head = source.head().await?;
         if from > to || to > head {
@@ -82,30 +110,49 @@ impl Audit {
         let first = source.block(0).await?.ok_or(missing)?;
         let (chain_id, root) = (options.deployment.chain_id, first.header.state_root);
         let genesis = Genesis::fetch(source, chain_id, root).await?;
-        let mut audit = Self::new(options, genesis, &first);
-        let mut blocks = std::pin::pin!(source.blocks(1..=to));
+        Ok(Self::new(options, genesis, &first))
+    }
+
+    /// Audits the blocks up to `to`, and writes down from time to time how far it is. False if what comes after the last
+    /// one cannot be audited.
+    ///
+    /// # Errors
+    /// When the audit cannot be made; where it is stays true, so that it may be called again.
+    pub async fn advance(
+        &mut self,
+        source: &Source,
+        to: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, AuditError> {
+        let mut blocks = std::pin::pin!(source.blocks(self.parent.number + 1..=to));
         while let Some((number, block)) = blocks.next().await {
             let Some(block) = block? else {
-                audit.missing(number, head);
-                break;
+                self.missing(number, source.head().await?);
+                return Ok(false);
             };
-            if block.header.parent_hash != audit.parent.hash {
-                audit.check_reorganised(source, number).await?;
+            if block.header.parent_hash != self.parent.hash {
+                self.check_reorganised(source, number).await?;
             }
-            if !audit.block(&block, observer) {
-                break;
+            if !self.block(&block, observer) {
+                return Ok(false);
             }
             observer.block(number, block.header.gas_used);
+            if self.journal.as_ref().is_some_and(Journal::is_due) {
+                self.save()?;
+            }
         }
-        audit.finish(source).await
+        Ok(true)
+    }
+
+    /// What was found so far.
+    pub const fn report(&self) -> &Report {
+        &self.report
     }
 
     /// Begins after block 0.
     pub fn new(options: Options, genesis: Genesis, first: &Fetched) -> Self {
         let deployment = options.deployment.clone();
-        let mut replay = Replay::new(deployment.chain_id, genesis.state, (0, first.hash));
-        let deliver = SessionQueue::deliverCall::SELECTOR;
-        replay.watch(ProtocolEvent::emitters(&deployment), [deliver]);
+        let replay = watched(&deployment, genesis.state, (0, first.hash));
         let contracts = deployment.named().map(|(name, at)| (name.to_owned(), at));
         let report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -122,6 +169,8 @@ impl Audit {
         };
         let mut audit = Self {
             ledger: Ledger::new(deployment),
+            journal: None,
+            genesis: first.hash,
             options,
             replay,
             report,
@@ -173,7 +222,8 @@ impl Audit {
             executed: &executed,
             replay: &self.replay,
         };
-        self.ledger.block(&done, checks, (&mut self.report, observer));
+        let mut recorder = Recorder { journal: self.journal.as_mut(), observer };
+        self.ledger.block(&done, checks, (&mut self.report, &mut recorder));
         if !self.ledger.ready && !block.transactions.is_empty() {
             self.look_for_contracts();
         }
@@ -303,10 +353,20 @@ impl Audit {
     /// # Errors
     /// When the contracts are not there, are of another version, or the RPC has forgotten what it is asked for.
     pub async fn finish(mut self, source: &Source) -> Result<Report, AuditError> {
+        self.conclude(source).await?;
+        self.forget()?;
+        Ok(self.report)
+    }
+
+    /// Everything that [`Self::finish`] looks at, for an audit that goes on afterwards.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn conclude(&mut self, source: &Source) -> Result<(), AuditError> {
         if !self.ledger.ready {
             self.not_ready()?;
             self.report.complete = false;
-            return Ok(self.report);
+            return Ok(());
         }
         self.codes();
         if !self.ledger.broken {
@@ -315,7 +375,7 @@ impl Audit {
         if self.report.complete {
             self.ask(source).await?;
         }
-        Ok(self.report)
+        Ok(())
     }
 
     fn not_ready(&self) -> Result<(), AuditError> {
@@ -357,7 +417,13 @@ impl Audit {
                 continue;
             }
             for divergence in &differs {
-                self.report.diverges(divergence.clone());
+                // An audit that goes on comes here again.
+                let is_same = |other: &Divergence| {
+                    (other.rule, &other.what) == (divergence.rule, &divergence.what)
+                };
+                if !self.report.divergences.iter().any(is_same) {
+                    self.report.diverges(divergence.clone());
+                }
             }
             if !differs.is_empty() || !self.has_roots {
                 self.values(source, at).await?;

@@ -73,6 +73,17 @@ pub enum AuditError {
         /// The first block that has another parent.
         number: u64,
     },
+    /// Where the audit writes down how far it is cannot be used.
+    #[error(
+        "what an interrupted audit left in {} cannot be used: {reason}; remove that folder, or give --fresh, to begin anew",
+        folder.display()
+    )]
+    Journal {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A thread of the audit ended.
     #[error("a part of the audit ended before it was done: {0}")]
     Stopped(String),

@@ -13,7 +13,7 @@ use assay_evm::{Entry, Executed, Replay, SignedTx, TxReceiptRecord};
 use assay_protocol::level::LevelClock;
 use assay_protocol::state::{AuditState, TaskEntry};
 use assay_protocol::{
-    At, Call, Failure, Network, Outside, ProtocolEvent, State, TaskRecord, TaskState, enact,
+    At, Call, Failure, Gap, Network, Outside, ProtocolEvent, State, TaskRecord, TaskState, enact,
 };
 
 use crate::audit::Observer;
@@ -38,6 +38,8 @@ pub(crate) struct Ledger {
     /// Whether the events still fit together.
     pub(crate) broken: bool,
     known_wrong: BTreeSet<String>,
+    /// Block of the last event that an earlier audit told of.
+    retold_to: u64,
 }
 
 /// A block that was executed.
@@ -96,6 +98,7 @@ impl Ledger {
             ready: false,
             broken: false,
             known_wrong: BTreeSet::new(),
+            retold_to: 0,
         }
     }
 
@@ -108,6 +111,29 @@ impl Ledger {
         self.told.network = network.clone();
         self.model.network = network;
         self.ready = true;
+    }
+
+    /// Takes in an event of a block that was checked by an earlier audit.
+    pub(crate) fn retell(
+        &mut self,
+        (block, time_s): (u64, u64),
+        event: &ProtocolEvent,
+    ) -> Result<(), Gap> {
+        self.sweep_before(block);
+        self.retold_to = block;
+        self.told.fold(time_s, event)
+    }
+
+    /// After the last of these events, and the block with that number.
+    pub(crate) fn told_all(&mut self, number: u64, known_wrong: Vec<String>) {
+        self.sweep_before(number + 1);
+        self.model = self.told.clone();
+        self.known_wrong = known_wrong.into_iter().collect();
+    }
+
+    /// Names of things whose storage is known to be wrong.
+    pub(crate) fn known_wrong(&self) -> Vec<String> {
+        self.known_wrong.iter().cloned().collect()
     }
 
     /// Takes in a block. Its calls are checked, and its storage, if `checks`.
@@ -444,6 +470,14 @@ impl Ledger {
             let divergence = Divergence::new(Rule::Funds, what, values);
             let deployment = &self.told.network.deployment;
             report.diverges(named(divergence, deployment, payment).in_block(done.header.number));
+        }
+    }
+
+    /// Forgets as often as the audit did that saw these blocks.
+    fn sweep_before(&mut self, block: u64) {
+        let sweeps = |block: u64| block.saturating_sub(1) / SWEEP_BLOCKS;
+        if sweeps(block) != sweeps(self.retold_to) {
+            self.sweep();
         }
     }
 

@@ -19,6 +19,7 @@ mod explain;
 mod facts;
 mod genesis;
 mod html;
+mod journal;
 mod ledger;
 mod probe;
 mod report;

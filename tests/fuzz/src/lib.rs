@@ -11,7 +11,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -74,7 +74,7 @@ impl Target {
         Ok(())
     }
 
-    fn broken(&self, folder: &PathBuf, input: &[u8]) -> Result<()> {
+    fn broken(&self, folder: &Path, input: &[u8]) -> Result<()> {
         let mut hasher = DefaultHasher::new();
         input.hash(&mut hasher);
         let file = folder.join(format!("{:016x}", hasher.finish()));

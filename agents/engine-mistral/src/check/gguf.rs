@@ -187,12 +187,14 @@ fn header(file: File, size: u64) -> Result<Header, String> {
     let mut end = 0;
     for _ in 0..tensors {
         let (kind, tensor_end) = tensor(&mut reader, alignment)?;
-        *types.entry(kind.0).or_insert(0) += kind.1;
+        let bytes: &mut u64 = types.entry(kind.0).or_default();
+        *bytes = bytes.saturating_add(kind.1);
         end = end.max(tensor_end);
     }
     let data_start = (size - reader.left).next_multiple_of(alignment);
-    if data_start.saturating_add(end) > size {
-        return Err(format!("its tensors end at byte {}, the file at {size}", data_start + end));
+    let end = data_start.saturating_add(end);
+    if end > size {
+        return Err(format!("its tensors end at byte {end}, the file at {size}"));
     }
     Ok(Header { values, types })
 }

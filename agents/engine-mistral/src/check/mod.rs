@@ -1,6 +1,8 @@
 //! Checks of model files before mistral.rs sees them: it panics on much of what is wrong with them.
 
 mod directory;
+#[cfg(test)]
+mod fuzz_tests;
 mod gguf;
 mod safetensors;
 

@@ -4,5 +4,6 @@
 mod contracts;
 mod liar;
 mod proofs;
+mod resume;
 mod sound;
 mod world;
