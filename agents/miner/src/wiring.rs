@@ -8,7 +8,7 @@ use assay_engine::Engine;
 use assay_protocol::QueueScope;
 use assay_runtime::{BoxError, Health, Phase, Running, Runtime};
 use assay_store::ContentStore;
-use assay_types::{ModelId, NodeId};
+use assay_types::{ModelId, NodeId, TaskId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -235,9 +235,15 @@ fn tools_of(
     }
 }
 
-/// What duties of audits are done with.
-fn auditor_of(parts: &NodeParts, shared: &Shared) -> Auditor {
-    Auditor {
+/// The service of audits, and how it is told of them.
+fn audits_of(
+    config: &MinerConfig,
+    parts: &NodeParts,
+    shared: &Shared,
+    caught_up: &CancellationToken,
+) -> (mpsc::UnboundedSender<TaskId>, Audits) {
+    let (sender, inputs) = mpsc::unbounded_channel();
+    let auditor = Auditor {
         node: parts.node,
         operator: parts.operator.clone(),
         ledger: shared.ledger.clone(),
@@ -246,6 +252,29 @@ fn auditor_of(parts: &NodeParts, shared: &Shared) -> Auditor {
         answers: shared.answers.clone(),
         clock: shared.clock.clone(),
         stats: shared.stats.clone(),
+    };
+    let (auditor, caught_up) = (Arc::new(auditor), caught_up.clone());
+    (sender, Audits { auditor, inputs, at_once: config.audits, caught_up })
+}
+
+/// The service that brings answers to the chain.
+fn committer_of(
+    config: &MinerConfig,
+    node: NodeId,
+    shared: &Shared,
+    inputs: mpsc::UnboundedReceiver<committer::Input>,
+    worker_done: CancellationToken,
+) -> Committer {
+    Committer {
+        node,
+        ledger: shared.ledger.clone(),
+        answers: shared.answers.clone(),
+        clock: shared.clock.clone(),
+        stats: shared.stats.clone(),
+        inputs,
+        margin_s: config.settle_margin_s,
+        batch: config.settle_batch,
+        worker_done,
     }
 }
 
@@ -265,24 +294,20 @@ fn serve(
     shared.stats.set_earned(earnings);
     let (worker, worker_inputs) = mpsc::channel(WORKER_BUFFER);
     let (committer, committer_inputs) = mpsc::unbounded_channel();
-    let (audits, audit_inputs) = mpsc::unbounded_channel();
     let (worker_done, caught_up) = (CancellationToken::new(), CancellationToken::new());
     let queue = QueueScope { chain_id: parts.ledger.chain_id(), queue: parts.ledger.queue() };
     let (drain, work) = (runtime.token(Phase::Intake), runtime.token(Phase::Work));
     let outlets = Outlets::default();
     let tools = tools_of(config, &parts, &shared, committer.clone());
-    let audits_service = Audits {
-        auditor: Arc::new(auditor_of(&parts, &shared)),
-        inputs: audit_inputs,
-        at_once: config.audits,
-        caught_up: caught_up.clone(),
-    };
+    let (audits, audits_service) = audits_of(config, &parts, &shared, &caught_up);
     runtime.spawn(Phase::Work, "audits", boxed(audits_service.run(work.clone())));
-    let Shared { ledger, answers, clock, stats } = shared;
+    let committer_service =
+        committer_of(config, parts.node, &shared, committer_inputs, worker_done.clone());
+    let Shared { answers, clock, stats, .. } = shared;
     let intake = Intake {
         scope: Scope { queue, node: parts.node },
-        answers: answers.clone(),
-        clock: clock.clone(),
+        answers,
+        clock,
         stats: stats.clone(),
         events: parts.events,
         worker: worker.clone(),
@@ -300,20 +325,9 @@ fn serve(
         inputs: worker_inputs,
         outlets: outlets.clone(),
         caught_up,
-        done: worker_done.clone(),
+        done: worker_done,
     };
     runtime.spawn(Phase::Work, "worker", boxed(worker_service.run(drain.clone(), work.clone())));
-    let committer_service = Committer {
-        node: parts.node,
-        ledger,
-        answers,
-        clock,
-        stats: stats.clone(),
-        inputs: committer_inputs,
-        margin_s: config.settle_margin_s,
-        batch: config.settle_batch,
-        worker_done,
-    };
     runtime.spawn(Phase::Work, "committer", boxed(committer_service.run(work)));
     let health = Health::new(format!("miner-{}", parts.node));
     let links = LinkParts {

@@ -8,7 +8,7 @@ use assay_engine::Engine;
 use assay_protocol::{QueueScope, commitment_of};
 use assay_store::ContentStore;
 use assay_types::{
-    B256, Bytes, CommitScope, NodeId, Precommit, ProofSeal, Signed, TaskId, TokenSeal,
+    B256, CommitScope, NodeId, Precommit, ProofSeal, Signed, TaskId, TokenSeal,
     link::{FromMiner, Offer},
 };
 use tokio::sync::mpsc;
@@ -125,12 +125,8 @@ async fn attempt(tools: &Tools, terms: Terms, source: Source, outlet: Outlet) ->
     };
     let prompt_tokens = u32::try_from(checked.prompt_ids.len()).unwrap_or(u32::MAX);
     outlet.accept(prompt_tokens);
-    let block = match &source {
-        Source::Offer(offer) => Some(offer.block.clone()),
-        Source::Chain => None,
-    };
     let worked = tokio::select! {
-        worked = work(tools, &terms, checked, (&outlet, signed, block)) => worked,
+        worked = work(tools, &terms, checked, (&source, &outlet, signed)) => worked,
         () = &mut timer => Err(late()),
     };
     let answered = worked.and_then(|worked| {
@@ -209,15 +205,15 @@ async fn work(
     tools: &Tools,
     terms: &Terms,
     checked: Checked,
-    (outlet, signed, block): (&Outlet, Option<SignedReceipt>, Option<Bytes>),
+    (source, outlet, signed): (&Source, &Outlet, Option<SignedReceipt>),
 ) -> Result<Worked, Refusal> {
     let salts = Salts::of(&tools.operator, &tools.scope(terms.task))
         .map_err(|error| refuse("internal", format!("the operator key cannot sign: {error}")))?;
     let keep = async {
         // A validator must find what was asked, also if the router does not keep it.
-        match block {
-            Some(block) if tools.promises.has(terms.task).await => {
-                pin(tools, terms.task, block).await.map(drop)
+        match source {
+            Source::Offer(offer) if tools.promises.has(terms.task).await => {
+                pin(tools, terms.task, offer.block.clone()).await.map(drop)
             }
             _ => Ok(()),
         }

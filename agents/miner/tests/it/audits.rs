@@ -464,3 +464,26 @@ async fn a_miner_that_does_not_open_loses() {
     assert_eq!(court.events::<ProofOfInference::ProofOpened>(task).await.len(), 0);
     court.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_that_nobody_can_fetch_is_shown_to_the_panel() {
+    let mut court = Court::new().await;
+    let task = court.ask("an answer whose proof got lost").await;
+    court.net.store.fail_puts(true);
+    court.keep_until(task, AuditState::Sealed).await;
+    court.net.store.fail_gets(true);
+    court.net.store.fail_puts(false);
+    court.keep_until(task, AuditState::Opened).await;
+    let opened = court.events::<ProofOfInference::ProofOpened>(task).await.pop().unwrap();
+    court.net.store.forget(opened.proofDigest);
+    court.net.store.fail_gets(false);
+    // The validator waits for it as long as it can.
+    let config = court.proof().config().call().await.unwrap();
+    court.pass(config.revealTime.to::<u64>() / 2 + 5).await;
+    assert_eq!(court.keep_until_over(task).await, TaskState::Settled as u8);
+    assert!(court.slashed().await.is_empty());
+    until("it is told", || court.count(court.asked, "acquitted") == 1).await;
+    assert_eq!(court.count(court.asked, "accused"), 1);
+    until("the miner is paid", || court.miner(court.asked).status().settled == 1).await;
+    court.close().await;
+}

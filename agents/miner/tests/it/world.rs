@@ -71,6 +71,11 @@ impl MemStore {
         self.puts_fail.store(fail, Ordering::SeqCst);
     }
 
+    /// Nobody has the block any more.
+    pub fn forget(&self, digest: B256) {
+        self.blocks.lock().unwrap().remove(&digest);
+    }
+
     fn closed(&self, gate: &AtomicBool) -> Result<(), StoreError> {
         match gate.load(Ordering::SeqCst) {
             true => Err(StoreError::Daemon { message: "closed by the test".into() }),
