@@ -222,16 +222,28 @@ fn now_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{ffi::OsStr, path::Path};
 
-    fn global(data: PathBuf) -> Global {
-        Global { data: Some(data), config: None, json: false, log: String::new(), log_json: false }
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn global(data: &Path) -> Global {
+        let argv: [&OsStr; 5] = [
+            "assay".as_ref(),
+            "--data".as_ref(),
+            data.as_ref(),
+            "api-key".as_ref(),
+            "list".as_ref(),
+        ];
+        Cli::parse_from(argv).global
     }
 
     #[test]
     fn the_only_router_of_a_folder_is_meant() {
         let data = tempfile::tempdir().unwrap();
-        let (global, any) = (global(data.path().into()), ApiKeyRouter { router: None });
+        let (global, any) = (global(data.path()), ApiKeyRouter { router: None });
         assert!(folder(&global, &any).unwrap_err().to_string().contains("--router"));
         let address = alloy::primitives::Address::repeat_byte(0xab);
         let named = folder(&global, &ApiKeyRouter { router: Some(address) }).unwrap();
@@ -244,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_is_made_and_revoked() {
         let data = tempfile::tempdir().unwrap();
-        let global = global(data.path().into());
+        let global = global(data.path());
         let router = ApiKeyRouter { router: Some(alloy::primitives::Address::ZERO) };
         let args = ApiKeyCreateArgs {
             router: router.clone(),

@@ -222,7 +222,7 @@ async fn cutting_proxy(listener: TcpListener, target: SocketAddr, cuts: Arc<Atom
 }
 
 /// The text of a streamed answer; panics if it is not whole.
-pub(super) fn text_of(body: &str) -> String {
+fn text_of(body: &str) -> String {
     let mut text = String::new();
     let mut done = false;
     for line in body.lines().filter_map(|line| line.strip_prefix("data: ")) {

@@ -7,6 +7,7 @@ mod clients;
 mod commands;
 mod crash;
 mod doctor;
+mod hang_up;
 mod ipfs;
 mod ledger;
 mod link;
