@@ -45,7 +45,15 @@ impl Audits {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    if state.open() > 0 {
+                        tracing::warn!(
+                            duties = state.open(),
+                            "duties of audits are open, and those that are missed cost stake: start the miner again soon"
+                        );
+                    }
+                    return Ok(());
+                }
                 Some(task) = self.inputs.recv() => self.look(task, &mut state)?,
                 Some(ended) = tries.join_next() => match ended {
                     Ok(input) => state.on(input),
