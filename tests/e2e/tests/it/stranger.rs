@@ -10,9 +10,9 @@ use alloy::{
     rpc::types::{TransactionReceipt, TransactionRequest},
     sol_types::SolCall,
 };
-use assay_bindings::{RandomBeacon, Session, SessionPayment, SessionQueue};
+use assay_bindings::{ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue};
 use assay_harness::run_assay;
-use assay_protocol::{TaskRecord, TaskState};
+use assay_protocol::{TaskRecord, TaskState, state::AuditState};
 use serde_json::{Value, json};
 
 use crate::chaos::{agents::Agent, verdict::Chain, worlds::World};
@@ -23,16 +23,19 @@ const POLL: Duration = Duration::from_millis(100);
 const ACTIVE: u8 = 2;
 const CLOSED: u8 = 4;
 /// Seconds of development chains, and one more: the first attempt of a task that is submitted here, a further one, what
-/// a settlement, a draw, an end and a rotation wait for.
+/// a settlement, a validator, a draw, an end and a rotation wait for.
 const FIRST_ATTEMPT_S: &str = "30";
 const DEADLINE_S: u64 = 31;
 const ATTEMPT_S: u64 = 61;
 const SETTLE_S: u64 = 3;
+const SEAL_S: u64 = 61;
 const DRAW_S: u64 = 61;
 const NOTICE_S: u64 = 601;
 const RESERVED_S: u64 = 86_401;
 /// Enough for a settlement: it is not estimated, since the time for it comes with its block.
 const SETTLE_GAS: u64 = 1_000_000;
+/// Validators that are asked, one after the other.
+const MAX_VALIDATORS: usize = 3;
 
 struct Stranger {
     world: World,
@@ -100,11 +103,24 @@ impl Stranger {
     }
 
     /// The same, and it earns a tip.
-    async fn call_for_a_tip(&self, to: Address, call: impl SolCall) {
+    async fn call_for_a_tip(&self, to: Address, call: impl SolCall) -> TransactionReceipt {
         let payment = SessionPayment::new(self.chain.deployment.payment, &self.chain.provider);
         let before = payment.balanceOf(self.account, 0).call().await.unwrap();
-        self.call(to, call).await;
+        let receipt = self.call(to, call).await;
         assert!(payment.balanceOf(self.account, 0).call().await.unwrap() > before, "no tip");
+        receipt
+    }
+
+    async fn settle(&self, task: SessionQueue::Task) -> TransactionReceipt {
+        let settle = SessionQueue::settleCall { tasks: vec![task] };
+        let transaction = self.transaction(self.chain.deployment.queue, settle);
+        let provider = &self.chain.provider;
+        let nonce = provider.get_transaction_count(self.account).await.unwrap();
+        let transaction = transaction.with_gas_limit(SETTLE_GAS).nonce(nonce);
+        let sent = provider.send_transaction(transaction).await.unwrap();
+        let receipt = sent.get_receipt().await.unwrap();
+        assert!(receipt.status());
+        receipt
     }
 
     async fn reveal(&self, round: u64) {
@@ -168,17 +184,44 @@ impl Stranger {
     }
 }
 
-/// A task is served by its node and settled by the stranger.
-async fn settles(stranger: &Stranger, session: u64) {
+/// A task is served by its node, and then everybody is gone: the stranger has it drawn, moves on those who should audit it
+/// and settles it.
+async fn settles(stranger: &mut Stranger, session: u64) {
     let task = stranger.submit(session, &[]);
     let record = stranger.wait_for(task, TaskState::Committed).await;
-    // The next block is the stranger's, and the first one whose time is right.
-    stranger.anvil("evm_increaseTime", json!([SETTLE_S])).await;
-    let settle = SessionQueue::settleCall { tasks: vec![record.task] };
-    let transaction = stranger.transaction(stranger.chain.deployment.queue, settle);
-    let sent = stranger.chain.provider.send_transaction(transaction.with_gas_limit(SETTLE_GAS));
-    let receipt = sent.await.unwrap().get_receipt().await.unwrap();
+    stranger.world.agents.iter_mut().for_each(Agent::kill);
+    let mut audit = is_drawn(stranger, task, &record).await;
+    for count in 1.. {
+        assert!(count <= MAX_VALIDATORS, "one validator too many: {audit:?}");
+        stranger.pass(SEAL_S).await;
+        let advance = ProofOfInference::advanceAuditCall { brought: audit };
+        let receipt = stranger.call_for_a_tip(stranger.chain.deployment.proof, advance).await;
+        let moved = receipt.decoded_log::<ProofOfInference::AuditMoved>().unwrap().data;
+        if moved.state == AuditState::Unverified as u8 {
+            break;
+        }
+        assert_eq!(moved.state, AuditState::Drawn as u8);
+        audit = moved.audit;
+    }
+    let receipt = stranger.settle(record.task).await;
     assert_eq!(receipt.decoded_log::<SessionQueue::TaskSettled>().unwrap().taskId, task);
+}
+
+/// The answer of a new node is audited for certain: the stranger names the round of its epoch, reveals it, and draws.
+async fn is_drawn(stranger: &Stranger, task: B256, record: &TaskRecord) -> ProofOfInference::Audit {
+    let at = stranger.chain.deployment.proof;
+    let proof = ProofOfInference::new(at, &stranger.chain.provider);
+    let node = record.task.parts[0].nodeId;
+    let committed_at = proof.exposureOf(task, node).call().await.unwrap()._1;
+    let length = proof.config().call().await.unwrap().epochLength;
+    let epoch = committed_at / length;
+    stranger.pass(length.to::<u64>() + SETTLE_S).await;
+    stranger.call(at, ProofOfInference::closeEpochCall { epoch }).await;
+    stranger.reveal(proof.roundOf(epoch).call().await.unwrap()._0).await;
+    let receipt = stranger.settle(record.task.clone()).await;
+    let moved = receipt.decoded_log::<ProofOfInference::AuditMoved>().unwrap().data;
+    assert_eq!(moved.state, AuditState::Drawn as u8);
+    moved.audit
 }
 
 /// A silent node is followed by another one; when attempts run out, the client has its money again.
@@ -291,8 +334,7 @@ async fn a_stranger_does_what_no_oracle_does() {
     let session = stranger.open();
     stranger.draw(session).await;
     stranger.stop_the_clock().await;
-    settles(&stranger, session).await;
-    stranger.world.agents.iter_mut().for_each(Agent::kill);
+    settles(&mut stranger, session).await;
     reassigns_and_refunds(&stranger, session).await;
     is_taken_back(&stranger, session).await;
     delivers(&stranger, session).await;
