@@ -4,23 +4,11 @@ use alloy::primitives::utils::format_ether;
 use assay_bindings::ProofOfInference::{AuditMoved, Judged, PanelMoved, Verdict};
 use assay_chain::{Block, ProtocolEvent};
 use assay_proof::Reasons;
-use assay_protocol::state::AuditState;
+use assay_protocol::{Rule, state::AuditState};
 use assay_types::{NodeId, TaskId};
 
 use super::told::place_of;
 
-/// `Rule` of the contract, from its first: what a slash is for.
-const RULES: [&str; 9] = [
-    "no rule",
-    "two different commitments for one task",
-    "a drawn validator that did not commit in time",
-    "findings that were sealed and not opened",
-    "a proof that was not opened",
-    "an answer that other weights made",
-    "an answer whose tokens do not follow from the model",
-    "an answer whose end, text, prompt or ids are false",
-    "findings that a quorum contradicts",
-];
 /// Hundredths of a percent in one percent.
 const BPS_IN_PERCENT: f64 = 100.0;
 
@@ -42,6 +30,21 @@ fn good(what: &'static str, text: String) -> Option<Lesson> {
 
 fn bad(what: &'static str, text: String) -> Option<Lesson> {
     Some(Lesson { what, text, slashed: 0, is_bad: true })
+}
+
+/// What a slash is for.
+fn words(rule: u8) -> &'static str {
+    match Rule::try_from(rule) {
+        Ok(Rule::Equivocation) => "two different commitments for one task",
+        Ok(Rule::Idle) => "a drawn validator that did not commit in time",
+        Ok(Rule::Withheld) => "findings that were sealed and not opened",
+        Ok(Rule::Unopened) => "a proof that was not opened",
+        Ok(Rule::Fingerprint) => "an answer that other weights made",
+        Ok(Rule::Sampling) => "an answer whose tokens do not follow from the model",
+        Ok(Rule::Content) => "an answer whose end, text, prompt or ids are false",
+        Ok(Rule::Contradicted) => "findings that a quorum contradicts",
+        Err(_) => "a rule that is not known",
+    }
 }
 
 /// The lessons of a block for `node`.
@@ -82,7 +85,7 @@ fn lesson(event: &ProtocolEvent, node: NodeId) -> Option<Lesson> {
         ProtocolEvent::Verdict(e) => verdict(e, node),
         ProtocolEvent::Judged(e) if e.nodeId == node.0 => judged(e),
         ProtocolEvent::Slashed(e) if e.nodeId == node.0 => {
-            let rule = RULES.get(usize::from(e.rule)).unwrap_or(&"a rule that is not known");
+            let rule = words(e.rule);
             let amount = format_ether(e.amount);
             let text = format!(
                 "task {}: {amount} COR of the stake are taken for {rule} (measured {}, bound {})",
@@ -214,7 +217,7 @@ mod tests {
         let slashed = Slashed {
             nodeId: 3,
             taskId: TASK,
-            rule: 5,
+            rule: Rule::Fingerprint as u8,
             amount: U256::from(10).pow(U256::from(18)),
             ..Default::default()
         };

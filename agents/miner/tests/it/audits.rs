@@ -17,7 +17,7 @@ use assay_bindings::{
 use assay_engine::{EchoEngine, EchoOptions, Engine};
 use assay_miner::{Calibration, MinerError, MinerHandle};
 use assay_proof::Width;
-use assay_protocol::{QueueScope, TaskRecord, TaskState, state::AuditState};
+use assay_protocol::{QueueScope, Rule, TaskRecord, TaskState, state::AuditState};
 use assay_store::ContentStore;
 use assay_types::{NodeId, TaskId, TaskRequest};
 
@@ -402,8 +402,8 @@ async fn other_weights_are_accused_tried_and_slashed() {
     assert_eq!(court.keep_until_over(task).await, TaskState::Refunded as u8);
     assert_eq!(court.slashed().await, [court.asked]);
     let slashes = court.events::<SessionPayment::Slashed>(task).await;
-    // `Rule.Fingerprint`.
-    assert_eq!(slashes.iter().map(|event| event.rule).collect::<Vec<_>>(), [5]);
+    let rules: Vec<u8> = slashes.iter().map(|event| event.rule).collect();
+    assert_eq!(rules, [Rule::Fingerprint as u8]);
     until("it is told", || court.count(court.asked, "slashed") == 1).await;
     let status = court.miner(court.asked).status();
     assert_eq!((status.slashed, court.count(court.asked, "convicted")), (STAKE, 1));
@@ -433,8 +433,8 @@ async fn a_validator_that_accuses_falsely_is_outvoted_and_slashed() {
     assert_eq!(court.keep_until_over(task).await, TaskState::Settled as u8);
     assert_eq!(court.slashed().await, [liar]);
     let slashes = court.events::<SessionPayment::Slashed>(task).await;
-    // `Rule.Contradicted`.
-    assert_eq!(slashes.iter().map(|event| event.rule).collect::<Vec<_>>(), [8]);
+    let rules: Vec<u8> = slashes.iter().map(|event| event.rule).collect();
+    assert_eq!(rules, [Rule::Contradicted as u8]);
     until("the miner is paid", || court.miner(court.asked).status().settled == 1).await;
     assert_eq!(
         (court.count(court.asked, "accused"), court.count(court.asked, "acquitted")),
