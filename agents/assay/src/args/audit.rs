@@ -1,6 +1,6 @@
 //! `assay audit`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -16,6 +16,9 @@ pub struct AuditArgs {
     /// Write the report as a page to this file, too.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Begin anew, though an earlier audit was interrupted.
+    #[arg(long)]
+    pub fresh: bool,
     /// Fetch the requests, results and manifests that the chain names from this Kubo RPC, and check them.
     #[arg(long, env = "ASSAY_IPFS_URL", value_name = "URL")]
     pub ipfs_url: Option<String>,
@@ -28,6 +31,12 @@ pub enum AuditCommand {
         after_help = "Examples:\n  assay audit explain 3\n  assay audit explain 0x5e1f...   # a task: the header x-assay-task of its answer"
     )]
     Explain(AuditExplainArgs),
+    /// Follow the chain and check every block as it comes, until Ctrl-C; then ends as an audit does. Goes on where it was
+    /// when it is started again.
+    #[command(
+        after_help = "Example:\n  assay audit watch --observe 127.0.0.1:9200   # /metrics, /health, /ready"
+    )]
+    Watch(AuditWatchArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -56,4 +65,16 @@ pub struct AuditExplainArgs {
     pub subject: String,
     #[command(flatten)]
     pub chain: AuditChain,
+}
+
+#[derive(Debug, Args)]
+pub struct AuditWatchArgs {
+    #[command(flatten)]
+    pub chain: AuditChain,
+    /// Where /metrics, /health and /ready are served.
+    #[arg(long, env = "ASSAY_OBSERVE", value_name = "ADDR")]
+    pub observe: Option<SocketAddr>,
+    /// Begin anew, with the chain's first block.
+    #[arg(long)]
+    pub fresh: bool,
 }

@@ -41,8 +41,8 @@ async fn base(global: &Global, args: &AgentArgs, agent: &str) -> Result<Base> {
     Ok(Base { network, chain, signer, folder })
 }
 
-/// Serves /metrics, /health and /ready until the agent ends; for ever pending without an address.
-async fn observe(address: Option<SocketAddr>, health: Health) -> Result<()> {
+/// Serves /metrics, /health and /ready until whoever asked for it ends; for ever pending without an address.
+pub async fn observe(address: Option<SocketAddr>, health: Health) -> Result<()> {
     let Some(address) = address else { return std::future::pending().await };
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("metrics cannot be served on {address}: choose another address with --observe")

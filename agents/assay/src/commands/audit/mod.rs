@@ -2,15 +2,23 @@
 
 mod contents;
 mod explain;
+mod watch;
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use alloy::{consensus::Header, primitives::B256};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use assay_bindings::Deployment;
 use assay_chain::Chain;
 use assay_protocol::{ProtocolEvent, State};
 use assay_replay::{Audit, Observer, Options, Report, Source};
+use assay_runtime::shutdown_signal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::deploy::read_file;
@@ -32,6 +40,7 @@ const REDRAW: Duration = Duration::from_millis(200);
 pub async fn run(global: &Global, args: AuditArgs) -> ExitCode {
     let outcome = match &args.command {
         Some(AuditCommand::Explain(args)) => explain::run(global, args).await,
+        Some(AuditCommand::Watch(args)) => watch::run(global, args).await,
         None => audit(global, &args).await,
     };
     match outcome {
@@ -50,23 +59,71 @@ async fn audit(global: &Global, args: &AuditArgs) -> Result<bool> {
         Some(to) => to,
         None => source.head().await?,
     };
+    let folder = journal(global, &deployment, "once", args.fresh)?;
     let options = Options { deployment, from: args.range.from, to };
     let mut watch = Watch { bar: bar(to), contents: None };
     if let Some(url) = &args.ipfs_url {
         watch.contents = Some(Contents::follow(url, args.range.from).await?);
     }
-    let report = Audit::run(&source, options, &mut watch).await;
+    let report = report(&source, options, &folder, &mut watch).await;
     watch.bar.finish_and_clear();
     let mut report = report?;
     if let Some(contents) = watch.contents {
         contents.finish(&mut report).await?;
     }
     if let Some(path) = &args.html {
-        std::fs::write(path, report.html())
+        fs::write(path, report.html())
             .with_context(|| format!("the report cannot be written to {}", path.display()))?;
     }
     ui::show(global.json, &report, Report::text)?;
     Ok(report.is_clean())
+}
+
+/// Audits to the end, from where an earlier audit was interrupted.
+async fn report(
+    source: &Source,
+    options: Options,
+    folder: &Path,
+    watch: &mut Watch,
+) -> Result<Report> {
+    let to = options.to;
+    let mut audit = Audit::resume(source, options, folder, watch).await?;
+    if audit.report().to > 0 {
+        let at = audit.report().to;
+        ui::note(format!(
+            "goes on after block {at}, where an audit was interrupted; --fresh begins anew"
+        ));
+    }
+    let advanced = tokio::select! {
+        advanced = audit.advance(source, to, watch) => Some(advanced),
+        () = shutdown_signal() => None,
+    };
+    audit.save()?;
+    let Some(advanced) = advanced else {
+        bail!("interrupted after block {}: the same command goes on there", audit.report().to);
+    };
+    advanced?;
+    Ok(audit.finish(source).await?)
+}
+
+/// Where audits of these contracts write down how far they are.
+fn journal(
+    global: &Global,
+    deployment: &Deployment,
+    kind: &str,
+    is_fresh: bool,
+) -> Result<PathBuf> {
+    let audits = data_folder(global.data.as_deref())?.join("audits");
+    let folder = audits.join(deployment.queue.to_string()).join(kind);
+    if is_fresh {
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| folder.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(folder)
 }
 
 /// The chain and the contracts that the flags, or the network's folder, name.
