@@ -15,6 +15,11 @@ const DEFAULT_FILTER: &str = "warn,assay=info,assay_oracle=info,assay_router=inf
 /// hears them.
 const TOLD_ELSEWHERE: &str = "alloy_pubsub=off,alloy_transport_ws=off";
 
+/// What writes whole URLs and headers of requests into its lines, and with them the keys of endpoints and clients: no
+/// filter turns that on.
+const NEVER_TOLD: &str =
+    "alloy_transport_http=off,tungstenite::handshake=off,jsonrpsee-server=debug";
+
 /// Shape of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,7 +86,7 @@ pub enum LogError {
 /// A filter that does not parse, or logging that is set up already.
 pub fn init_logging(options: &LogOptions) -> Result<(), LogError> {
     let text = if options.filter.is_empty() { DEFAULT_FILTER } else { &options.filter };
-    let filter = EnvFilter::try_new(format!("{TOLD_ELSEWHERE},{text}"))
+    let filter = EnvFilter::try_new(format!("{TOLD_ELSEWHERE},{text},{NEVER_TOLD}"))
         .map_err(|source| LogError::Filter { filter: text.to_string(), source })?;
     LineWriter::start();
     let builder = tracing_subscriber::fmt()

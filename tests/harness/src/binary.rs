@@ -158,10 +158,20 @@ impl Network {
 
     /// Starts `assay <args>` beside it, e.g. a miner of its own.
     pub fn spawn(&self, args: &[&str]) -> Result<Agent> {
+        self.spawn_agent(args, None)
+    }
+
+    /// The same with the password of its keystore.
+    pub fn spawn_with_password(&self, args: &[&str], password: &str) -> Result<Agent> {
+        self.spawn_agent(args, Some(password))
+    }
+
+    fn spawn_agent(&self, args: &[&str], password: Option<&str>) -> Result<Agent> {
         let log = File::create(self.data.path().join("agent.log"))?;
         let child = Command::new(assay_binary()?)
             .args(args)
             .env("ASSAY_DATA", self.data.path())
+            .envs(password.map(|password| ("ASSAY_PASSWORD", password)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
