@@ -29,10 +29,10 @@ async fn ask_sessions_tasks_and_nodes() {
     let closing = json(&network, &["session", "close", &id]);
     assert_eq!(closing["state"], "draining");
 
-    // Four nodes, as a script reads them.
+    // Six nodes, as a script reads them.
     let nodes = json(&network, &["node", "list"]);
     let nodes = nodes.as_array().unwrap();
-    assert_eq!(nodes.len(), 4);
+    assert_eq!(nodes.len(), 6);
     for (index, node) in nodes.iter().enumerate() {
         assert_eq!(node["node_id"], index as u64 + 1);
         assert_eq!(node["state"], "ephemeral", "{node}");

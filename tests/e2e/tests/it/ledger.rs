@@ -17,9 +17,12 @@ use assay_harness::{Anvil, Network, NetworkOptions};
 use assay_store::{ContentStore, KuboStore, cid_of};
 use assay_types::{ResultBlock, StreamHash, TaskId};
 
-use crate::{SETTLED_WITHIN, chat, question, settled};
+use crate::{SETTLED_WITHIN, chat, proof::proof, question, settled};
 
 const ROUTER_SESSION: u64 = 1;
+/// What the model's audits get of a fee on development chains, hundredths of a percent: the share of every proven answer, and
+/// the pay of an audit that was certain, as a new node's is.
+const AUDITS_BPS: u128 = 200 + 2500;
 /// `TaskState.Settled` of `ISessionQueue`.
 const SETTLED: u8 = 5;
 const COR_ASSET: u8 = 0;
@@ -167,7 +170,8 @@ async fn one_task_is_paid(network: Network) {
         + settlement.royalty
         + settlement.tip
         + settlement.burnt;
-    assert_eq!(parts.to::<u128>(), fee, "the shares are not the fee: {settlement:?}");
+    let audits = fee * AUDITS_BPS / 10_000;
+    assert_eq!(parts.to::<u128>() + audits, fee, "the shares are not the fee: {settlement:?}");
     assert_eq!(money_before - view.session_money(ROUTER_SESSION).await, fee);
 
     // The miner can claim its share, and the tip if it settled itself.
@@ -181,6 +185,12 @@ async fn one_task_is_paid(network: Network) {
         "claimable {claimable}, share {share}, tip {}",
         settlement.tip
     );
+    // Nothing moves any more once the validator is paid.
+    let begun = Instant::now();
+    while proof(&network, &task_id).await["paid_to_validators"].is_null() {
+        assert!(begun.elapsed() < SETTLED_WITHIN, "the audit of {task_id} is not paid");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     view.assert_conserved().await;
 
     // The digest on chain is the CID of the pinned result, and the result is what the client got.

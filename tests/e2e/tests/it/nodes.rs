@@ -8,7 +8,7 @@ use crate::{json, wait_for};
 /// A drained node may still be found by draws that waited: longer than the draw window of development chains.
 const DRAW_WINDOW_S: u64 = 121;
 /// As long as the stake stays bonded on development chains, and a second.
-const UNBONDING_S: u64 = 601;
+const UNBONDING_S: u64 = 961;
 
 async fn pass(network: &Network, seconds: u64) {
     let url = network.described("/rpc_url").unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{chat, json, question, settled, wait_for};
 
 /// What the chain says of the proof of a task's only answer.
-async fn proof(network: &Network, task: &str) -> Value {
+pub async fn proof(network: &Network, task: &str) -> Value {
     let url = format!("{}/v1/tasks/{task}/proof", network.http_url().unwrap());
     let proof: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
     proof["answers"][0].clone()
