@@ -235,6 +235,8 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     function reveal(Audit calldata brought, Findings calldata findings) external {
         (Audit memory audit, uint40 until) = _take(brought, AuditState.Opened);
         _checkInTime(audit, until);
+        // Which blocks fail, and where a panel looks, was not committed to: nobody else may say it.
+        _checkOperator(audit.validator);
         bytes32 seal = _sealOf(audit, audit.validator, findings.root, findings.statistics, findings.salt);
         if (seal != audit.validatorRoot) {
             revert ProofOfInference_WrongOpening(audit.validator, audit.validatorRoot, seal);

@@ -124,11 +124,15 @@ abstract contract ProofOfInferenceBase {
         }
     }
 
-    /// What a validator commits to, by its operator.
-    function _checkSeal(NodeId nodeId, bytes32 sealed_) internal view {
+    function _checkOperator(NodeId nodeId) internal view {
         if (INodePool(_pool).operatorOf(nodeId) != msg.sender) {
             revert IProofOfInference.ProofOfInference_NotOperator(nodeId, msg.sender);
         }
+    }
+
+    /// What a validator commits to, by its operator.
+    function _checkSeal(NodeId nodeId, bytes32 sealed_) internal view {
+        _checkOperator(nodeId);
         if (sealed_ == 0) revert IProofOfInference.ProofOfInference_EmptySeal();
     }
 

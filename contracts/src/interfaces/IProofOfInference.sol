@@ -265,8 +265,8 @@ interface IProofOfInference {
     function openProof(Audit calldata audit, Answer calldata answer, bytes32 root, bytes32 salt, bytes32 proofDigest)
         external;
 
-    /// The validator's opening, with the leaves at the positions that the round draws. Anyone who has it may. All good:
-    /// the answer passes; else a panel is drawn.
+    /// The validator's opening, by its operator, with the leaves at the positions that the round draws. All good: the answer
+    /// passes; else a panel is drawn.
     function reveal(Audit calldata audit, Findings calldata findings) external;
 
     /// Draws the panel of an accused answer, once the round has its value. Anyone may.

@@ -21,7 +21,7 @@ contract AuditGasTest is ProofBase {
         super.setUp();
         // Accounts, records and books leave zero.
         Task memory task = opened(0, honest(MANY), seen(), 0);
-        proof.reveal(audit, findings(honest(MANY), seen(), 0));
+        revealAs(audit.validator, findings(honest(MANY), seen(), 0));
         follow();
         settle(task);
         vm.snapshotGasLastCall(GROUP, "audit, settle what passed");
@@ -86,6 +86,7 @@ contract AuditGasTest is ProofBase {
         follow();
         reveal(audit.round);
         Findings memory found = findings(leaves, seen(), 0);
+        vm.prank(operatorOf(audit.validator));
         proof.reveal(audit, found);
         gas += vm.snapshotGasLastCall(GROUP, "audit, reveal");
         follow();
@@ -109,7 +110,7 @@ contract AuditGasTest is ProofBase {
     function heard() internal {
         Leaf[] memory lie = forged(MANY);
         opened(2, lie, seen(), 0);
-        proof.reveal(audit, findings(lie, seen(), 0));
+        revealAs(audit.validator, findings(lie, seen(), 0));
         follow();
         reveal(audit.round);
         proof.convene(audit);

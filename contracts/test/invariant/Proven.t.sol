@@ -145,6 +145,7 @@ contract ProvenNetwork is Validators {
         }
         if (!opens(audit, audit.validator)) return false;
         Findings memory found = findings(audit);
+        vm.prank(operatorOf(audit.validator));
         proof.reveal(audit, found);
         return true;
     }

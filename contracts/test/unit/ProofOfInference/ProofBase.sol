@@ -247,4 +247,10 @@ abstract contract ProofBase is QueueBase {
     function balanceOf(NodeId nodeId) internal view returns (uint256) {
         return payment.balanceOf(pool.payoutOf(nodeId), COR);
     }
+
+    /// The opening of a validator, by its operator.
+    function revealAs(NodeId validator, Findings memory given) internal {
+        vm.prank(operatorOf(validator));
+        proof.reveal(audit, given);
+    }
 }

@@ -17,7 +17,7 @@ contract AuditTest is ProofBase {
         uint256 fee_ = task.parts[0].fee;
         assertEq(proof.openValueOf(miner), fee_, "at stake");
         assertEq(settle(task), 0, "not before the end of the audit");
-        proof.reveal(audit, findings(leaves, withMargins(honest(TOKENS), 10), 0));
+        revealAs(audit.validator, findings(leaves, withMargins(honest(TOKENS), 10), 0));
         follow();
         assertStage(AuditState.Passed);
         assertEq(proof.openValueOf(miner), 0, "no longer at stake");
@@ -172,24 +172,30 @@ contract AuditTest is ProofBase {
         Leaf[] memory leaves = honest(TOKENS);
         opened(0, leaves, withMargins(honest(TOKENS), 10), 0);
         Findings memory given = findings(leaves, withMargins(honest(TOKENS), 11), 0);
+        vm.prank(operatorOf(audit.validator));
         vm.expectPartialRevert(IProofOfInference.ProofOfInference_WrongOpening.selector);
         proof.reveal(audit, given);
         given = findings(leaves, withMargins(honest(TOKENS), 10), 0);
         ++given.leaves[0].margin;
+        vm.prank(operatorOf(audit.validator));
         vm.expectPartialRevert(IProofOfInference.ProofOfInference_WrongRoot.selector);
         proof.reveal(audit, given);
         --given.leaves[0].margin;
         ++given.minerLeaves[0].id;
+        vm.prank(operatorOf(audit.validator));
         vm.expectPartialRevert(IProofOfInference.ProofOfInference_WrongRoot.selector);
         proof.reveal(audit, given);
         --given.minerLeaves[0].id;
         given.failingBlocks = 6;
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadBlocks.selector, 6, 0, 5));
         proof.reveal(audit, given);
         (given.failingBlocks, given.worstBlock) = (0, 5);
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadBlocks.selector, 0, 5, 5));
         proof.reveal(audit, given);
         given.worstBlock = 0;
+        vm.prank(operatorOf(audit.validator));
         proof.reveal(audit, given);
         follow();
         assertStage(AuditState.Passed);
@@ -225,6 +231,7 @@ contract AuditTest is ProofBase {
         Findings memory all = findings(leaves, seen, flags);
         (all.failingBlocks, all.worstBlock) = (given.failingBlocks, given.worstBlock);
         (all.named, all.alsoNamed) = (given.named, given.alsoNamed);
+        vm.prank(operatorOf(audit.validator));
         proof.reveal(audit, all);
         follow();
         assertStage(AuditState.Accused);
@@ -257,15 +264,19 @@ contract AuditTest is ProofBase {
     function test_who_accuses_the_sampling_names_positions() public {
         opened(0, honest(TOKENS), withMargins(honest(TOKENS), 1000), 0);
         Findings memory given = findings(honest(TOKENS), withMargins(honest(TOKENS), 1000), 0);
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadPosition.selector, 0, TOKENS));
         proof.reveal(audit, given);
         given.named = uint256(9) << 224 | uint256(9) << 192;
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadPosition.selector, 9, TOKENS));
         proof.reveal(audit, given);
         given.named = uint256(151) << 224;
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadPosition.selector, 151, TOKENS));
         proof.reveal(audit, given);
         (given.named, given.alsoNamed) = (uint256(9) << 224, 1);
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadPosition.selector, 0, TOKENS));
         proof.reveal(audit, given);
     }
@@ -277,6 +288,7 @@ contract AuditTest is ProofBase {
         Findings memory given = findings(leaves, withMargins(honest(TOKENS), 10), 0);
         delete given.minerLeaves;
         delete given.minerNodes;
+        vm.prank(operatorOf(audit.validator));
         proof.reveal(audit, given);
         follow();
         assertStage(AuditState.Accused);

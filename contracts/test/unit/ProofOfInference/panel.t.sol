@@ -25,6 +25,7 @@ contract PanelTest is ProofBase {
         Findings memory all = findings(leaves, seen, flags);
         (all.failingBlocks, all.worstBlock) = (given.failingBlocks, given.worstBlock);
         (all.named, all.alsoNamed) = (given.named, given.alsoNamed);
+        vm.prank(operatorOf(audit.validator));
         proof.reveal(audit, all);
         follow();
         assertStage(AuditState.Accused);

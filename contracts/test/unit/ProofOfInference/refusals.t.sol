@@ -38,7 +38,20 @@ contract ProofRefusalsTest is ProofBase {
         Findings memory given;
         (given.root, given.statistics) = (rootOf(seen(), true), statisticsOf(seen(), 0));
         given.salt = bytes32("salt'");
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_RoundNotReady.selector, audit.round));
+        proof.reveal(audit, given);
+    }
+
+    /// Which blocks fail and where a panel looks is said by whoever opens: by its validator alone. [V3, V6]
+    function test_nobody_else_reveals() public {
+        opened(0, honest(TOKENS), seen(), 0);
+        Findings memory given = findings(honest(TOKENS), seen(), 0);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IProofOfInference.ProofOfInference_NotOperator.selector, audit.validator, address(this)
+            )
+        );
         proof.reveal(audit, given);
     }
 
@@ -54,6 +67,7 @@ contract ProofRefusalsTest is ProofBase {
         reveal(audit.round);
         Findings memory given = findings(honest(TOKENS), seen(), 0);
         given.statistics = word;
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadStatistics.selector, word, TOKENS));
         proof.reveal(audit, given);
     }
@@ -65,6 +79,7 @@ contract ProofRefusalsTest is ProofBase {
         Leaf[] memory three = new Leaf[](3);
         Leaf[] memory four = given.leaves;
         given.leaves = three;
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_LeafCount.selector, 3, 4));
         proof.reveal(audit, given);
         given.leaves = four;
@@ -73,6 +88,7 @@ contract ProofRefusalsTest is ProofBase {
         assembly {
             mstore(nodes, sub(length, 1))
         }
+        vm.prank(operatorOf(audit.validator));
         vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_BadProof.selector, length - 1));
         proof.reveal(audit, given);
     }
@@ -90,7 +106,7 @@ contract ProofRefusalsTest is ProofBase {
     /// [V20]
     function test_validators_wait_for_what_is_put_aside() public {
         Task memory task = opened(0, honest(TOKENS), seen(), 0);
-        proof.reveal(audit, findings(honest(TOKENS), seen(), 0));
+        revealAs(audit.validator, findings(honest(TOKENS), seen(), 0));
         follow();
         settle(task);
         bytes32 slot = keccak256(abi.encode(COR, keccak256(abi.encode(MODEL_INDEX, BOOKS_SLOT))));
@@ -107,7 +123,7 @@ contract ProofRefusalsTest is ProofBase {
     /// [V3]
     function test_who_has_not_committed_does_not_testify() public {
         opened(0, forged(TOKENS), seen(), 0);
-        proof.reveal(audit, findings(forged(TOKENS), seen(), 0));
+        revealAs(audit.validator, findings(forged(TOKENS), seen(), 0));
         follow();
         reveal(audit.round);
         proof.convene(audit);

@@ -120,13 +120,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What a validator commits to, by its operator.
-    pub(super) fn check_seal(&self, node: u32, seal: B256) -> Result<(), Failure> {
+    fn check_validator(&self, node: u32) -> Result<(), Failure> {
         let (operator, caller) = (self.state.nodes.get(&node).map(|n| n.operator), self.at.caller);
         require!(
             operator.unwrap_or(Address::ZERO) == caller,
             ProofOfInference_NotOperator { nodeId: node, caller }
         );
+        Ok(())
+    }
+
+    /// What a validator commits to, by its operator.
+    pub(super) fn check_seal(&self, node: u32, seal: B256) -> Result<(), Failure> {
+        self.check_validator(node)?;
         require!(!seal.is_zero(), ProofOfInference_EmptySeal {});
         Ok(())
     }
@@ -239,6 +244,8 @@ impl Run<'_> {
         let mut audit = brought.clone();
         self.check_audit_in_time(&audit, until_s)?;
         let validator = audit.validator;
+        // Which blocks fail, and where a panel looks, was not committed to: nobody else may say it.
+        self.check_validator(validator)?;
         let word = (found.root, found.statistics, found.salt);
         let (expected, given) = (audit.validatorRoot, self.seal_of(&audit, validator, word));
         require!(

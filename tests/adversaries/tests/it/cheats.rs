@@ -17,7 +17,7 @@ use crate::{
 /// Trials of each kind.
 pub const TRIALS: u32 = 20;
 /// Tasks that are asked until there are as many trials: some answers are too short for what is tried.
-const MOST_TASKS: u32 = 250;
+const MOST_TASKS: u32 = 1000;
 
 /// So many trials of one kind before honest validators. `cheat` passes over tasks that are no use to it.
 pub fn trials(cheat: impl Fn(&Task) -> Option<Submission>, check: impl Fn(&Outcome, &Submission)) {

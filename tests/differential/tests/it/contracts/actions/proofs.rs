@@ -243,8 +243,9 @@ pub fn reveal_findings(g: &mut Gen<'_>) -> Option<Step> {
         leaves,
         nodes,
     };
+    let operator = g.operator(audit.validator);
     let brought = g.perhaps_other(audit);
-    Some((g.anybody(), Call::from(revealCall { brought, findings })))
+    Some((g.caller(&[operator]), Call::from(revealCall { brought, findings })))
 }
 
 impl Gen<'_> {
