@@ -75,7 +75,7 @@ pub enum AuditError {
     },
     /// Where the audit writes down how far it is cannot be used.
     #[error(
-        "what an interrupted audit left in {} cannot be used: {reason}; remove that folder, or give --fresh, to begin anew",
+        "what an interrupted audit left in {} cannot be used: {reason}; give --fresh to begin anew",
         folder.display()
     )]
     Journal {
@@ -83,6 +83,15 @@ pub enum AuditError {
         folder: std::path::PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Another audit writes down there how far it is.
+    #[error(
+        "another audit of the same contracts runs, in {}: end it, or name another folder with --data",
+        folder.display()
+    )]
+    Busy {
+        /// The folder.
+        folder: std::path::PathBuf,
     },
     /// A thread of the audit ended.
     #[error("a part of the audit ended before it was done: {0}")]

@@ -122,12 +122,12 @@ impl Journal {
     /// Opens the journal of a folder, and reads it.
     ///
     /// # Errors
-    /// [`AuditError::Journal`] if another audit writes it, or it is not what an audit wrote.
+    /// [`AuditError::Busy`] if another audit writes it, [`AuditError::Journal`] if it is not what an audit wrote.
     pub(crate) fn open(folder: &Path) -> Result<(Self, Option<Resumed>), AuditError> {
         let io = |source: io::Error| unusable(folder, source.to_string());
         fs::create_dir_all(folder).map_err(io)?;
         let lock = File::create(folder.join("lock")).map_err(io)?;
-        lock.try_lock().map_err(|_| unusable(folder, "another audit writes it".to_owned()))?;
+        lock.try_lock().map_err(|_| AuditError::Busy { folder: folder.to_owned() })?;
         let found = read(folder)?;
         let (resumed, bytes, hash) = match found {
             Some((resumed, hash)) => {
@@ -168,11 +168,7 @@ impl Journal {
     }
 
     fn empty(&mut self) -> io::Result<()> {
-        // Without it nothing else counts.
-        match fs::remove_file(self.folder.join(CHECKPOINT)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        forget(&self.folder)?;
         states(&self.folder)?.try_for_each(fs::remove_file)?;
         self.events.flush()?;
         self.events.get_ref().set_len(0)
@@ -226,6 +222,18 @@ impl Journal {
             fs::remove_file(other)?;
         }
         Ok(())
+    }
+}
+
+/// Makes the next audit with this folder begin anew.
+///
+/// # Errors
+/// If the folder cannot be written.
+pub fn forget(folder: &Path) -> io::Result<()> {
+    // Without it nothing else counts.
+    match fs::remove_file(folder.join(CHECKPOINT)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -30,6 +30,7 @@ pub use audit::{Audit, Observer, Options};
 pub use error::AuditError;
 pub use explain::{Explainer, Line, MAX_LINES, Subject};
 pub use genesis::Genesis;
+pub use journal::forget;
 pub use probe::{About, Probe, Touched, owed, probes};
 pub use report::{Counts, Divergence, MAX_DIVERGENCES, Report, Rule};
 pub use source::{Fetched, Source};

@@ -35,7 +35,8 @@ impl Audit {
     /// that were seen before.
     ///
     /// # Errors
-    /// As [`Self::begin`]; [`AuditError::Journal`] if what was left is damaged, or another audit writes there.
+    /// As [`Self::begin`]; [`AuditError::Journal`] if what was left is damaged, [`AuditError::Busy`] if another
+    /// audit writes there.
     pub async fn resume(
         source: &Source,
         options: Options,

@@ -120,6 +120,12 @@ async fn what_is_damaged_is_refused() {
         }
         fs::write(folder.path().join(name), &sound).unwrap();
     }
+    // What was damaged is forgotten on demand.
+    let other = tempfile::tempdir().unwrap();
+    interrupted(&world, other.path(), head).await;
+    fs::write(other.path().join(&state), "damaged").unwrap();
+    assay_replay::forget(other.path()).unwrap();
+    assert!(rest(&world, other.path(), 0).await.0.is_clean());
     // What was written after the checkpoint is no damage.
     let more = [bytes("events"), b"half an event".to_vec()].concat();
     fs::write(folder.path().join("events"), more).unwrap();
@@ -153,5 +159,5 @@ async fn another_audit_is_not_taken_for_this_one() {
     let first = resume(&world, folder.path(), &mut Watch::default()).await.unwrap();
     assert_eq!(first.report().to, 0);
     let second = resume(&world, folder.path(), &mut Watch::default()).await;
-    assert!(matches!(second.err(), Some(AuditError::Journal { .. })));
+    assert!(matches!(second.err(), Some(AuditError::Busy { .. })));
 }

@@ -6,7 +6,7 @@ mod watch;
 
 use std::{
     fs,
-    io::{self, IsTerminal},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use assay_bindings::Deployment;
 use assay_chain::Chain;
 use assay_protocol::{ProtocolEvent, State};
-use assay_replay::{Audit, Observer, Options, Report, Source};
+use assay_replay::{Audit, Observer, Options, Report, Source, forget};
 use assay_runtime::shutdown_signal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -116,12 +116,7 @@ fn journal(
     let audits = data_folder(global.data.as_deref())?.join("audits");
     let folder = audits.join(deployment.queue.to_string()).join(kind);
     if is_fresh {
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| folder.display().to_string());
-            }
-            _ => {}
-        }
+        forget(&folder).with_context(|| folder.display().to_string())?;
     }
     Ok(folder)
 }
