@@ -1,12 +1,14 @@
 //! A whole network with the real binary and real clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod audit;
 mod bad_input;
 mod chaos;
 mod clients;
 mod commands;
 mod crash;
 mod doctor;
+mod fuzz;
 mod hang_up;
 mod ipfs;
 mod ledger;
@@ -15,6 +17,7 @@ mod nodes;
 mod openai;
 mod proof;
 mod resume;
+mod secrets;
 mod stranger;
 
 use std::time::{Duration, Instant};
