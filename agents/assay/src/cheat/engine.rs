@@ -146,3 +146,126 @@ async fn halved(
     made.text = honest.read(&made.ids, &request.stop).await?.text;
     Ok(made)
 }
+
+#[cfg(test)]
+mod tests {
+    use assay_engine::{Answered, Message, examine};
+    use assay_engine_mistral::{LoadOptions, MistralEngine, ModelSource, calibrate::Table};
+    use assay_proof::{Reasons, Width, compare, verdict};
+    use assay_types::{
+        Address, B256, BLOCK_VERSION, CommitScope, NodeId, RequestBlock, ResultBlock, Sampling,
+        SeedInput, StreamHash, TaskId, TokenSeal, prompt_hash, seed_g,
+    };
+
+    use super::*;
+
+    const BEACON: B256 = B256::repeat_byte(5);
+    const QUESTIONS: [&str; 5] = [
+        "What is a session?",
+        "Explain how Assay works.",
+        "hello, who are you?",
+        "What does a miner do?",
+        "Tell me about the price of a token.",
+    ];
+
+    fn request(question: &str) -> RequestBlock {
+        RequestBlock {
+            max_output: 96,
+            max_prompt: 256,
+            prompt: Prompt::Messages(vec![Message {
+                role: "user".into(),
+                content: question.into(),
+            }]),
+            salt: B256::ZERO,
+            sampling: Sampling { temperature_milli: 1000, ..Sampling::default() },
+            stop: Vec::new(),
+            version: BLOCK_VERSION,
+        }
+    }
+
+    /// What a node with this engine answers, and why a validator with the honest one finds it false.
+    async fn audited(engine: &dyn Engine, honest: &MistralEngine, question: &str) -> Reasons {
+        let request = request(question);
+        let task = TaskId(keccak256(question));
+        let scope = CommitScope { chain_id: 31337, queue: Address::ZERO, task, node: NodeId(6) };
+        let prompt_ids = engine.tokenize(&request.prompt).await.unwrap();
+        let (prompt_tokens, prompt_hash) = (prompt_ids.len() as u32, prompt_hash(&prompt_ids));
+        let CommitScope { chain_id, queue, node, .. } = scope;
+        let seed = SeedInput { chain_id, queue, task, prompt_hash, node, beacon: BEACON };
+        let wanted = GenerateRequest {
+            prompt_ids,
+            sampling: request.sampling,
+            seed: seed_g(&seed),
+            max_output: request.max_output,
+            stop: request.stop.clone(),
+        };
+        let made = engine.generate(wanted).await.unwrap().finish().await.unwrap();
+        assert_eq!(made.ids.len(), made.contrasts.len());
+        let result = ResultBlock {
+            end_reason: made.end_reason,
+            stream_hash: StreamHash::of(task, &made.ids),
+            ids: made.ids,
+            salt: B256::ZERO,
+            text: made.text,
+            version: BLOCK_VERSION,
+        };
+        let seal = TokenSeal {
+            output_digest: B256::ZERO,
+            prompt_hash,
+            prompt_tokens,
+            output_tokens: result.ids.len() as u32,
+            class: honest.info().numeric_class,
+            end_reason: result.end_reason,
+            salt: B256::ZERO,
+        };
+        let answered = Answered {
+            scope,
+            beacon: BEACON,
+            seal: &seal,
+            request: &request,
+            result: Some(&result),
+            cancel_is_signed: false,
+        };
+        let seen = examine(honest, &answered, Width::Four).await.unwrap();
+        assert_eq!(seen.faults, [], "ids, text and end go together");
+        let class = honest.info().numeric_class;
+        let table = Table::shipped(honest.info().model_id).unwrap();
+        let calibration = table.of(class, class).unwrap().calibration;
+        let blocks = compare(&made.contrasts, &seen.audit.contrasts()).unwrap();
+        verdict(&seen.audit.statistics(), blocks.failing(&calibration), true, &calibration)
+    }
+
+    /// Each lie is found by what it leaves, with the thresholds that are part of the program, and by nothing else that would
+    /// give away a clumsier one; an honest node is not accused.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_cheat_lies_as_it_says_and_is_found() {
+        let data = tempfile::tempdir().unwrap();
+        let options = LoadOptions { lanes: 2, ..LoadOptions::new(ModelSource::Demo, data.path()) };
+        let honest = Arc::new(MistralEngine::load(options.clone()).await.unwrap());
+        for question in QUESTIONS {
+            assert!(audited(honest.as_ref(), &honest, question).await.is_empty(), "{question}");
+        }
+        let (weights, tokens) = (Reasons::FINGERPRINT, Reasons::HARD_MARGIN);
+        let cheats = [
+            (CheatKind::Quantized, weights),
+            (CheatKind::OtherModel, weights),
+            (CheatKind::Copied, weights),
+            (CheatKind::PrefillSpoof, tokens),
+            (CheatKind::Edited, tokens),
+            (CheatKind::EarlyStop, tokens),
+        ];
+        for (kind, wanted) in cheats {
+            let engine = crate::cheat::engine(kind, honest.clone(), &options).await.unwrap();
+            assert_eq!(engine.info(), honest.info(), "{kind:?} says that it is the model");
+            let mut found = 0;
+            for question in QUESTIONS {
+                let reasons = audited(engine.as_ref(), &honest, question).await;
+                found += usize::from(reasons.contains(wanted));
+                if wanted == tokens {
+                    assert!(!reasons.contains(weights), "{kind:?}: its fingerprint is right");
+                }
+            }
+            assert_eq!(found, QUESTIONS.len(), "{kind:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `quantized` | running the weights in 4 bits | fingerprint |
 //! | `other-model` | running a model with one layer fewer | fingerprint |
-//! | `prefill-spoof` | decoding in 4 bits, with the right model's fingerprint of these tokens | margins |
+//! | `prefill-spoof` | decoding with one layer fewer, with the right model's fingerprint of these tokens | margins |
 //! | `edited` | an advertisement in place of the last words, with their right fingerprint | margins |
 //! | `early-stop` | half of an answer and an end token, with their right fingerprint | margins |
 //! | `copied` | an answer and a fingerprint that another seed gave | fingerprint |
@@ -58,7 +58,7 @@ impl fmt::Display for CheatKind {
             Self::Quantized => "answers with a copy of the model in 4 bits",
             Self::OtherModel => "answers with a model that has one layer fewer",
             Self::PrefillSpoof => {
-                "answers with a copy in 4 bits, and takes the fingerprint of it from the right model"
+                "answers with a model that has one layer fewer, and takes the fingerprint from the right one"
             }
             Self::Edited => "puts an advertisement in place of an answer's last words",
             Self::EarlyStop => "ends its answers half-way, as if the model had",
@@ -110,7 +110,7 @@ pub fn store(kind: CheatKind, honest: Arc<dyn ContentStore>) -> Arc<dyn ContentS
 
 /// In 4 bits, or without its last layer.
 async fn cheaper(kind: CheatKind, model: &LoadOptions) -> Result<MistralEngine> {
-    let wanted = (kind != CheatKind::OtherModel).then_some(Quantised::Q4K);
+    let wanted = (kind == CheatKind::Quantized).then_some(Quantised::Q4K);
     let copies = calibrate::cheaper(&LoadOptions { lanes: 1, ..model.clone() })?;
     let copy = copies.into_iter().find(|copy| copy.load.quantised == wanted).context(
         "there is no cheaper copy of this model: such a cheat needs one in a folder, with two layers or more",
