@@ -42,11 +42,11 @@ const BLOCK_QUEUE: usize = 64;
 /// Time that one read of the chain may take: a miner's hello waits for it.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// `NodeState`: proven to have lied.
+const JAILED: u8 = 6;
 /// COR among the assets of a deployment: the first.
 const COR_ASSET: u8 = 0;
 
-/// `NodeState`: proven to have lied.
-const JAILED: u8 = 6;
 /// `PartEvent` of the contract.
 const CLAIMED: u8 = 0;
 const TOOK_OVER: u8 = 1;

@@ -107,6 +107,28 @@ async fn a_newer_connection_replaces_the_older() {
 }
 
 #[tokio::test]
+async fn a_node_that_the_chain_dismisses_is_sent_away() {
+    let data = tempdir().unwrap();
+    let world = World::with_nodes(data.path(), &[1]).await;
+    let mut miner = world.miner(1).await;
+    // As of a node that was proven to lie.
+    world.chain.operators.lock().unwrap().remove(&NodeId(1));
+    let code = loop {
+        match miner.recv().await {
+            Some(FromRouter::Error { code, .. }) => break code,
+            Some(_) => {}
+            None => panic!("the connection ended without a word"),
+        }
+    };
+    assert_eq!(code, "unknown_node");
+    assert_eq!(miner.recv().await, None);
+    let key = &world.operators[&NodeId(1)];
+    let again = Miner::connect(world.address(), NodeId(1), key, world.store.clone()).await;
+    assert_eq!(again.err().unwrap().0, "unknown_node");
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_named() {
     let data = tempdir().unwrap();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
