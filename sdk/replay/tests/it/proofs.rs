@@ -232,8 +232,9 @@ impl World {
             leaves,
             nodes,
         };
+        let operator = self.node_key(it.audit.validator);
         let call = revealCall { brought: it.audit.clone(), findings };
-        let receipt = self.send(&keeper, proof, &call).await;
+        let receipt = self.send(&operator, proof, &call).await;
         self.follow(it, &receipt);
     }
 
