@@ -18,7 +18,7 @@ const TOLD_ELSEWHERE: &str = "alloy_pubsub=off,alloy_transport_ws=off";
 /// What writes whole URLs and headers of requests into its lines, and with them the keys of endpoints and clients: no
 /// filter turns that on.
 const NEVER_TOLD: &str =
-    "alloy_transport_http=off,tungstenite::handshake=off,jsonrpsee-server=debug";
+    "alloy_transport_http=off,tungstenite::handshake=off,jsonrpsee-server=warn";
 
 /// Shape of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
