@@ -112,7 +112,8 @@ async fn a_watch_follows_the_chain_and_remembers_what_it_found() {
     let queue = fs::read_dir(audits).unwrap().next().unwrap().unwrap().path();
     let file = queue.join("watch/checkpoint.json");
     let told = fs::read_to_string(&file).unwrap();
-    fs::write(&file, told.replace("\"tainted\":true", "\"tainted\":false")).unwrap();
+    assert!(told.contains("\"from\":1,"), "{told}");
+    fs::write(&file, told.replace("\"from\":1,", "\"from\":2,")).unwrap();
     let mut watch = Watch::start(&network, &[]);
     let ended = wait_for("a refusal", || watch.child.try_wait().unwrap()).await;
     let log = fs::read_to_string(network.data().join("watch.log")).unwrap();
