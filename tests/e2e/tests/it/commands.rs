@@ -91,7 +91,7 @@ fn lanes_of_a_session(network: &Network) {
 /// A task that nobody was given is claimed by a node; with two answers, both are paid.
 async fn tasks_that_are_claimed(network: &Network) {
     let id = active_session(network, &["--deposit", "20", "--min-nodes", "2"]).await;
-    let submit = ["task", "submit", "--session", &id, "--max-tokens", "8"];
+    let submit = ["task", "submit", "--session", &id, "--max-tokens", "24"];
     let pulled = json(network, &[&submit[..], &["--pull", "hello"]].concat());
     assert_eq!(pulled["answers"].as_array().unwrap().len(), 1, "{pulled}");
     verified(network, pulled["task"].as_str().unwrap());
