@@ -242,8 +242,8 @@ async fn start_miners(
                     steps.say(format!("{}: node {}", account.name, miner.node_id()));
                     Ok(Some(miner))
                 }
-                // It drained or exited in an earlier run; the others go on.
-                Err(left @ MinerError::NodeLeft { .. }) => {
+                // It drained, exited or was caught in an earlier run; the others go on.
+                Err(left @ (MinerError::NodeLeft { .. } | MinerError::NodeJailed { .. })) => {
                     steps.say(format!("{}: not started: {left}", account.name));
                     Ok(None)
                 }

@@ -37,8 +37,22 @@ async fn an_honest_answer_is_audited_and_paid() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_runs_four_bits_is_slashed_and_the_client_refunded() {
-    let flags = ["--cheat", "quantized"].map(str::to_owned).to_vec();
-    let network = Network::start(NetworkOptions { flags }).await.unwrap();
+    let mut network = Network::start(NetworkOptions::default()).await.unwrap();
+    network.kill().unwrap();
+    network.restart_with(&["--cheat", "quantized"]).await.unwrap();
+    let node = caught(&network).await;
+    // Its miner stays away, and the others go on.
+    network.kill().unwrap();
+    network.restart().await.unwrap();
+    assert!(network.log().contains("was jailed"), "{}", network.log());
+    let (status, task, answer) = chat(&network, question(&network, "What is a miner?")).await;
+    assert_eq!(status, 200, "{answer}\n{}", network.log());
+    assert_ne!(settled(&network, &task.unwrap()).await["node_id"].to_string(), node);
+    network.interrupt().await.unwrap();
+}
+
+/// Waits until the network's cheat is caught, and looks at what became of it; its node.
+async fn caught(network: &Network) -> String {
     let said =
         |part: &str| network.log().lines().find(|line| line.contains(part)).map(str::to_owned);
     let caught = wait_for("the slash", || said("CAUGHT: node")).await;
@@ -56,5 +70,5 @@ async fn a_node_that_runs_four_bits_is_slashed_and_the_client_refunded() {
     assert_eq!(proof["state"], "disproved", "{proof:#}");
     assert_eq!(proof["judged"]["is_slashed"], true, "{proof:#}");
     assert_eq!(proof["judged"]["question"], "weights", "{proof:#}");
-    network.interrupt().await.unwrap();
+    node
 }
