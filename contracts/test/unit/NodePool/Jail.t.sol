@@ -74,9 +74,9 @@ contract NodePoolJailTest is PoolBase {
         jail(1);
     }
 
-    function testFuzz_refuses_who_is_not_the_queue(address caller) public {
+    function testFuzz_refuses_who_is_neither_the_queue_nor_the_proof(address caller) public {
         newNode(1, 1);
-        vm.assume(caller != QUEUE);
+        vm.assume(caller != QUEUE && caller != PROOF);
         vm.expectRevert(abi.encodeWithSelector(INodePool.NodePool_NotProtocol.selector, caller));
         vm.prank(caller);
         pool.jail(id(1));
