@@ -122,7 +122,7 @@ fn listener(row: &str) -> Option<(SocketAddr, &str)> {
     let (address, port) = local.split_once(':').filter(|_| *state == LISTENS)?;
     // Words in the machine's own order of bytes.
     let words = address.as_bytes().chunks(8).map(|word| {
-        let word = std::str::from_utf8(word).ok()?;
+        let word = std::str::from_utf8(word).ok().filter(|word| word.len() == 8)?;
         Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
     });
     let bytes = words.collect::<Option<Vec<_>>>()?.concat();
