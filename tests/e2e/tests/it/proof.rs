@@ -61,12 +61,12 @@ async fn caught(network: &Network) -> String {
     let others = wait_for("more answers", || said("more questions: answered by nodes")).await;
     let others = others.split("nodes ").nth(1).unwrap();
     assert!(others.split(", ").all(|other| other != node), "{caught}\n{others}");
-    let jailed = json(&network, &["node", "status", &node]);
+    let jailed = json(network, &["node", "status", &node]);
     assert_eq!(jailed["state"], "jailed", "{jailed:#}");
     assert_eq!(jailed["stake"], "0", "{jailed:#}");
     let answered = said("CHEAT: node").unwrap();
     let task = answered.split("task ").nth(1).unwrap();
-    let proof = proof(&network, task).await;
+    let proof = proof(network, task).await;
     assert_eq!(proof["state"], "disproved", "{proof:#}");
     assert_eq!(proof["judged"]["is_slashed"], true, "{proof:#}");
     assert_eq!(proof["judged"]["question"], "weights", "{proof:#}");
