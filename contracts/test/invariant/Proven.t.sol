@@ -15,6 +15,7 @@ import {
 import {Answer, Task, TaskState} from "../../src/interfaces/ISessionQueue.sol";
 import {Verdicts} from "../../src/libraries/Verdicts.sol";
 import {AssetId, NodeId, TaskId} from "../../src/types/Ids.sol";
+import {Campaign} from "./Campaign.sol";
 import {Validators} from "./Validators.sol";
 
 /// A network whose model is calibrated, and what everybody does about its proofs.
@@ -316,29 +317,12 @@ contract ProvenNetwork is Validators {
         }
     }
 
-    /// [M1, M5, V20] Everybody takes what is his: what was burnt and cannot be destroyed is left, and the books.
-    function endMoney() external override step {
-        for (uint256 i; i < accounts.length; ++i) {
-            if (accounts[i] == DEAD || accounts[i] == address(proof)) continue;
-            for (uint8 a; a < 2; ++a) {
-                uint256 balance = payment.balanceOf(accounts[i], AssetId.wrap(a));
-                if (balance == 0) continue;
-                vm.prank(accounts[i]);
-                payment.withdraw(AssetId.wrap(a), accounts[i], balance);
-            }
-        }
-        assertEq(token.balanceOf(address(payment)), bookTold[COR], "[M1] no COR is left but the book");
-        uint256 left = payment.balanceOf(DEAD, USD) + bookTold[USD];
-        assertEq(usd.balanceOf(address(payment)), left, "[M1] burnt dollars are left, and the book");
+    function booked(AssetId asset) internal view override returns (uint256) {
+        return bookTold[asset];
     }
 }
 
-contract ProvenInvariantTest {
-    struct FuzzSelector {
-        address addr;
-        bytes4[] selectors;
-    }
-
+contract ProvenInvariantTest is Campaign {
     ProvenNetwork internal network;
 
     function setUp() public {
@@ -346,15 +330,13 @@ contract ProvenInvariantTest {
         network.setUp();
     }
 
-    function targetContracts() external view returns (address[] memory targets) {
-        targets = new address[](1);
-        targets[0] = address(network);
+    function target() internal view override returns (address) {
+        return address(network);
     }
 
-    /// What actors do, not what checks. Proofs are worked at more often than anything else.
-    function targetSelectors() external view returns (FuzzSelector[] memory targets) {
-        targets = new FuzzSelector[](1);
-        bytes4[] memory s = new bytes4[](64);
+    /// Proofs are worked at more often than anything else.
+    function actions() internal view override returns (bytes4[] memory s) {
+        s = new bytes4[](64);
         (s[0], s[1], s[2]) = (network.openSession.selector, network.topUp.selector, network.addLane.selector);
         (s[3], s[4], s[5]) = (network.closeSession.selector, network.cancel.selector, network.withdraw.selector);
         (s[6], s[7], s[8]) = (network.submit.selector, network.submitSigned.selector, network.misbehave.selector);
@@ -373,7 +355,6 @@ contract ProvenInvariantTest {
         for (uint256 i = 44; i < s.length; ++i) {
             s[i] = network.examine.selector;
         }
-        targets[0] = FuzzSelector(address(network), s);
     }
 
     /// One invariant, so that one campaign checks everything.
