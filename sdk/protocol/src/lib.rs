@@ -3,11 +3,12 @@
 //! - [`State`] is the storage of all contracts, folded from their events.
 //! - [`predict`] tells what a call of a contract does to a state: the events that it emits, or the error that it is
 //!   refused with. It is written from the specification, so that the two check one another. [`enact`] does the same in place.
-//! - [`money`], [`draw`], [`level`], [`order`], [`odds`], [`audit`] and [`terms`] compute what the contracts compute, from the same inputs
-//!   and with the same rounding; [`TaskRecord`] is what an agent keeps of a task to be able to move it.
+//! - [`money`], [`draw`], [`level`], [`order`], [`odds`], [`audit`], [`beacon`] and [`terms`] compute what the contracts
+//!   compute, from the same inputs and with the same rounding; [`TaskRecord`] is what an agent keeps of a task to be able to move it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod audit;
+pub mod beacon;
 pub mod draw;
 mod event;
 mod hearing;

@@ -16,7 +16,8 @@ use crate::compare::{self, Parent, named};
 use crate::error::AuditError;
 use crate::genesis::Genesis;
 use crate::journal::Journal;
-use crate::ledger::{Done, Ledger, network};
+use crate::ledger::{Done, Ledger};
+use crate::network::network;
 use crate::probe::{Touched, probes};
 use crate::report::{Divergence, Report, Rule};
 use crate::source::{Fetched, Source};
@@ -291,8 +292,9 @@ impl Audit {
         if deployment.named().iter().any(|(_, at)| self.replay.code(at).is_empty()) {
             return;
         }
-        let Some(network) = network(&self.replay, &self.head, deployment) else { return };
-        self.ledger.learn(network);
+        let network = network(&self.replay, &self.head, deployment);
+        let Some((network, relay)) = network else { return };
+        self.ledger.learn(network, relay);
         self.codes();
         for wire in wires(&self.options.deployment) {
             let answer = self.replay.call(&self.head, wire.contract, wire.input).ok();

@@ -6,10 +6,9 @@ use alloy::consensus::Header;
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use assay_bindings::SessionQueue::{SessionQueueCalls, Task, statusOfCall};
-use assay_bindings::{
-    CorToken, Deployment, NodeStats, Parameters, ProofOfInference, SessionPayment,
-};
+use assay_bindings::{CorToken, Deployment, ProofOfInference, SessionPayment};
 use assay_evm::{Entry, Executed, Replay, SignedTx, TxReceiptRecord};
+use assay_protocol::beacon::Beacon;
 use assay_protocol::level::LevelClock;
 use assay_protocol::state::{AuditState, TaskEntry};
 use assay_protocol::{
@@ -20,6 +19,7 @@ use crate::audit::Observer;
 use crate::compare::named;
 use crate::facts::{Facts, difference, signed};
 use crate::probe::{About, Probe, Touched, owed, probes};
+use crate::relay::Relay;
 use crate::report::{Divergence, Report, Rule};
 
 /// So often, in blocks, what is over is forgotten.
@@ -33,6 +33,8 @@ const MAX_KNOWN_WRONG: usize = 10_000;
 pub(crate) struct Ledger {
     told: State,
     model: State,
+    /// Of drand, if rounds are its.
+    relay: Option<Relay>,
     /// Whether all contracts stand, and what their constructors fixed is known.
     pub(crate) ready: bool,
     /// Whether the events still fit together.
@@ -54,6 +56,7 @@ pub(crate) struct Done<'a> {
 /// What the protocol asks of the chain.
 struct Around<'a> {
     replay: &'a Replay,
+    relay: Option<&'a Relay>,
     delivered: bool,
 }
 
@@ -67,8 +70,12 @@ impl Outside for Around<'_> {
         self.delivered
     }
 
-    fn value_of(&self, round: u64) -> B256 {
-        self.replay.hashes().get(&round).copied().unwrap_or_default()
+    fn block_hash(&self, number: u64) -> B256 {
+        self.replay.hashes().get(&number).copied().unwrap_or_default()
+    }
+
+    fn is_signature(&self, round: u64, point: &[u8]) -> bool {
+        self.relay.is_some_and(|relay| relay.is_signature(round, point))
     }
 }
 
@@ -91,10 +98,12 @@ impl Ledger {
             assets: 0,
             clock,
             proof: ProofOfInference::ProofConfig::default(),
+            beacon: Beacon::Blockhash,
         });
         Self {
             told: state.clone(),
             model: state,
+            relay: None,
             ready: false,
             broken: false,
             known_wrong: BTreeSet::new(),
@@ -107,7 +116,8 @@ impl Ledger {
     }
 
     /// What constructors fixed, once all contracts stand.
-    pub(crate) fn learn(&mut self, network: Network) {
+    pub(crate) fn learn(&mut self, network: Network, relay: Option<Relay>) {
+        self.relay = relay;
         self.told.network = network.clone();
         self.model.network = network;
         self.ready = true;
@@ -275,14 +285,14 @@ impl Ledger {
         let delivered = events
             .iter()
             .any(|event| matches!(event, ProtocolEvent::AnswerDelivered(event) if event.success));
-        let around = Around { replay: done.replay, delivered };
+        let recalled = self.recall(done, &call);
+        let around = Around { replay: done.replay, relay: self.relay.as_ref(), delivered };
         let at = At {
             caller: place.entry.caller,
             time_s: done.header.timestamp,
             block: done.header.number,
             outside: &around,
         };
-        let recalled = self.recall(done, &call);
         let outcome = enact(&mut self.model, &at, &call);
         if let Some(id) = recalled {
             self.model.tasks.remove(&id);
@@ -529,40 +539,4 @@ fn count_event(event: &ProtocolEvent, report: &mut Report) {
         E::PartChanged(e) if e.what >= 3 => checked.penalties += 1,
         _ => {}
     }
-}
-
-/// What the contracts' constructors fixed, as their views tell it in this state; `None` while one does not answer.
-pub(crate) fn network(
-    replay: &Replay,
-    header: &Header,
-    deployment: &Deployment,
-) -> Option<Network> {
-    fn ask<C: SolCall>(
-        replay: &Replay,
-        header: &Header,
-        to: Address,
-        call: &C,
-    ) -> Option<C::Return> {
-        let answer = replay.call(header, to, call.abi_encode().into()).ok()?;
-        C::abi_decode_returns(&answer).ok()
-    }
-    let (parameters, stats) = (deployment.parameters, deployment.stats);
-    let delay = ask(replay, header, parameters, &Parameters::delayCall {})?;
-    let window = ask(replay, header, parameters, &Parameters::drawWindowCall {})?;
-    let audit = ask(replay, header, parameters, &Parameters::longestAuditCall {})?;
-    let royalty = ask(replay, header, parameters, &Parameters::maxRoyaltyBpsCall {})?;
-    let assets = ask(replay, header, deployment.payment, &SessionPayment::assetCountCall {})?;
-    let period = ask(replay, header, stats, &NodeStats::levelPeriodCall {})?;
-    let epoch = ask(replay, header, stats, &NodeStats::epochLengthCall {})?;
-    let proof = ask(replay, header, deployment.proof, &ProofOfInference::configCall {})?;
-    Some(Network {
-        deployment: deployment.clone(),
-        proposal_delay_s: delay.to(),
-        draw_window_s: window.to(),
-        longest_audit_s: audit.to(),
-        max_royalty_bps: royalty,
-        assets,
-        clock: LevelClock { period_s: period.to(), epoch_s: epoch.to() },
-        proof,
-    })
 }

@@ -6,6 +6,7 @@
 mod admission;
 mod answers;
 mod audits;
+mod beacon;
 mod draws;
 mod endings;
 mod exposure;
@@ -23,7 +24,7 @@ use alloy::{
     sol_types::{self, SolCall, SolInterface},
 };
 use assay_bindings::{
-    BlockhashBeacon, Deployment,
+    Deployment,
     ModelRegistry::{self, ModelRegistryCalls},
     NodePool::{self, NodePoolCalls},
     NodeStats::{self, NodeStatsCalls},
@@ -37,13 +38,9 @@ use assay_bindings::{
 
 use crate::{
     event::ProtocolEvent,
-    num::u256,
-    refusal::{Failure, require},
+    refusal::Failure,
     state::State,
 };
-
-/// Blocks whose hash the EVM knows.
-const BLOCKHASH_WINDOW: u64 = 256;
 
 /// What the protocol asks of contracts and beacons outside itself.
 pub trait Outside {
@@ -53,8 +50,11 @@ pub trait Outside {
     /// Whether a call of a consumer with so much gas succeeds.
     fn takes_answer(&self, consumer: Address, gas: u32) -> bool;
 
-    /// The value that the beacon's proof of a round gives.
-    fn value_of(&self, round: u64) -> B256;
+    /// The hash of a block.
+    fn block_hash(&self, number: u64) -> B256;
+
+    /// Whether a point of the curve, 64 bytes, is the drand network's signature of a round.
+    fn is_signature(&self, round: u64, point: &[u8]) -> bool;
 }
 
 /// Who calls, when, and in what world.
@@ -82,7 +82,7 @@ pub enum Call {
     Queue(SessionQueueCalls),
     Payment(SessionPaymentCalls),
     Proof(ProofOfInferenceCalls),
-    /// Of the beacon of development chains.
+    /// Of the beacon, whichever it is.
     Beacon(RandomBeacon::revealCall),
 }
 
@@ -216,41 +216,5 @@ impl Run<'_> {
         self.state.fold(self.at.time_s, &event)?;
         self.events.push(event);
         Ok(())
-    }
-
-    /// The first round that nobody can know in this block.
-    fn next_round(&self) -> u64 {
-        self.at.block + 1
-    }
-
-    fn value_of(&self, round: u64) -> Option<B256> {
-        self.state.rounds.get(&round).copied()
-    }
-
-    /// Whether a round's value can never be had.
-    fn is_missed(&self, round: u64) -> bool {
-        self.value_of(round).is_none() && self.at.block > round + BLOCKHASH_WINDOW
-    }
-
-    fn reveal(&mut self, call: &RandomBeacon::revealCall) -> Result<(), Failure> {
-        let round = call.round;
-        require!(
-            self.value_of(round).is_none(),
-            RandomBeacon::RandomBeacon_AlreadyRevealed { round }
-        );
-        let length = u256(call.proof.len() as u64);
-        require!(call.proof.is_empty(), BlockhashBeacon::BlockhashBeacon_ProofNotEmpty { length });
-        let ready = u256(u128::from(round) + 1);
-        require!(
-            self.at.block > round,
-            BlockhashBeacon::BlockhashBeacon_RoundNotReady { round, readyAtBlock: ready }
-        );
-        let last = u256(u128::from(round) + u128::from(BLOCKHASH_WINDOW));
-        require!(
-            !self.is_missed(round),
-            BlockhashBeacon::BlockhashBeacon_RoundMissed { round, lastBlock: last }
-        );
-        let value = self.at.outside.value_of(round);
-        self.emit(RandomBeacon::RoundRevealed { round, value })
     }
 }

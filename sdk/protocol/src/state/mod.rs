@@ -24,6 +24,7 @@ pub use self::{
     tunables::{Model, Pair, Tunables},
 };
 use crate::{
+    beacon::Beacon,
     event::ProtocolEvent,
     level::{LevelClock, Record, Series},
     task::QueueScope,
@@ -48,6 +49,8 @@ pub struct Network {
     pub clock: LevelClock,
     /// Of audits.
     pub proof: ProofConfig,
+    /// Where randomness comes from.
+    pub beacon: Beacon,
 }
 
 impl Network {

@@ -10,7 +10,8 @@ use super::{Audit, Observer, Options, watched};
 use crate::compare::Parent;
 use crate::error::AuditError;
 use crate::journal::{self, Journal, Position, Resumed, Seen};
-use crate::ledger::{Ledger, network};
+use crate::ledger::Ledger;
+use crate::network::network;
 use crate::source::Source;
 
 /// Writes down what an audit sees on its way to whoever watches it.
@@ -76,7 +77,9 @@ impl Audit {
         let mut ledger = Ledger::new(deployment);
         if position.ready {
             let network = network(&replay, &header, &options.deployment);
-            ledger.learn(network.ok_or_else(|| journal.damaged("its contracts do not answer"))?);
+            let (network, relay) =
+                network.ok_or_else(|| journal.damaged("its contracts do not answer"))?;
+            ledger.learn(network, relay);
         }
         while let Some(seen) = journal::next(&mut events) {
             let told = Header { number: seen.block, timestamp: seen.time_s, ..Header::default() };

@@ -34,7 +34,7 @@ const CALIBRATION: Calibration = Calibration {
     drift_limit: 1 << 16,
 };
 /// Contrasts of other weights are off by so much, 1/256 nat.
-const OFF: i16 = 700;
+pub const OFF: i16 = 700;
 const SALT: B256 = B256::repeat_byte(0x5a);
 
 /// What the weights say at every position, or other weights.
@@ -78,12 +78,12 @@ fn of_validator(finding: &Finding, positions: &[u32]) -> (Vec<Leaf>, Vec<B256>) 
 }
 
 /// An audit that is followed by its events, like an agent's.
-struct Followed {
+pub struct Followed {
     /// How far the miner's contrasts are off.
-    off: i16,
-    task: B256,
-    audit: Proof,
-    parties: Vec<Party>,
+    pub off: i16,
+    pub task: B256,
+    pub audit: Proof,
+    pub parties: Vec<Party>,
 }
 
 impl World {
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Calibrates the model, and three owners measure the same.
-    async fn prove(&mut self) {
+    pub async fn prove(&mut self) {
         let (models, deployer) = (self.deployment.models, self.deployer.clone());
         let word = CALIBRATION.pack().unwrap();
         let call = ModelRegistry::calibrateCall {
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// A task that was answered and drawn for an audit: without a record every answer is.
-    async fn audited(&mut self, session: u64, off: i16) -> Followed {
+    pub async fn audited(&mut self, session: u64, off: i16) -> Followed {
         let keeper = self.keeper.clone();
         let task = self.submit(session, 1).await;
         let stored = self.task(task);
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// The validator commits, the miner opens, the validator reveals.
-    async fn revealed(&mut self, it: &mut Followed) {
+    pub async fn revealed(&mut self, it: &mut Followed) {
         let (keeper, proof) = (self.keeper.clone(), self.deployment.proof);
         let answer = self.proven(it.task, it.audit.nodeId, it.off);
         let (record, found) = (record(answer.outputTokens, it.off), finding(answer.outputTokens));
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// A panel is drawn, commits, opens and judges.
-    async fn judged(&mut self, it: &mut Followed) {
+    pub async fn judged(&mut self, it: &mut Followed) {
         let (keeper, proof) = (self.keeper.clone(), self.deployment.proof);
         self.reveal(it.audit.round).await;
         let receipt = self.send(&keeper, proof, &conveneCall(it.audit.clone())).await;
@@ -282,14 +282,14 @@ impl World {
         self.follow(it, &receipt);
     }
 
-    async fn collect(&mut self, it: &Followed) {
+    pub async fn collect(&mut self, it: &Followed) {
         let keeper = self.keeper.clone();
         self.settle(&[it.task]).await;
         self.send(&keeper, self.deployment.proof, &collectCall(it.audit.clone())).await;
     }
 }
 
-async fn explained(world: &World, subject: Subject) -> (Report, String) {
+pub async fn explained(world: &World, subject: Subject) -> (Report, String) {
     let (source, deployment) = (world.source(), world.deployment.clone());
     let mut explainer = Explainer::new(subject);
     let options = Options { deployment, from: 1, to: world.head().await };
@@ -370,7 +370,7 @@ async fn with_fault(contract: &'static str, change: Change) -> (World, u64) {
 }
 
 /// The first divergence beside the one that tells of the other code.
-async fn found(world: &World, contract: &str) -> Divergence {
+pub async fn found(world: &World, contract: &str) -> Divergence {
     let report = world.audit().await;
     let (code, mut others): (Vec<_>, Vec<_>) =
         report.divergences.into_iter().partition(|found| found.rule == Rule::Code);

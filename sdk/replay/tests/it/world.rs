@@ -16,9 +16,9 @@ use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::{SolCall, SolConstructor};
 use assay_bindings::SessionQueue::{Answer, Precommit, Task};
 use assay_bindings::{
-    BlockhashBeacon, COR, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
-    ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment, SessionQueue,
-    proof_creations,
+    BlockhashBeacon, COR, CorToken, Deployment, DrandBeacon, ModelRegistry, NodePool, NodeStats,
+    Parameters, ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment,
+    SessionQueue, proof_creations,
 };
 use assay_devnet::{Clock, Devnet, DevnetConfig, ManualClock};
 use assay_harness::Anvil;
@@ -59,9 +59,36 @@ enum Chain {
     Anvil(Anvil),
 }
 
+/// Where the network's rounds come from.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Rounds {
+    Blocks,
+    /// Of a drand network whose secret everyone knows: see `script/beacon-vectors`.
+    Drand,
+}
+
+/// The vectors have the first 64 rounds of the test network.
+const VECTORS: &str = include_str!("../../../../contracts/test/vectors/beacon.json");
+/// Seconds between rounds, and by which the chain's clock may trail: what waits for a round can have it within so many.
+const DRAND_PERIOD_S: u64 = 10;
+
+fn vectors() -> serde_json::Value {
+    let vectors: serde_json::Value = serde_json::from_str(VECTORS).unwrap();
+    vectors["test"].clone()
+}
+
+/// drand's signature of a round.
+pub fn signature(round: u64) -> Bytes {
+    let (vectors, number) = (vectors(), round.to_string());
+    let mut rounds = vectors["rounds"].as_array().unwrap().iter();
+    let told = rounds.find(|told| told["round"] == number.as_str()).unwrap();
+    told["signature"].as_str().unwrap().parse().unwrap()
+}
+
 /// A network and everybody's keys.
 pub struct World {
     chain: Chain,
+    rounds: Rounds,
     pub url: String,
     pub provider: DynProvider,
     pub deployment: Deployment,
@@ -83,6 +110,10 @@ pub type Faults = BTreeMap<&'static str, Bytes>;
 impl World {
     /// A chain with the contracts, a model and its nodes.
     pub async fn start(faults: &Faults) -> Self {
+        Self::start_with(Rounds::Blocks, faults).await
+    }
+
+    pub async fn start_with(rounds: Rounds, faults: &Faults) -> Self {
         let people = everybody();
         let wealth = U256::from(10).pow(U256::from(24));
         let clock = ManualClock::new(START_S);
@@ -95,7 +126,7 @@ impl World {
         .await
         .unwrap();
         let url = devnet.http_url();
-        Self::on(Chain::Embedded(devnet, clock), url, faults).await
+        Self::on((Chain::Embedded(devnet, clock), rounds), url, faults).await
     }
 
     /// The same on anvil, whose own accounts give everybody their gas.
@@ -110,10 +141,10 @@ impl World {
             let _: B256 =
                 provider.raw_request("eth_sendTransaction".into(), payment).await.unwrap();
         }
-        Self::on(Chain::Anvil(anvil), url, &Faults::new()).await
+        Self::on((Chain::Anvil(anvil), Rounds::Blocks), url, &Faults::new()).await
     }
 
-    async fn on(chain: Chain, url: String, faults: &Faults) -> Self {
+    async fn on((chain, rounds): (Chain, Rounds), url: String, faults: &Faults) -> Self {
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_http(url.parse().unwrap())
@@ -139,6 +170,7 @@ impl World {
         };
         let mut world = Self {
             chain,
+            rounds,
             url,
             provider,
             deployment,
@@ -159,7 +191,11 @@ impl World {
 
     async fn deploy(&mut self, faults: &Faults) {
         let deployer = self.deployer.clone();
-        for (name, code, arguments) in creations(&self.deployment, deployer.address()) {
+        let mut creations = creations(&self.deployment, deployer.address());
+        if self.rounds == Rounds::Drand {
+            creations[1] = drand();
+        }
+        for (name, code, arguments) in creations {
             let code = faults.get(name).unwrap_or(&code);
             let input = [code.as_ref(), &arguments].concat();
             let receipt = self.transact(&deployer, TxKind::Create, input.into()).await;
@@ -318,11 +354,33 @@ impl World {
     }
 
     pub async fn reveal(&mut self, round: u64) {
-        while self.head().await < round + 1 {
-            self.mine(1).await;
+        let proof = match self.rounds {
+            Rounds::Blocks => Bytes::new(),
+            Rounds::Drand => signature(round),
+        };
+        self.wait_for(round).await;
+        self.relay(round, proof).await;
+    }
+
+    /// Until the beacon takes a round.
+    pub async fn wait_for(&mut self, round: u64) {
+        match self.rounds {
+            Rounds::Blocks => {
+                while self.head().await < round + 1 {
+                    self.mine(1).await;
+                }
+            }
+            Rounds::Drand => {
+                let accepted_s = START_S + (round - 2) * DRAND_PERIOD_S;
+                self.advance(accepted_s.saturating_sub(self.now_s().await)).await;
+            }
         }
+    }
+
+    /// Tells the beacon a round.
+    pub async fn relay(&mut self, round: u64, proof: Bytes) {
         let keeper = self.keeper.clone();
-        let call = RandomBeacon::revealCall { round, proof: Bytes::new() };
+        let call = RandomBeacon::revealCall { round, proof };
         self.send(&keeper, self.deployment.beacon, &call).await;
     }
 
@@ -639,14 +697,27 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
     ]
 }
 
+/// The beacon of the test network, whose first round is out when the chain begins.
+fn drand() -> (&'static str, Bytes, Vec<u8>) {
+    let key: Bytes = vectors()["publicKey"].as_str().unwrap().parse().unwrap();
+    let word = |place: usize| U256::from_be_slice(&key[32 * place..32 * (place + 1)]);
+    let network_ = DrandBeacon::DrandNetwork {
+        publicKey: [word(0), word(1), word(2), word(3)],
+        genesis: START_S,
+        period: DRAND_PERIOD_S,
+    };
+    let arguments = DrandBeacon::constructorCall { network_, maxDrift_: DRAND_PERIOD_S };
+    ("DrandBeacon", DrandBeacon::BYTECODE.clone(), arguments.abi_encode())
+}
+
 fn proof_config() -> ProofOfInference::ProofConfig {
     let seconds = |seconds: u64| U40::from(seconds);
     ProofOfInference::ProofConfig {
         epochLength: seconds(5),
-        roundTimeout: seconds(10),
+        roundTimeout: seconds(12),
         sealTime: seconds(5),
         openTime: seconds(5),
-        revealTime: seconds(5),
+        revealTime: seconds(12),
         minProbabilityBps: 500,
         gainBps: 6000,
         powerBps: 9500,

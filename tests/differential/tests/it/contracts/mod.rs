@@ -5,6 +5,7 @@
 
 mod actions;
 mod bounds;
+mod drand;
 mod people;
 mod records;
 mod sequence;

@@ -15,7 +15,7 @@ use assay_bindings::{
     RandomBeacon::revealCall,
     Session::{LaneTerms, OpenTerms, activateCall, openCall},
 };
-use assay_protocol::{Call, State, TaskState, state::AuditState};
+use assay_protocol::{Call, State, TaskState, beacon::Beacon, state::AuditState};
 use rand::{Rng, SeedableRng, distr::weighted::WeightedIndex, prelude::Distribution};
 use rand_chacha::ChaCha8Rng;
 
@@ -103,7 +103,7 @@ pub struct Base {
 impl Base {
     /// With proven sessions or without.
     pub fn new(people: Arc<People>, proven: bool) -> Self {
-        let mut world = World::deploy(people);
+        let mut world = World::deploy(people, Beacon::Blockhash);
         for (caller, call) in beginning(&world.people) {
             let time_s = world.now_s() + 1;
             let effect = agree(&mut world, caller, &call, time_s);

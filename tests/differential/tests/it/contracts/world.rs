@@ -12,15 +12,17 @@ use alloy::{
     sol_types::{SolCall, SolConstructor, SolInterface},
 };
 use assay_bindings::{
-    BlockhashBeacon, CorToken, Deployment, ModelRegistry, NodePool, NodeStats, Parameters,
-    ProofOfInference, Session, SessionPayment, SessionQueue, proof_creations,
+    BlockhashBeacon, CorToken, Deployment, DrandBeacon, ModelRegistry, NodePool, NodeStats,
+    Parameters, ProofOfInference, Session, SessionPayment, SessionQueue, proof_creations,
 };
 use assay_evm::{CallAt, CallError, Chain, ChainConfig, impersonate};
 use assay_protocol::{
-    At, Call, Failure, Network, Outside, ProtocolEvent, Refusal, State, level::LevelClock, predict,
+    At, Call, Failure, Network, Outside, ProtocolEvent, Refusal, State, beacon::Beacon,
+    level::LevelClock, predict,
 };
 
 use super::{
+    drand::Published,
     people::{AGREEABLE_GAS, People},
     records::Cast,
 };
@@ -44,6 +46,8 @@ pub struct World {
     pub chain: Chain,
     pub state: State,
     pub people: Arc<People>,
+    /// What drand signed, where rounds are drand's.
+    pub published: Published,
     /// Sends of the sequence so far, to be shown when something fails.
     pub log: RefCell<Vec<String>>,
     /// Who takes part in audits.
@@ -54,6 +58,7 @@ pub struct World {
 pub struct Around<'a> {
     chain: &'a Chain,
     people: &'a People,
+    published: &'a Published,
 }
 
 impl Outside for Around<'_> {
@@ -66,14 +71,18 @@ impl Outside for Around<'_> {
         enough && consumer != self.people.contrary
     }
 
-    fn value_of(&self, round: u64) -> B256 {
-        self.chain.block(round).map_or(B256::ZERO, |block| block.hash)
+    fn block_hash(&self, number: u64) -> B256 {
+        self.chain.block(number).map_or(B256::ZERO, |block| block.hash)
+    }
+
+    fn is_signature(&self, round: u64, point: &[u8]) -> bool {
+        self.published.is_signature(round, point)
     }
 }
 
 impl World {
     /// The contracts deployed, everybody rich, and nothing done yet.
-    pub fn deploy(people: Arc<People>) -> Self {
+    pub fn deploy(people: Arc<People>, beacon: Beacon) -> Self {
         let wealth = U256::from(10).pow(U256::from(30));
         let everybody = people.all().into_iter().chain([DEPLOYER]);
         let mut chain = Chain::new(ChainConfig {
@@ -108,11 +117,12 @@ impl World {
             assets: 2,
             clock: CLOCK,
             proof: proof_config(),
+            beacon,
         };
         let state = State::new(network);
-        let mut world =
-            Self { chain, state, people, log: RefCell::default(), cast: Cast::default() };
-        for code in creations(&world.state.network, &world.people) {
+        let (log, cast) = (RefCell::default(), Cast::default());
+        let mut world = Self { chain, state, people, published: Published::read(), log, cast };
+        for code in creations(&world) {
             let events = world.transact(DEPLOYER, TxKind::Create, code.into(), START_S);
             for event in events.expect("a creation failed") {
                 world.state.fold(START_S, &event).unwrap();
@@ -183,7 +193,8 @@ impl World {
 
     /// What the model says that a call does in the next block.
     pub fn foresee(&self, caller: Address, call: &Call, time_s: u64) -> Effect {
-        let around = Around { chain: &self.chain, people: &self.people };
+        let around =
+            Around { chain: &self.chain, people: &self.people, published: &self.published };
         let block = self.chain.head().number() + 1;
         let at = At { caller, time_s, block, outside: &around };
         match predict(&self.state, &at, call) {
@@ -230,7 +241,8 @@ impl World {
 }
 
 /// Creation code of every contract, in the order of its address.
-fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
+fn creations(world: &World) -> Vec<Vec<u8>> {
+    let (network, people) = (&world.state.network, &world.people);
     let to = &network.deployment;
     let token = || {
         let call = CorToken::constructorCall { holder: DEPLOYER, supply: U256::from(SUPPLY) };
@@ -297,11 +309,19 @@ fn creations(network: &Network, people: &People) -> Vec<Vec<u8>> {
             stats: to.stats,
         },
     };
+    let beacon = match network.beacon {
+        Beacon::Blockhash => BlockhashBeacon::BYTECODE.to_vec(),
+        Beacon::Drand(drand) => {
+            let network_ = world.published.network();
+            let call = DrandBeacon::constructorCall { network_, maxDrift_: drand.max_drift_s };
+            [DrandBeacon::BYTECODE.to_vec(), call.abi_encode()].concat()
+        }
+    };
     let (panel, proof) = proof_creations(to, network.proof.clone());
     vec![
         token(),
         token(),
-        BlockhashBeacon::BYTECODE.to_vec(),
+        beacon,
         [Parameters::BYTECODE.to_vec(), parameters.abi_encode()].concat(),
         [ModelRegistry::BYTECODE.to_vec(), models.abi_encode()].concat(),
         [SessionPayment::BYTECODE.to_vec(), payment.abi_encode()].concat(),
