@@ -58,6 +58,7 @@ contract Deploy {
         address sessions;
         address queue;
         address panel;
+        address judgement;
         address proof;
     }
 
@@ -89,7 +90,7 @@ contract Deploy {
     IVm internal constant vm = IVm(address(uint160(uint256(keccak256("hevm cheat code")))));
     /// The deterministic deployment proxy: it creates a contract at an address that its code and a salt decide.
     address internal constant FACTORY = 0x4e59b44847b379578588920cA78FbF26c0B4956C;
-    uint256 internal constant CONTRACTS = 11;
+    uint256 internal constant CONTRACTS = 12;
     /// More than `SessionPayment` takes.
     uint256 internal constant MAX_ASSETS = 16;
 
@@ -193,6 +194,7 @@ contract Deploy {
             sealTime: uint40(vm.parseTomlUint(toml, ".config.proof.seal_time_s")),
             openTime: uint40(vm.parseTomlUint(toml, ".config.proof.open_time_s")),
             revealTime: uint40(vm.parseTomlUint(toml, ".config.proof.reveal_time_s")),
+            appealTime: uint40(vm.parseTomlUint(toml, ".config.proof.appeal_time_s")),
             minProbabilityBps: uint16(vm.parseTomlUint(toml, ".config.proof.min_probability_bps")),
             gainBps: uint16(vm.parseTomlUint(toml, ".config.proof.gain_bps")),
             powerBps: uint16(vm.parseTomlUint(toml, ".config.proof.power_bps")),
@@ -201,7 +203,8 @@ contract Deploy {
             slashBps: uint16(vm.parseTomlUint(toml, ".config.proof.slash_bps")),
             dutyBps: uint16(vm.parseTomlUint(toml, ".config.proof.duty_bps")),
             proverBps: uint16(vm.parseTomlUint(toml, ".config.proof.prover_bps")),
-            clientBps: uint16(vm.parseTomlUint(toml, ".config.proof.client_bps"))
+            clientBps: uint16(vm.parseTomlUint(toml, ".config.proof.client_bps")),
+            appealBps: uint16(vm.parseTomlUint(toml, ".config.proof.appeal_bps"))
         });
     }
 
@@ -250,7 +253,8 @@ contract Deploy {
         codes[7] = vm.getCode("Session.sol:Session");
         codes[8] = vm.getCode("SessionQueue.sol:SessionQueue");
         codes[9] = vm.getCode("ProofOfInferencePanel.sol:ProofOfInferencePanel");
-        codes[10] = vm.getCode("ProofOfInference.sol:ProofOfInference");
+        codes[10] = vm.getCode("ProofOfInferenceJudgement.sol:ProofOfInferenceJudgement");
+        codes[11] = vm.getCode("ProofOfInference.sol:ProofOfInference");
     }
 
     function initCodes(Addresses memory all, Fixed memory fixed_, Terms memory terms)
@@ -283,7 +287,8 @@ contract Deploy {
         codes[7] = abi.encodePacked(codes[7], abi.encode(sessionWiring(all)));
         codes[8] = abi.encodePacked(codes[8], abi.encode(queueWiring(all)));
         codes[9] = abi.encodePacked(codes[9], abi.encode(proofWiring(all), fixed_.proof));
-        codes[10] = abi.encodePacked(codes[10], abi.encode(proofWiring(all), fixed_.proof, all.panel));
+        codes[10] = abi.encodePacked(codes[10], abi.encode(proofWiring(all), fixed_.proof));
+        codes[11] = abi.encodePacked(codes[11], abi.encode(proofWiring(all), fixed_.proof, all.panel, all.judgement));
     }
 
     function paymentArguments(Addresses memory all, address[] memory tokens) internal pure returns (bytes memory) {
@@ -355,7 +360,8 @@ contract Deploy {
         all.sessions = numbered(deployer, 8);
         all.queue = numbered(deployer, 9);
         all.panel = numbered(deployer, 10);
-        all.proof = numbered(deployer, 11);
+        all.judgement = numbered(deployer, 11);
+        all.proof = numbered(deployer, 12);
     }
 
     function numbered(Deployer deployer, uint8 number) internal pure returns (address) {
@@ -374,6 +380,7 @@ contract Deploy {
             all.sessions,
             all.queue,
             all.panel,
+            all.judgement,
             all.proof
         ];
         for (uint256 i; i < CONTRACTS; ++i) {
@@ -402,9 +409,9 @@ contract Deploy {
         if (nodes.proof() != all.proof) revert Deploy_WrongWiring(7);
         if (IModelRegistry(all.models).pool() != all.nodes) revert Deploy_WrongWiring(4);
         IProofOfInference proof = IProofOfInference(all.proof);
-        if (proof.queue() != all.queue || proof.pool() != all.nodes) revert Deploy_WrongWiring(11);
-        if (proof.models() != all.models || proof.payment() != all.payment) revert Deploy_WrongWiring(11);
-        if (proof.beacon() != all.beacon) revert Deploy_WrongWiring(11);
+        if (proof.queue() != all.queue || proof.pool() != all.nodes) revert Deploy_WrongWiring(12);
+        if (proof.models() != all.models || proof.payment() != all.payment) revert Deploy_WrongWiring(12);
+        if (proof.beacon() != all.beacon) revert Deploy_WrongWiring(12);
     }
 
     function write(Addresses memory all, string memory path) internal {
@@ -420,6 +427,7 @@ contract Deploy {
         vm.serializeAddress(key, "sessions", all.sessions);
         vm.serializeAddress(key, "queue", all.queue);
         vm.serializeAddress(key, "panel", all.panel);
+        vm.serializeAddress(key, "judgement", all.judgement);
         vm.writeToml(vm.serializeAddress(key, "proof", all.proof), path, ".contracts");
     }
 }

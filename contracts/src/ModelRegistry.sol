@@ -23,6 +23,8 @@ contract ModelRegistry is IModelRegistry {
     struct Pair {
         uint256 word;
         uint8 attested;
+        /// Unix seconds.
+        uint40 calibratedAt;
         mapping(address owner => bool) attestedBy;
     }
 
@@ -124,7 +126,7 @@ contract ModelRegistry is IModelRegistry {
         if (contrasts != model.contrasts) {
             revert ModelRegistry_OtherContrasts(index, contrasts, model.contrasts);
         }
-        pair.word = word;
+        (pair.word, pair.calibratedAt) = (word, uint40(block.timestamp));
         emit PairCalibrated(index, minerClass, validatorClass, word);
     }
 
@@ -188,6 +190,16 @@ contract ModelRegistry is IModelRegistry {
         returns (uint256)
     {
         return _pairs[index][minerClass][validatorClass].word;
+    }
+
+    /// @inheritdoc IModelRegistry
+    function calibrationBefore(ModelIndex index, NumericClass minerClass, NumericClass validatorClass, uint40 time)
+        external
+        view
+        returns (uint256)
+    {
+        Pair storage pair = _pairs[index][minerClass][validatorClass];
+        return pair.calibratedAt < time ? pair.word : 0;
     }
 
     /// @inheritdoc IModelRegistry

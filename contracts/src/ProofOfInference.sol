@@ -6,9 +6,12 @@ import {INodePool} from "./interfaces/INodePool.sol";
 import {INodeStats} from "./interfaces/INodeStats.sol";
 import {IParameters} from "./interfaces/IParameters.sol";
 import {
+    Appeal,
     Audit,
     AuditState,
+    Chunk,
     Claim,
+    Demand,
     Docket,
     Findings,
     IProofOfInference,
@@ -19,7 +22,7 @@ import {
     Testimony
 } from "./interfaces/IProofOfInference.sol";
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
-import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
+import {ISessionPayment} from "./interfaces/ISessionPayment.sol";
 import {Answer} from "./interfaces/ISessionQueue.sol";
 import {Answers} from "./libraries/Answers.sol";
 import {AuditMemory} from "./libraries/AuditMemory.sol";
@@ -33,11 +36,12 @@ import {Positions} from "./libraries/Positions.sol";
 import {ProofBounds} from "./libraries/ProofBounds.sol";
 import {Verdicts} from "./libraries/Verdicts.sol";
 import {ProofOfInferenceBase} from "./ProofOfInferenceBase.sol";
+import {ProofOfInferenceJudgement} from "./ProofOfInferenceJudgement.sol";
 import {ProofOfInferencePanel} from "./ProofOfInferencePanel.sol";
 import {AssetId, ModelIndex, NodeId, NumericClass, TaskId} from "./types/Ids.sol";
 
 /// Audits of answers: exposure, draws, what validators find, and what follows if it is good. Disputes are the code of
-/// `ProofOfInferencePanel`. What is stored of an answer is one word, see `AuditWords`; once it is audited, whoever moves
+/// `ProofOfInferencePanel` and `ProofOfInferenceJudgement`. What is stored of an answer is one word, see `AuditWords`; once it is audited, whoever moves
 /// the audit brings it.
 contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     using AuditMemory for Audit;
@@ -51,26 +55,26 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     }
 
     bytes32 internal constant DOMAIN_DRAW = keccak256("assay.audit.draw.v1");
-    /// Validators that are asked one after the other before an answer stays unverified.
-    uint256 internal constant MAX_VALIDATORS = 3;
 
     /// @inheritdoc IProofOfInference
     uint40 public immutable longestAudit;
-    /// Code for disputes.
+    /// Code for disputes and time that has passed, and for how disputes end.
     address internal immutable _panel;
+    address internal immutable _judgement;
 
     mapping(uint40 epoch => Named) internal _rounds;
 
     /// `parameters`, `stats` and the code for disputes, made for the same contracts and tunables, must be deployed
     /// already.
-    constructor(ProofWiring memory wiring, ProofConfig memory config_, address panel)
+    constructor(ProofWiring memory wiring, ProofConfig memory config_, address panel, address judgement)
         ProofOfInferenceBase(wiring, config_)
     {
         ProofBounds.checkWiring(wiring);
         longestAudit = ProofBounds.check(config_, IParameters(wiring.parameters).longestAudit(), MAX_VALIDATORS);
         bytes32 wanted = keccak256(abi.encode(wiring, config_));
-        if (ProofOfInferencePanel(panel).madeFor() != wanted) revert ProofOfInference_OtherPanel(panel);
-        _panel = panel;
+        if (ProofOfInferencePanel(panel).madeFor() != wanted) revert ProofOfInference_OtherCode(panel);
+        if (ProofOfInferenceJudgement(judgement).madeFor() != wanted) revert ProofOfInference_OtherCode(judgement);
+        (_panel, _judgement) = (panel, judgement);
     }
 
     modifier onlyQueue() {
@@ -201,8 +205,9 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     /// What is not to be paid for any more leaves nothing behind.
     function _forget(TaskId taskId, NodeId nodeId) internal {
         uint256 word = _words[taskId][nodeId];
-        bool owes = word.stateOf() >= AuditState.Passed && word.untilOf() & AuditWords.HAS_EARNERS != 0;
-        _words[taskId][nodeId] = owes ? AuditWords.pack(AuditState.Closed, 0, word.digestOf()) : 0;
+        uint40 owed = word.untilOf() & (AuditWords.HAS_EARNERS | AuditWords.HAS_MEMBERS);
+        bool owes = word.stateOf() >= AuditState.Passed && owed != 0;
+        _words[taskId][nodeId] = owes ? AuditWords.pack(AuditState.Closed, owed, word.digestOf()) : 0;
     }
 
     // ---------------------------------------------------------------- an audit
@@ -240,6 +245,10 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
         bytes32 seal = _sealOf(audit, audit.validator, findings.root, findings.statistics, findings.salt);
         if (seal != audit.validatorRoot) {
             revert ProofOfInference_WrongOpening(audit.validator, audit.validatorRoot, seal);
+        }
+        bool unread = Verdicts.flagsOf(findings.statistics) & Verdicts.IDS != 0;
+        if (unread && _demands[audit.taskId][audit.nodeId].resumes == AuditState.None) {
+            revert ProofOfInference_NotDemanded(audit.taskId, audit.nodeId);
         }
         Calibration memory limits = _limitsOf(audit, audit.validator);
         uint8 reasons = _reasonsOf(audit, findings, limits);
@@ -284,79 +293,68 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
         if (!Verdicts.spotAgrees(findings.minerLeaves, findings.leaves, limits)) reasons |= Verdicts.SPOT;
     }
 
+    // ---------------------------------------------------------------- disputes, time that has passed, pay
+
     /// @inheritdoc IProofOfInference
-    function advanceAudit(Audit calldata brought) external {
-        (Audit memory audit, AuditState state, uint40 until) = _load(brought);
-        if (state < AuditState.Drawn || state > AuditState.Accused) {
-            revert ProofOfInference_WrongState(audit.taskId, audit.nodeId, state);
-        }
-        _checkLate(audit, until);
-        if (state == AuditState.Drawn) return _replace(audit, until);
-        // There was no randomness to draw a panel with.
-        if (state == AuditState.Accused) return _conclude(audit, AuditState.Void);
-        if (state == AuditState.Sealed) {
-            // Aborting when audited must not pay.
-            _earn(audit, audit.validator);
-            Evidence memory evidence = Evidence(audit.taskId, Rule.Unopened, block.timestamp, until);
-            _conclude(audit, AuditState.Disproved);
-            return _slashLiar(audit, audit.nodeId, evidence, _only(audit.validator));
-        }
-        _conclude(audit, AuditState.Unverified);
-        // It could not open what needs a round that is not there.
-        if (IRandomBeacon(_beacon).valueOf(audit.round) == 0) return;
-        _slashLiar(
-            audit, audit.validator, Evidence(audit.taskId, Rule.Withheld, block.timestamp, until), new NodeId[](0)
-        );
+    function demandData(Audit calldata, Party[] calldata, NodeId) external {
+        _delegate(_panel);
     }
 
-    /// Another validator for one that was silent.
-    function _replace(Audit memory audit, uint40 until) internal {
-        NodeId idle = audit.validator;
-        bool more = audit.drawn.length() < MAX_VALIDATORS;
-        audit.validator = more ? _draw(audit, false) : NodeId.wrap(0);
-        if (NodeId.unwrap(audit.validator) != 0) _enter(audit, AuditState.Drawn, _sealTime);
-        else _conclude(audit, AuditState.Unverified);
-        _slashIdle(audit, idle, until);
+    /// @inheritdoc IProofOfInference
+    function publishData(Audit calldata, Chunk calldata) external {
+        _delegate(_panel);
     }
-
-    // ---------------------------------------------------------------- disputes, and what validators are paid
 
     /// @inheritdoc IProofOfInference
     function convene(Audit calldata) external {
-        _delegate();
+        _delegate(_panel);
     }
 
     /// @inheritdoc IProofOfInference
     function commitPanel(Audit calldata, Party[] calldata, NodeId, bytes32) external {
-        _delegate();
+        _delegate(_panel);
     }
 
     /// @inheritdoc IProofOfInference
     function testify(Audit calldata, Party[] calldata, NodeId, Testimony calldata) external {
-        _delegate();
+        _delegate(_panel);
     }
 
     /// @inheritdoc IProofOfInference
     function judge(Audit calldata, Party[] calldata) external {
-        _delegate();
+        _delegate(_judgement);
+    }
+
+    /// @inheritdoc IProofOfInference
+    function appeal(Audit calldata, Party[] calldata) external {
+        _delegate(_judgement);
+    }
+
+    /// @inheritdoc IProofOfInference
+    function reconvene(Audit calldata, Party[] calldata) external {
+        _delegate(_judgement);
+    }
+
+    /// @inheritdoc IProofOfInference
+    function advanceAudit(Audit calldata) external {
+        _delegate(_panel);
     }
 
     /// @inheritdoc IProofOfInference
     function advancePanel(Audit calldata, Party[] calldata) external {
-        _delegate();
+        _delegate(_panel);
     }
 
     /// @inheritdoc IProofOfInference
     function collect(Audit calldata) external {
-        _delegate();
+        _delegate(_panel);
     }
 
-    /// Ends the call with what the same call of `ProofOfInferencePanel`'s code does to this contract.
-    function _delegate() internal {
-        address panel = _panel;
+    /// Ends the call with what the same call of other code does to this contract.
+    function _delegate(address code) internal {
         assembly {
             calldatacopy(0, 0, calldatasize())
-            let done := delegatecall(gas(), panel, 0, calldatasize(), 0, 0)
+            let done := delegatecall(gas(), code, 0, calldatasize(), 0, 0)
             returndatacopy(0, 0, returndatasize())
             if iszero(done) { revert(0, returndatasize()) }
             return(0, returndatasize())
@@ -407,6 +405,16 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
     }
 
     /// @inheritdoc IProofOfInference
+    function demandOf(TaskId taskId, NodeId nodeId) external view returns (Demand memory) {
+        return _demands[taskId][nodeId];
+    }
+
+    /// @inheritdoc IProofOfInference
+    function appealOf(TaskId taskId, NodeId nodeId) external view returns (Appeal memory) {
+        return _appeals[taskId][nodeId];
+    }
+
+    /// @inheritdoc IProofOfInference
     function exposureOf(TaskId taskId, NodeId nodeId) external view returns (uint96, uint40, uint32, uint16) {
         uint256 word = _words[taskId][nodeId];
         if (word.stateOf() != AuditState.Exposed) return (0, 0, 0, 0);
@@ -453,6 +461,7 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
             sealTime: _sealTime,
             openTime: _openTime,
             revealTime: _revealTime,
+            appealTime: _appealTime,
             minProbabilityBps: _minProbabilityBps,
             gainBps: _gainBps,
             powerBps: _powerBps,
@@ -461,7 +470,8 @@ contract ProofOfInference is IProofOfInference, ProofOfInferenceBase {
             slashBps: _slashBps,
             dutyBps: _dutyBps,
             proverBps: _proverBps,
-            clientBps: _clientBps
+            clientBps: _clientBps,
+            appealBps: _appealBps
         });
     }
 

@@ -3,20 +3,30 @@ pragma solidity ^0.8.28;
 
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
 import {INodePool} from "./interfaces/INodePool.sol";
-import {Audit, AuditState, IProofOfInference, ProofConfig, ProofWiring} from "./interfaces/IProofOfInference.sol";
+import {
+    Appeal,
+    Audit,
+    AuditState,
+    Demand,
+    IProofOfInference,
+    Party,
+    ProofConfig,
+    ProofWiring
+} from "./interfaces/IProofOfInference.sol";
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
 import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
 import {AuditMemory} from "./libraries/AuditMemory.sol";
 import {AuditWords} from "./libraries/AuditWords.sol";
 import {Calibration, Calibrations} from "./libraries/Calibrations.sol";
+import {Clusters} from "./libraries/Clusters.sol";
 import {Jury} from "./libraries/Jury.sol";
 import {NodeSet} from "./libraries/NodeSet.sol";
 import {ProofBounds} from "./libraries/ProofBounds.sol";
 import {Verdicts} from "./libraries/Verdicts.sol";
 import {AssetId, ModelIndex, NodeId, NumericClass, TaskId} from "./types/Ids.sol";
 
-/// What `ProofOfInference` and `ProofOfInferencePanel` share: the contracts that they call, what is stored, how an audit
-/// is read and written, and what its end brings.
+/// What `ProofOfInference`, `ProofOfInferencePanel` and `ProofOfInferenceJudgement` share: the contracts that they call,
+/// what is stored, how an audit is read and written, and what its end brings.
 abstract contract ProofOfInferenceBase {
     using AuditMemory for Audit;
     using AuditWords for uint256;
@@ -40,6 +50,10 @@ abstract contract ProofOfInferenceBase {
     bytes32 internal constant DOMAIN_AUDIT = keccak256("assay.commit.audit.v1");
     /// From this probability on a node pays its audits itself: its record does not vouch for it.
     uint256 internal constant OWN_COST_BPS = 5000;
+    /// Validators that are asked one after the other before an answer stays unverified.
+    uint256 internal constant MAX_VALIDATORS = 3;
+    /// Where in `earners` those stand who demanded the data.
+    uint256 internal constant WAIVED = 8;
     /// What whoever moves on an audit gets of what the one at fault loses.
     uint256 internal constant KEEPER_BPS = 1000;
 
@@ -57,6 +71,7 @@ abstract contract ProofOfInferenceBase {
     uint40 internal immutable _sealTime;
     uint40 internal immutable _openTime;
     uint40 internal immutable _revealTime;
+    uint40 internal immutable _appealTime;
     uint16 internal immutable _minProbabilityBps;
     uint16 internal immutable _gainBps;
     uint16 internal immutable _powerBps;
@@ -66,6 +81,7 @@ abstract contract ProofOfInferenceBase {
     uint16 internal immutable _dutyBps;
     uint16 internal immutable _proverBps;
     uint16 internal immutable _clientBps;
+    uint16 internal immutable _appealBps;
 
     /// See `AuditWords`.
     mapping(TaskId => mapping(NodeId => uint256 word)) internal _words;
@@ -74,16 +90,18 @@ abstract contract ProofOfInferenceBase {
     mapping(ModelIndex => mapping(AssetId => uint256)) internal _books;
     mapping(NumericClass => Failures) internal _failures;
     mapping(NumericClass => mapping(uint40 epoch => mapping(address owner => bool))) internal _failedIn;
+    mapping(TaskId => mapping(NodeId => Demand)) internal _demands;
+    mapping(TaskId => mapping(NodeId => Appeal)) internal _appeals;
 
     constructor(ProofWiring memory wiring, ProofConfig memory config_) {
         (_beacon, _models, _payment) = (wiring.beacon, wiring.models, wiring.payment);
         (_pool, _queue, _failureEpoch) = (wiring.pool, wiring.queue, ProofBounds.failureEpochOf(wiring.stats));
         (_epochLength, _roundTimeout, _sealTime) = (config_.epochLength, config_.roundTimeout, config_.sealTime);
-        (_openTime, _revealTime) = (config_.openTime, config_.revealTime);
+        (_openTime, _revealTime, _appealTime) = (config_.openTime, config_.revealTime, config_.appealTime);
         (_minProbabilityBps, _gainBps, _powerBps) = (config_.minProbabilityBps, config_.gainBps, config_.powerBps);
         (_auditShareBps, _auditPayBps) = (config_.auditShareBps, config_.auditPayBps);
         (_slashBps, _dutyBps) = (config_.slashBps, config_.dutyBps);
-        (_proverBps, _clientBps) = (config_.proverBps, config_.clientBps);
+        (_proverBps, _clientBps, _appealBps) = (config_.proverBps, config_.clientBps, config_.appealBps);
     }
 
     // ---------------------------------------------------------------- reading and writing
@@ -106,6 +124,37 @@ abstract contract ProofOfInferenceBase {
         if (stored != digest) {
             revert IProofOfInference.ProofOfInference_StaleAudit(audit.taskId, audit.nodeId, stored, digest);
         }
+    }
+
+    /// The stored audit and its parties, which must be those that were brought.
+    function _loadWith(Audit calldata brought, Party[] memory parties)
+        internal
+        view
+        returns (Audit memory audit, AuditState state, uint40 until)
+    {
+        (audit, state, until) = _load(brought);
+        _checkParties(audit, parties);
+    }
+
+    function _takeWith(Audit calldata brought, Party[] memory parties, AuditState wanted)
+        internal
+        view
+        returns (Audit memory audit, uint40 until)
+    {
+        (audit, until) = _take(brought, wanted);
+        _checkParties(audit, parties);
+    }
+
+    function _checkParties(Audit memory audit, Party[] memory parties) internal pure {
+        bytes32 digest = keccak256(abi.encode(parties));
+        if (digest != audit.parties) {
+            revert IProofOfInference.ProofOfInference_StaleParties(audit.taskId, audit.nodeId, audit.parties, digest);
+        }
+    }
+
+    function _keep(Audit memory audit, Party[] memory parties) internal {
+        audit.parties = keccak256(abi.encode(parties));
+        emit IProofOfInference.PanelMoved(audit.taskId, audit.nodeId, parties);
     }
 
     /// Stores and tells how an audit goes on, for so many seconds.
@@ -165,9 +214,14 @@ abstract contract ProofOfInferenceBase {
         return Calibrations.unpack(IModelRegistry(_models).calibrationOf(audit.model, minerClass, class_));
     }
 
-    /// The next validator; 0 if there is none.
-    function _draw(Audit memory audit, bool sameClass) internal view returns (NodeId) {
-        return Jury.draw(audit, Jury.Contracts({pool: INodePool(_pool), models: IModelRegistry(_models)}), sameClass);
+    /// The next validator, which joins `audit.drawn`; 0 if there is none.
+    function _draw(Audit memory audit, bool sameClass) internal view returns (NodeId found) {
+        found = Jury.draw(audit, _contracts(), 0, sameClass);
+        audit.drawn |= uint256(NodeId.unwrap(found)) << (32 * audit.drawn.length());
+    }
+
+    function _contracts() internal view returns (Jury.Contracts memory) {
+        return Jury.Contracts({pool: INodePool(_pool), models: IModelRegistry(_models)});
     }
 
     /// keccak256 of what a validator commits to.
@@ -195,21 +249,31 @@ abstract contract ProofOfInferenceBase {
         if (expected != given) revert IProofOfInference.ProofOfInference_WrongRoot(nodeId, expected, given);
     }
 
-    /// Notes that a validator has done its duty.
+    /// Notes that a validator has done its duty. One that demanded the data is not paid for it.
     function _earn(Audit memory audit, NodeId validator) internal pure {
-        audit.earners |= NodeSet.bitOf(audit.drawn, validator);
+        uint256 bit = NodeSet.bitOf(audit.drawn, validator);
+        if (audit.earners >> WAIVED & bit == 0) audit.earners |= uint16(bit);
+    }
+
+    function _forfeit(Audit memory audit, NodeId validator) internal pure {
+        audit.earners &= ~uint16(NodeSet.bitOf(audit.drawn, validator));
     }
 
     // ---------------------------------------------------------------- the end of an audit
 
     /// The audit is over: the answer's value is no longer at stake, and what was found counts for or against its node.
     function _conclude(Audit memory audit, AuditState outcome) internal {
+        _conclude(audit, outcome, 0);
+    }
+
+    /// `owed`: `AuditWords.HAS_MEMBERS` if there are members of an appeal to be paid.
+    function _conclude(Audit memory audit, AuditState outcome, uint40 owed) internal {
         _openValue[audit.nodeId] -= audit.value;
         if (outcome == AuditState.Disproved) _setRecord(audit, 0, 0);
         uint256 levy = _auditShareBps;
         if (audit.probabilityBps >= OWN_COST_BPS) levy += _auditPayBps;
-        uint40 told = uint40(levy);
-        if (audit.earners != 0) told |= AuditWords.HAS_EARNERS;
+        uint40 told = uint40(levy) | owed;
+        if (uint8(audit.earners) != 0) told |= AuditWords.HAS_EARNERS;
         _write(audit, outcome, told);
     }
 
@@ -221,6 +285,37 @@ abstract contract ProofOfInferenceBase {
         if (alarm) return _setRecord(audit, 0, 0);
         uint256 passed = uint256(record.passed) + audit.value;
         _setRecord(audit, passed > type(uint96).max ? type(uint96).max : uint96(passed), drift);
+    }
+
+    /// An appeal that came to nothing: its bond goes back.
+    function _returnBond(Audit memory audit) internal {
+        uint256 bond = _appeals[audit.taskId][audit.nodeId].bond;
+        delete _appeals[audit.taskId][audit.nodeId];
+        (address owner,) = _ownerOf(audit.nodeId);
+        ISessionPayment(_payment).give(COR, owner, bond);
+    }
+
+    /// The bond of an appeal that failed goes to the members that did their duty, and the client; otherwise back.
+    function _settleBond(Audit memory audit, Appeal memory appealed, bool failed) internal {
+        ISessionPayment payment = ISessionPayment(_payment);
+        uint256 rest = appealed.bond;
+        if (!failed) {
+            (address owner,) = _ownerOf(audit.nodeId);
+            return payment.give(COR, owner, rest);
+        }
+        uint256 earners = Clusters.sizeOf(appealed.earners);
+        uint256 share = earners == 0 ? 0 : rest / earners;
+        _giveEach(COR, appealed.members, appealed.earners, share);
+        rest -= earners * share;
+        payment.give(COR, audit.client, rest);
+    }
+
+    /// The same to each node of a set whose bit is there.
+    function _giveEach(AssetId asset, uint256 nodes, uint256 bits, uint256 amount) internal {
+        for (; bits != 0; (bits, nodes) = (bits >> 1, nodes >> 32)) {
+            if (bits & 1 == 0) continue;
+            ISessionPayment(_payment).give(asset, INodePool(_pool).payoutOf(nodes.nodeAt(0)), amount);
+        }
     }
 
     function _setBook(ModelIndex model, AssetId asset, uint256 amount) internal {

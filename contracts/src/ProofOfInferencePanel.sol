@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {INodePool} from "./interfaces/INodePool.sol";
 import {
+    Appeal,
     Audit,
     AuditState,
+    Chunk,
+    Demand,
     IProofOfInference,
-    Leaf,
     Party,
     ProofConfig,
     ProofWiring,
@@ -14,34 +15,95 @@ import {
     Testimony
 } from "./interfaces/IProofOfInference.sol";
 import {IRandomBeacon} from "./interfaces/IRandomBeacon.sol";
-import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {Evidence, ISessionPayment, Rule} from "./interfaces/ISessionPayment.sol";
-import {Calibration} from "./libraries/Calibrations.sol";
+import {Evidence, Rule} from "./interfaces/ISessionPayment.sol";
+import {AuditWords} from "./libraries/AuditWords.sol";
 import {Clusters} from "./libraries/Clusters.sol";
-import {Hearings, Ruling} from "./libraries/Hearings.sol";
-import {Jury} from "./libraries/Jury.sol";
+import {Hearings} from "./libraries/Hearings.sol";
 import {Multiproof} from "./libraries/Multiproof.sol";
 import {NodeSet} from "./libraries/NodeSet.sol";
 import {Positions} from "./libraries/Positions.sol";
 import {Verdicts} from "./libraries/Verdicts.sol";
 import {ProofOfInferenceBase} from "./ProofOfInferenceBase.sol";
-import {NodeId, NumericClass} from "./types/Ids.sol";
+import {NodeId} from "./types/Ids.sol";
 
-/// Disputes over an answer that its validator found false, and what validators are paid. `ProofOfInference` runs its code as its own (one contract would
-/// exceed the size that the EVM allows); called by anyone else it has no audits.
+/// What leads to the end of a dispute over an answer that its validator found false: panels, what they commit to and
+/// open, and data that nobody could fetch; what follows for those who let their time pass; and what validators are paid.
+/// `ProofOfInference` runs its code as its own (one
+/// contract would exceed the size that the EVM allows); called by anyone else it has no audits.
 contract ProofOfInferencePanel is ProofOfInferenceBase {
     using NodeSet for uint256;
 
-    /// Members of a panel: with the first validator, one more than the quorum.
-    uint256 internal constant MEMBERS = 3;
-    /// Owners of one class that fail in one epoch, from which on it is no fraud but a fault of what they run.
-    uint256 internal constant PAUSING_OWNERS = 5;
+    /// Bytes of a published chunk: a transaction with more would not fit what nodes pass on.
+    uint256 internal constant MAX_CHUNK = 32 * 1024;
+    /// Bytes of both blocks: each has 1 MiB at most.
+    uint256 internal constant MAX_DATA = 2 * 1024 * 1024;
 
     /// keccak256(abi.encode(wiring, config)): who runs this code must have the same.
     bytes32 public immutable madeFor;
 
     constructor(ProofWiring memory wiring, ProofConfig memory config_) ProofOfInferenceBase(wiring, config_) {
         madeFor = keccak256(abi.encode(wiring, config_));
+    }
+
+    // ---------------------------------------------------------------- data on demand
+
+    /// See `IProofOfInference`.
+    function demandData(Audit calldata brought, Party[] memory parties, NodeId validator) external {
+        (Audit memory audit, AuditState state, uint40 until) = _load(brought);
+        uint256 member;
+        if (state == AuditState.Convened) {
+            _checkParties(audit, parties);
+            member = _unsealedOf(audit, parties, validator);
+        } else if (state != AuditState.Drawn) {
+            revert IProofOfInference.ProofOfInference_WrongState(audit.taskId, audit.nodeId, state);
+        } else if (NodeId.unwrap(validator) != NodeId.unwrap(audit.validator)) {
+            revert IProofOfInference.ProofOfInference_NotParty(audit.taskId, audit.nodeId, validator);
+        }
+        _checkInTime(audit, until);
+        _checkOperator(validator);
+        Demand storage demand = _demands[audit.taskId][audit.nodeId];
+        // Once: with what is published everybody sees the same.
+        if (demand.resumes != AuditState.None) {
+            revert IProofOfInference.ProofOfInference_AlreadyDemanded(audit.taskId, audit.nodeId);
+        }
+        demand.resumes = state;
+        // A demand that cost nothing would be made of every answer.
+        uint16 place = NodeSet.bitOf(audit.drawn, validator);
+        if (place != 0) audit.earners |= place << uint16(WAIVED);
+        else _appeals[audit.taskId][audit.nodeId].waived = uint8(1 << (member - Hearings.FIRST_MEMBER));
+        emit IProofOfInference.DataDemanded(audit.taskId, audit.nodeId, validator);
+        _enter(audit, AuditState.Demanded, _openTime);
+    }
+
+    /// See `IProofOfInference`. The bytes are not hashed here, for sha-256 of a block is not taken in pieces: whether they
+    /// are what was asked and answered is for the validators, who all see the same. That is why nobody else may publish.
+    function publishData(Audit calldata brought, Chunk calldata chunk) external {
+        (Audit memory audit, uint40 until) = _take(brought, AuditState.Demanded);
+        _checkInTime(audit, until);
+        _checkOperator(audit.nodeId);
+        Demand memory demand = _demands[audit.taskId][audit.nodeId];
+        if (demand.publishedBytes == 0) {
+            if (chunk.requestBytes > chunk.totalBytes || chunk.totalBytes > MAX_DATA) {
+                revert IProofOfInference.ProofOfInference_DataSize(chunk.requestBytes, chunk.totalBytes, MAX_DATA);
+            }
+            (demand.requestBytes, demand.totalBytes) = (chunk.requestBytes, chunk.totalBytes);
+        } else if (chunk.requestBytes != demand.requestBytes || chunk.totalBytes != demand.totalBytes) {
+            revert IProofOfInference.ProofOfInference_OtherSizes(demand.requestBytes, demand.totalBytes);
+        }
+        if (chunk.offset != demand.publishedBytes) {
+            revert IProofOfInference.ProofOfInference_WrongOffset(chunk.offset, demand.publishedBytes);
+        }
+        uint256 limit = demand.totalBytes - demand.publishedBytes;
+        if (limit > MAX_CHUNK) limit = MAX_CHUNK;
+        if (chunk.data.length == 0 || chunk.data.length > limit) {
+            revert IProofOfInference.ProofOfInference_ChunkSize(chunk.data.length, limit);
+        }
+        demand.publishedBytes += uint32(chunk.data.length);
+        _demands[audit.taskId][audit.nodeId] = demand;
+        emit IProofOfInference.DataPublished(
+            audit.taskId, audit.nodeId, chunk.offset, demand.requestBytes, demand.totalBytes, chunk.data
+        );
+        if (demand.publishedBytes == demand.totalBytes) _enter(audit, demand.resumes, _sealTime);
     }
 
     // ---------------------------------------------------------------- the panel
@@ -51,10 +113,7 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         (Audit memory audit, uint40 until) = _take(brought, AuditState.Accused);
         _checkInTime(audit, until);
         (audit.seed, audit.tries) = (_valueOf(audit.round), 0);
-        Party[] memory parties = new Party[](Hearings.FIRST_MEMBER + MEMBERS);
-        (parties[Hearings.MINER].nodeId, parties[Hearings.MINER].root) = (audit.nodeId, audit.root);
-        (parties[Hearings.ACCUSER].nodeId, parties[Hearings.ACCUSER].root) = (audit.validator, audit.validatorRoot);
-        (parties[Hearings.MINER].isSealed, parties[Hearings.ACCUSER].isSealed) = (true, true);
+        Party[] memory parties = Hearings.partiesOf(audit, Hearings.MEMBERS);
         for (uint256 i = Hearings.FIRST_MEMBER; i < parties.length; ++i) {
             // One of them runs what the miner runs.
             parties[i].nodeId = _draw(audit, i == Hearings.FIRST_MEMBER);
@@ -68,12 +127,11 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
     function commitPanel(Audit calldata brought, Party[] memory parties, NodeId nodeId, bytes32 sealed_) external {
         (Audit memory audit, uint40 until) = _takeWith(brought, parties, AuditState.Convened);
         _checkInTime(audit, until);
-        Party memory party = parties[_partyOf(audit, parties, nodeId)];
-        if (party.isSealed) revert IProofOfInference.ProofOfInference_AlreadySealed(nodeId);
+        Party memory party = parties[_unsealedOf(audit, parties, nodeId)];
         _checkSeal(nodeId, sealed_);
         (party.isSealed, party.root) = (true, sealed_);
         _keep(audit, parties);
-        for (uint256 k; k < parties.length; ++k) {
+        for (uint256 k = Hearings.FIRST_MEMBER; k < parties.length; ++k) {
             if (!parties[k].isSealed) return _enter(audit, AuditState.Convened, until - block.timestamp);
         }
         _hear(audit);
@@ -88,8 +146,12 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
             if (parties[i].isSealed) ++members;
         }
         // With the accuser, as many as a quorum needs.
-        if (members + 1 < Clusters.QUORUM) _conclude(audit, AuditState.Void);
-        else _hear(audit);
+        if (members + 1 >= Clusters.QUORUM) {
+            _hear(audit);
+        } else {
+            _conclude(audit, AuditState.Void);
+            if (Hearings.isAppeal(parties)) _returnBond(audit);
+        }
         for (uint256 i = Hearings.FIRST_MEMBER; i < parties.length; ++i) {
             if (!parties[i].isSealed) _slashIdle(audit, parties[i].nodeId, until);
         }
@@ -98,24 +160,6 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
     function _hear(Audit memory audit) internal {
         audit.round = _nextRound();
         _enter(audit, AuditState.Hearing, _revealTime);
-    }
-
-    /// The stored audit and its parties, which must be those that were brought.
-    function _takeWith(Audit calldata brought, Party[] memory parties, AuditState wanted)
-        internal
-        view
-        returns (Audit memory audit, uint40 until)
-    {
-        (audit, until) = _take(brought, wanted);
-        bytes32 digest = keccak256(abi.encode(parties));
-        if (digest != audit.parties) {
-            revert IProofOfInference.ProofOfInference_StaleParties(audit.taskId, audit.nodeId, audit.parties, digest);
-        }
-    }
-
-    function _keep(Audit memory audit, Party[] memory parties) internal {
-        audit.parties = keccak256(abi.encode(parties));
-        emit IProofOfInference.PanelMoved(audit.taskId, audit.nodeId, parties);
     }
 
     // ---------------------------------------------------------------- the hearing
@@ -128,9 +172,18 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         _checkInTime(audit, until);
         uint256 i = _partyOf(audit, parties, nodeId);
         _hearParty(audit, parties[i], i, testimony);
-        if (i >= Hearings.FIRST_MEMBER) _earn(audit, nodeId);
+        if (i >= Hearings.FIRST_MEMBER) {
+            if (Hearings.isAppeal(parties)) _earnAppeal(audit, uint8(1 << (i - Hearings.FIRST_MEMBER)));
+            else _earn(audit, nodeId);
+        }
         _keep(audit, parties);
         _enter(audit, AuditState.Hearing, until - block.timestamp);
+    }
+
+    /// The same as `_earn`, of a member of an appeal's panel.
+    function _earnAppeal(Audit memory audit, uint8 bit) internal {
+        Appeal storage stored = _appeals[audit.taskId][audit.nodeId];
+        if (stored.waived & bit == 0) stored.earners |= bit;
     }
 
     function _hearParty(Audit memory audit, Party memory party, uint256 i, Testimony calldata testimony) internal {
@@ -170,154 +223,98 @@ contract ProofOfInferencePanel is ProofOfInferenceBase {
         return Positions.draw(seed, first, count, Multiproof.MAX_POSITIONS);
     }
 
+    // ---------------------------------------------------------------- time that has passed
+
     /// See `IProofOfInference`.
-    function judge(Audit calldata brought, Party[] memory parties) external {
-        (Audit memory audit, uint40 until) = _takeWith(brought, parties, AuditState.Hearing);
-        Question question = Verdicts.questionOf(audit.reasons);
-        uint256 missing = Hearings.missingOf(parties, question);
-        if (missing != 0) _checkLate(audit, until);
-        // Nobody could open what needs a round that is not there.
-        if (question == Question.Weights && IRandomBeacon(_beacon).valueOf(audit.round) == 0) {
-            return _conclude(audit, AuditState.Void);
+    function advanceAudit(Audit calldata brought) external {
+        (Audit memory audit, AuditState state, uint40 until) = _load(brought);
+        bool known = state >= AuditState.Drawn && state <= AuditState.Accused || state == AuditState.Demanded
+            || state == AuditState.Appealed;
+        if (!known) revert IProofOfInference.ProofOfInference_WrongState(audit.taskId, audit.nodeId, state);
+        _checkLate(audit, until);
+        if (state == AuditState.Drawn) return _replace(audit, until);
+        if (state == AuditState.Demanded) return _convictHidden(audit, until);
+        // There was no randomness to draw a panel with.
+        if (state == AuditState.Accused) return _conclude(audit, AuditState.Void);
+        if (state == AuditState.Appealed) {
+            _conclude(audit, AuditState.Void);
+            return _returnBond(audit);
         }
-        Ruling memory ruling;
-        ruling.question = question;
-        bool hides = missing >> Hearings.MINER & 1 == 1;
-        if (hides) ruling.failing = Hearings.openOf(parties);
-        else _decide(audit, parties, ruling);
-        _execute(audit, parties, ruling, hides ? until : 0);
-        _punishSilence(audit, Hearings.nodesOf(parties, missing & ~(uint256(1) << Hearings.MINER)), until);
+        if (state == AuditState.Sealed) {
+            // Aborting when audited must not pay.
+            _earn(audit, audit.validator);
+            _conclude(audit, AuditState.Disproved);
+            return _slashLiar(audit, audit.nodeId, _lateness(audit, Rule.Unopened, until), _only(audit.validator));
+        }
+        _conclude(audit, AuditState.Unverified);
+        // It could not open what needs a round that is not there.
+        if (IRandomBeacon(_beacon).valueOf(audit.round) == 0) return;
+        _slashLiar(audit, audit.validator, _lateness(audit, Rule.Withheld, until), new NodeId[](0));
     }
 
-    /// Who is right, by what was opened.
-    function _decide(Audit memory audit, Party[] memory parties, Ruling memory ruling) internal view {
-        // Those of the pair that the accusation was made in.
-        Calibration memory limits = _limitsOf(audit, audit.validator);
-        if (ruling.question == Question.Weights) {
-            Jury.Contracts memory contracts = Jury.Contracts(INodePool(_pool), IModelRegistry(_models));
-            Hearings.compare(audit, parties, ruling, contracts);
-            // Good weights make neither tokens nor text good.
-            bool cleared = ruling.decided && !ruling.guilty;
-            if (cleared) Hearings.uphold(parties, audit.reasons & ~Verdicts.WEIGHTS, ruling, limits);
-            return;
-        }
-        uint256 open = Hearings.openOf(parties);
-        // With the accuser, as many as a quorum needs.
-        if (Clusters.sizeOf(open) + 1 < Clusters.QUORUM) return;
-        if (ruling.question == Question.Content) {
-            Hearings.poll(parties, audit.reasons, ruling, limits);
-            return;
-        }
-        uint256 positions = Positions.unpack(audit.named, audit.alsoNamed, audit.outputTokens).length;
-        Hearings.weigh(parties, ruling, positions, audit.reasons, limits);
+    /// Another validator for one that was silent.
+    function _replace(Audit memory audit, uint40 until) internal {
+        NodeId idle = audit.validator;
+        bool more = audit.drawn.length() < MAX_VALIDATORS;
+        audit.validator = more ? _draw(audit, false) : NodeId.wrap(0);
+        if (NodeId.unwrap(audit.validator) != 0) _enter(audit, AuditState.Drawn, _sealTime);
+        else _conclude(audit, AuditState.Unverified);
+        _slashIdle(audit, idle, until);
     }
 
-    /// The consequences for the miner, which had until `hidUntil` if it shows nothing, and for those whom a quorum
-    /// contradicts.
-    function _execute(Audit memory audit, Party[] memory parties, Ruling memory ruling, uint40 hidUntil) internal {
-        Evidence memory evidence = Evidence(audit.taskId, Hearings.ruleOf(ruling.question), 0, Clusters.QUORUM);
-        NodeId[] memory provers = Hearings.nodesOf(parties, ruling.failing);
-        bool slashed = hidUntil != 0;
-        if (slashed) {
-            evidence = Evidence(audit.taskId, Rule.Unopened, block.timestamp, hidUntil);
-        } else if (ruling.guilty) {
-            evidence.measured = _witnessesOf(audit, provers);
-            slashed = evidence.measured >= Clusters.QUORUM && !ruling.isOnlyUnread && !_pauses(audit);
-        }
-        AuditState outcome = AuditState.Void;
-        if (slashed) outcome = AuditState.Disproved;
-        else if (ruling.decided && !ruling.guilty) outcome = AuditState.Passed;
-        if (outcome == AuditState.Passed) {
-            // What the accuser measured counts neither for nor against the node. It was wrong, and is not paid for that.
-            _vouch(audit, 0, _limitsOf(audit, audit.validator));
-            audit.earners &= ~NodeSet.bitOf(audit.drawn, audit.validator);
-        }
-        NodeId[] memory losers = Hearings.nodesOf(parties, ruling.losers);
-        for (uint256 i; i < losers.length; ++i) {
-            audit.earners &= ~NodeSet.bitOf(audit.drawn, losers[i]);
-        }
-        emit IProofOfInference.Judged(
-            audit.taskId, audit.nodeId, ruling.question, ruling.failing, slashed || ruling.guilty, slashed
-        );
-        _conclude(audit, outcome);
-        if (slashed) _slashLiar(audit, audit.nodeId, evidence, provers);
-        _punishLosers(audit, losers, Hearings.nodesOf(parties, ruling.against));
+    /// A miner that does not publish what was demanded: hiding must not pay either. Of an appeal nobody has done its duty
+    /// by then, but who demanded.
+    function _convictHidden(Audit memory audit, uint40 until) internal {
+        Appeal memory appealed = _appeals[audit.taskId][audit.nodeId];
+        delete _appeals[audit.taskId][audit.nodeId];
+        NodeId demander = appealed.waived != 0
+            ? _nodeOf(appealed.members, appealed.waived)
+            : _nodeOf(audit.drawn, audit.earners >> WAIVED);
+        _conclude(audit, AuditState.Disproved);
+        _slashLiar(audit, audit.nodeId, _lateness(audit, Rule.Unopened, until), _only(demander));
+        if (appealed.bond != 0) _settleBond(audit, appealed, true);
     }
 
-    /// Different owners whose word against the miner counts, if one of them runs what it runs; else none.
-    function _witnessesOf(Audit memory audit, NodeId[] memory provers) internal view returns (uint256) {
-        (, NumericClass minerClass) = _ownerOf(audit.nodeId);
-        address[] memory owners = new address[](provers.length);
-        uint256 counted;
-        bool sameClass;
-        for (uint256 i; i < provers.length; ++i) {
-            NumericClass class_;
-            (owners[i], class_) = _ownerOf(provers[i]);
-            if (!IModelRegistry(_models).isSlashable(audit.model, minerClass, class_)) continue;
-            counted |= 1 << i;
-            if (NumericClass.unwrap(class_) == NumericClass.unwrap(minerClass)) sameClass = true;
-        }
-        return sameClass ? Clusters.ownersOf(counted, owners) : 0;
+    function _lateness(Audit memory audit, Rule rule, uint40 until) internal view returns (Evidence memory) {
+        return Evidence(audit.taskId, rule, block.timestamp, until);
     }
 
-    /// Counts a failure of the miner's class; whether so many of it fail that it is no fraud.
-    function _pauses(Audit memory audit) internal returns (bool) {
-        (address owner, NumericClass class_) = _ownerOf(audit.nodeId);
-        Failures memory failures = _failures[class_];
-        uint40 epoch = uint40(block.timestamp) / _failureEpoch;
-        if (failures.epoch != epoch) (failures.epoch, failures.owners) = (epoch, 0);
-        if (!_failedIn[class_][epoch][owner]) {
-            _failedIn[class_][epoch][owner] = true;
-            ++failures.owners;
+    /// The node at the place of a bit.
+    function _nodeOf(uint256 set, uint256 bit) internal pure returns (NodeId) {
+        for (; bit > 1; bit >>= 1) {
+            set >>= 32;
         }
-        uint40 pausedUntil = (epoch + 2) * _failureEpoch;
-        if (failures.owners >= PAUSING_OWNERS && failures.pausedUntil != pausedUntil) {
-            failures.pausedUntil = pausedUntil;
-            emit IProofOfInference.ClassPaused(class_, pausedUntil);
-        }
-        _failures[class_] = failures;
-        return block.timestamp < failures.pausedUntil;
-    }
-
-    /// Those whom a quorum contradicts: one that could cost the miner its stake, and of a class that is held to it.
-    function _punishLosers(Audit memory audit, NodeId[] memory losers, NodeId[] memory provers) internal {
-        if (losers.length == 0 || _witnessesOf(audit, provers) < Clusters.QUORUM) return;
-        Evidence memory evidence = Evidence(audit.taskId, Rule.Contradicted, provers.length, Clusters.QUORUM);
-        (, NumericClass minerClass) = _ownerOf(audit.nodeId);
-        for (uint256 i; i < losers.length; ++i) {
-            (, NumericClass class_) = _ownerOf(losers[i]);
-            bool excused = !IModelRegistry(_models).isSlashable(audit.model, minerClass, class_);
-            if (excused || block.timestamp < _failures[class_].pausedUntil) continue;
-            _slashLiar(audit, losers[i], evidence, provers);
-        }
-    }
-
-    /// Those who committed to something and did not show it.
-    function _punishSilence(Audit memory audit, NodeId[] memory silent, uint40 until) internal {
-        Evidence memory evidence = Evidence(audit.taskId, Rule.Withheld, block.timestamp, until);
-        for (uint256 i; i < silent.length; ++i) {
-            _slashLiar(audit, silent[i], evidence, new NodeId[](0));
-        }
+        return set.nodeAt(0);
     }
 
     // ---------------------------------------------------------------- pay
 
     /// See `IProofOfInference`.
     function collect(Audit calldata brought) external {
-        (Audit memory audit,) = _take(brought, AuditState.Closed);
+        (Audit memory audit, uint40 owed) = _take(brought, AuditState.Closed);
         uint256 pay = uint256(audit.fee) * _auditPayBps / BPS;
         uint256 booked = _books[audit.model][audit.asset];
         delete _words[audit.taskId][audit.nodeId];
-        uint256 wanted;
-        for (uint256 i; i < NodeSet.MAX; ++i) {
-            if (audit.earners >> i & 1 == 1) wanted += pay;
+        Appeal memory appealed;
+        if (owed & AuditWords.HAS_MEMBERS != 0) {
+            appealed = _appeals[audit.taskId][audit.nodeId];
+            delete _appeals[audit.taskId][audit.nodeId];
         }
+        uint256 wanted = pay * (Clusters.sizeOf(uint8(audit.earners)) + Clusters.sizeOf(appealed.earners));
         if (wanted > booked) revert IProofOfInference.ProofOfInference_BookTooSmall(wanted, booked);
         _setBook(audit.model, audit.asset, booked - wanted);
         emit IProofOfInference.AuditCollected(audit.taskId, audit.nodeId, wanted);
-        for (uint256 i; i < NodeSet.MAX; ++i) {
-            if (audit.earners >> i & 1 == 0) continue;
-            ISessionPayment(_payment).give(audit.asset, INodePool(_pool).payoutOf(audit.drawn.nodeAt(i)), pay);
+        _giveEach(audit.asset, audit.drawn, uint8(audit.earners), pay);
+        _giveEach(audit.asset, appealed.members, appealed.earners, pay);
+    }
+
+    // ---------------------------------------------------------------- parties
+
+    /// The place of a member that has not committed. Miner and accuser have long.
+    function _unsealedOf(Audit memory audit, Party[] memory parties, NodeId nodeId) internal pure returns (uint256 i) {
+        i = _partyOf(audit, parties, nodeId);
+        if (i < Hearings.FIRST_MEMBER || parties[i].isSealed) {
+            revert IProofOfInference.ProofOfInference_AlreadySealed(nodeId);
         }
     }
 

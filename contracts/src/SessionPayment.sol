@@ -251,6 +251,12 @@ contract SessionPayment is ISessionPayment {
     }
 
     /// @inheritdoc ISessionPayment
+    function fund(AssetId asset, address from, uint256 amount) external only(proof) {
+        _credit(msg.sender, asset, amount);
+        _pull(asset, from, amount);
+    }
+
+    /// @inheritdoc ISessionPayment
     function withdraw(AssetId asset, address to, uint256 amount) external {
         if (amount == 0) revert SessionPayment_ZeroAmount();
         if (to == address(0)) revert SessionPayment_ZeroAddress();

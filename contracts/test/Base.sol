@@ -8,6 +8,7 @@ import {NodePool} from "../src/NodePool.sol";
 import {NodeStats} from "../src/NodeStats.sol";
 import {Parameters} from "../src/Parameters.sol";
 import {ProofOfInference} from "../src/ProofOfInference.sol";
+import {ProofOfInferenceJudgement} from "../src/ProofOfInferenceJudgement.sol";
 import {ProofOfInferencePanel} from "../src/ProofOfInferencePanel.sol";
 import {Session} from "../src/Session.sol";
 import {SessionPayment} from "../src/SessionPayment.sol";
@@ -31,7 +32,7 @@ import {AssetId, Lane, ModelId, ModelIndex, NodeId, NumericClass, SessionId, Tas
 import {IVm, Log} from "./IVm.sol";
 import {UsdToken} from "./mocks/UsdToken.sol";
 
-/// The eleven contracts, wired as a deployment wires them, two assets, a model, and what tests do with them again and
+/// The twelve contracts, wired as a deployment wires them, two assets, a model, and what tests do with them again and
 /// again. Times and amounts are as small as the bounds allow.
 abstract contract Base {
     IVm internal constant vm = IVm(address(uint160(uint256(keccak256("hevm cheat code")))));
@@ -92,6 +93,7 @@ abstract contract Base {
     uint40 internal constant SEAL_TIME = 30;
     uint40 internal constant OPEN_TIME = 20;
     uint40 internal constant AUDIT_REVEAL_TIME = 40;
+    uint40 internal constant APPEAL_TIME = 50;
 
     uint16 internal constant MIN_PROBABILITY_BPS = 500;
     uint16 internal constant GAIN_BPS = 6000;
@@ -102,6 +104,7 @@ abstract contract Base {
     uint16 internal constant DUTY_BPS = 100;
     uint16 internal constant PROVER_BPS = 5000;
     uint16 internal constant CLIENT_BPS = 2000;
+    uint16 internal constant APPEAL_BPS = 1000;
 
     uint256 internal constant CLIENT_KEY = 0xC11E47;
     uint256 internal constant ROUTER_KEY = 0x40073;
@@ -122,6 +125,7 @@ abstract contract Base {
     SessionPayment internal payment;
     BlockhashBeacon internal beacon;
     ProofOfInferencePanel internal panel;
+    ProofOfInferenceJudgement internal judgement;
     ProofOfInference internal proof;
 
     /// Contracts that name others before they exist.
@@ -195,7 +199,8 @@ abstract contract Base {
             })
         );
         panel = new ProofOfInferencePanel(proofWiring(), proofConfig());
-        proof = new ProofOfInference(proofWiring(), proofConfig(), address(panel));
+        judgement = new ProofOfInferenceJudgement(proofWiring(), proofConfig());
+        proof = new ProofOfInference(proofWiring(), proofConfig(), address(panel), address(judgement));
         require(address(payment) == future.payment && address(stats) == future.stats, "wiring of money and counters");
         require(address(pool) == future.pool && address(session) == future.session, "wiring of nodes and sessions");
         require(address(queue) == future.queue && address(proof) == future.proof, "wiring of tasks and proofs");
@@ -208,7 +213,7 @@ abstract contract Base {
         future.pool = vm.computeCreateAddress(address(this), nonce + 4);
         future.session = vm.computeCreateAddress(address(this), nonce + 5);
         future.queue = vm.computeCreateAddress(address(this), nonce + 6);
-        future.proof = vm.computeCreateAddress(address(this), nonce + 8);
+        future.proof = vm.computeCreateAddress(address(this), nonce + 9);
     }
 
     function proofWiring() internal view returns (ProofWiring memory) {
@@ -230,6 +235,7 @@ abstract contract Base {
             sealTime: SEAL_TIME,
             openTime: OPEN_TIME,
             revealTime: AUDIT_REVEAL_TIME,
+            appealTime: APPEAL_TIME,
             minProbabilityBps: MIN_PROBABILITY_BPS,
             gainBps: GAIN_BPS,
             powerBps: POWER_BPS,
@@ -238,7 +244,8 @@ abstract contract Base {
             slashBps: FRAUD_BPS,
             dutyBps: DUTY_BPS,
             proverBps: PROVER_BPS,
-            clientBps: CLIENT_BPS
+            clientBps: CLIENT_BPS,
+            appealBps: APPEAL_BPS
         });
     }
 

@@ -133,6 +133,12 @@ interface IModelRegistry {
         view
         returns (uint256 word);
 
+    /// The same as it was before second `time`: 0 if the pair was calibrated in it or later.
+    function calibrationBefore(ModelIndex index, NumericClass minerClass, NumericClass validatorClass, uint40 time)
+        external
+        view
+        returns (uint256 word);
+
     /// Owners that attested a pair.
     function attestedOf(ModelIndex index, NumericClass minerClass, NumericClass validatorClass)
         external

@@ -23,6 +23,12 @@ enum AuditState {
     Convened,
     /// The panel, and where contrasts are compared the miner and the validator, are to open, by `until`.
     Hearing,
+    /// The miner is to publish request and answer, by `until`.
+    Demanded,
+    /// A panel found it false: the owner of the miner may appeal until `until`; then it is executed.
+    Condemned,
+    /// `round` draws a second panel.
+    Appealed,
     /// Found true. The answer is paid.
     Passed,
     /// Nobody was there to look. The answer is paid, and vouches for nothing.
@@ -103,8 +109,41 @@ struct Audit {
     uint256 alsoNamed;
     /// keccak256(abi.encode(parties)) of a dispute.
     bytes32 parties;
-    /// Validators that have done their duty, one bit for each place in `drawn`.
+    /// One bit for each place in `drawn`. Low byte: has done its duty. High byte: demanded the data, and is not paid.
+    uint16 earners;
+}
+
+/// Data that were demanded.
+struct Demand {
+    /// What the audit goes back to; None: nothing was demanded.
+    AuditState resumes;
+    /// The request's block; it and the answer's; what of both is published.
+    uint32 requestBytes;
+    uint32 totalBytes;
+    uint32 publishedBytes;
+}
+
+/// A piece of the data: the request's block and the answer's behind it, in their canonical form.
+struct Chunk {
+    uint32 requestBytes;
+    uint32 totalBytes;
+    /// What was published before.
+    uint32 offset;
+    bytes data;
+}
+
+/// An appeal; zeros: there is none, or nothing is open of it.
+struct Appeal {
+    /// COR.
+    uint96 bond;
+    /// Who found the answer false, see `NodeSet`; and who was contradicted by them, 0 for nobody.
+    uint128 accusers;
+    NodeId dissenter;
+    /// The second panel, see `NodeSet`. Its members in the order of the parties, one bit each: who has done its duty,
+    /// and who demanded the data and is not paid.
+    uint224 members;
     uint8 earners;
+    uint8 waived;
 }
 
 /// A leaf of a miner's tree, or, with the margin, of a validator's.
@@ -194,7 +233,17 @@ interface IProofOfInference {
         uint256 statistics,
         uint16 failingBlocks
     );
-    /// How the dispute ended: the parties that found the answer false, one bit each in their order, whether it is false,
+    /// Who is to look at the answer cannot read it, or its request: the miner has to publish both.
+    event DataDemanded(TaskId indexed taskId, NodeId indexed nodeId, NodeId indexed validator);
+    /// A piece of them, see `Chunk`.
+    event DataPublished(
+        TaskId indexed taskId, NodeId indexed nodeId, uint32 offset, uint32 requestBytes, uint32 totalBytes, bytes data
+    );
+    /// The miner's owner contests what a panel found, see `Appeal`.
+    event Appealed(
+        TaskId indexed taskId, NodeId indexed nodeId, uint96 bond, uint128 accusers, NodeId indexed dissenter
+    );
+    /// How the dispute ended, once that is final: the parties that found the answer false, one bit each in their order, whether it is false,
     /// and whether stake was taken for it.
     event Judged(
         TaskId indexed taskId, NodeId indexed nodeId, Question question, uint256 failing, bool guilty, bool slashed
@@ -211,8 +260,8 @@ interface IProofOfInference {
 
     error ProofOfInference_ZeroAddress();
     error ProofOfInference_OutOfBounds(bytes32 name, uint256 value, uint256 min, uint256 max);
-    /// It is the code for other contracts or tunables.
-    error ProofOfInference_OtherPanel(address panel);
+    /// It is made for other contracts or tunables.
+    error ProofOfInference_OtherCode(address code);
     error ProofOfInference_NotQueue(address caller);
     /// Nobody could check what the node computes.
     error ProofOfInference_NotCalibrated(NodeId nodeId, NumericClass numericClass);
@@ -242,6 +291,17 @@ interface IProofOfInference {
     error ProofOfInference_BadStatistics(uint256 word, uint256 tokens);
     error ProofOfInference_BadBlocks(uint256 failing, uint256 worst, uint256 blocks);
     error ProofOfInference_BookTooSmall(uint256 wanted, uint256 booked);
+    error ProofOfInference_AlreadyDemanded(TaskId taskId, NodeId nodeId);
+    /// Who cannot read an answer has to demand it first.
+    error ProofOfInference_NotDemanded(TaskId taskId, NodeId nodeId);
+    error ProofOfInference_DataSize(uint32 requestBytes, uint32 totalBytes, uint256 limit);
+    error ProofOfInference_ChunkSize(uint256 size, uint256 limit);
+    error ProofOfInference_WrongOffset(uint32 offset, uint32 wanted);
+    /// The data are of other lengths than those that the first chunk told.
+    error ProofOfInference_OtherSizes(uint32 requestBytes, uint32 totalBytes);
+    error ProofOfInference_NotOwner(NodeId nodeId, address caller);
+    /// There is nothing of the stake left that the judgement would take.
+    error ProofOfInference_NothingAtStake(NodeId nodeId);
 
     /// Only `SessionQueue`: an answer was committed. Fixes the probability of its audit and what its draw may find.
     function expose(TaskId taskId, NodeId nodeId, ModelIndex model, AssetId asset, uint96 fee) external;
@@ -269,6 +329,14 @@ interface IProofOfInference {
     /// passes; else a panel is drawn.
     function reveal(Audit calldata audit, Findings calldata findings) external;
 
+    /// Of one who cannot read the answer or its request, by its operator: the drawn validator before it commits (`parties`
+    /// is not read then), or a member of a panel before it does. Once for each answer. Whoever demands is not paid.
+    function demandData(Audit calldata audit, Party[] calldata parties, NodeId validator) external;
+
+    /// The miner's, by its operator: the next piece of what was demanded. With the last one the audit goes on, and what was
+    /// published is what counts.
+    function publishData(Audit calldata audit, Chunk calldata chunk) external;
+
     /// Draws the panel of an accused answer, once the round has its value. Anyone may.
     function convene(Audit calldata audit) external;
 
@@ -279,8 +347,16 @@ interface IProofOfInference {
     function testify(Audit calldata audit, Party[] calldata parties, NodeId party, Testimony calldata testimony)
         external;
 
-    /// Decides, once everybody has opened, or after `until`. Anyone may.
+    /// Decides, once everybody has opened, or after `until`; what would cost the miner its stake by a first panel is
+    /// executed by a second call, after the time to appeal. Anyone may.
     function judge(Audit calldata audit, Party[] calldata parties) external;
+
+    /// Contests, before `until`, a judgement that would cost the miner its stake. By the owner of its node, whose bond is
+    /// pulled: `appealBps` of what would be taken.
+    function appeal(Audit calldata audit, Party[] calldata parties) external;
+
+    /// Draws the second panel, once the round has its value; if there are too few, the judgement is executed. Anyone may.
+    function reconvene(Audit calldata audit, Party[] calldata parties) external;
 
     /// Moves an audit on whose time has passed. Anyone may.
     function advanceAudit(Audit calldata audit) external;
@@ -299,6 +375,12 @@ interface IProofOfInference {
 
     /// What `statusOf` must tell of `audit`.
     function digestOf(Audit calldata audit) external pure returns (bytes32);
+
+    /// What was demanded of an answer; zeros if nothing was.
+    function demandOf(TaskId taskId, NodeId nodeId) external view returns (Demand memory);
+
+    /// The appeal over an answer; zeros if there is none, or nothing is open of it.
+    function appealOf(TaskId taskId, NodeId nodeId) external view returns (Appeal memory);
 
     /// What `AnswerExposed` told of an answer that waits for its draw; zeros otherwise.
     function exposureOf(TaskId taskId, NodeId nodeId)
@@ -352,6 +434,8 @@ struct ProofConfig {
     uint40 sealTime;
     uint40 openTime;
     uint40 revealTime;
+    /// What the owner of a miner has to appeal.
+    uint40 appealTime;
     /// The smallest probability of an audit.
     uint16 minProbabilityBps;
     /// What a lie gains, of a fee; and how likely an audit finds it.
@@ -366,6 +450,8 @@ struct ProofConfig {
     /// Of what is taken for a lie: to those who proved it, and to the client. The rest is burnt.
     uint16 proverBps;
     uint16 clientBps;
+    /// The bond of an appeal, of what it would save; 0: none.
+    uint16 appealBps;
 }
 
 /// The contracts that a proof calls.

@@ -158,6 +158,9 @@ interface ISessionPayment {
     /// Only `ProofOfInference`: gives some of its own balance to another account.
     function give(AssetId asset, address to, uint256 amount) external;
 
+    /// Only `ProofOfInference`: pulls `amount` from `from` into its own balance.
+    function fund(AssetId asset, address from, uint256 amount) external;
+
     /// Moves the caller's own balance out.
     function withdraw(AssetId asset, address to, uint256 amount) external;
 

@@ -10,6 +10,8 @@ import {AuditState} from "../interfaces/IProofOfInference.sol";
 library AuditWords {
     /// In the place of the time, above the 16 bits of the levy.
     uint40 internal constant HAS_EARNERS = 1 << 16;
+    /// Members of an appeal's panel are to be paid, too.
+    uint40 internal constant HAS_MEMBERS = 1 << 17;
 
     function exposed(uint256 value, uint40 committedAt, uint32 slots, uint256 probabilityBps)
         internal

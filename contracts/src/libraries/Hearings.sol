@@ -17,8 +17,6 @@ struct Ruling {
     bool decided;
     /// The answer is false.
     bool guilty;
-    /// All that is upheld is that the answer cannot be read.
-    bool isOnlyUnread;
     /// Who found the answer false.
     uint256 failing;
     /// Who is contradicted by a quorum, and who is the quorum.
@@ -37,12 +35,29 @@ library Hearings {
         uint256[] close;
         uint256 positions;
         ModelIndex model;
+        uint40 committedAt;
         IModelRegistry models;
     }
 
     uint256 internal constant MINER = 0;
     uint256 internal constant ACCUSER = 1;
     uint256 internal constant FIRST_MEMBER = 2;
+    /// Members of a panel: with the first validator, one more than the quorum.
+    uint256 internal constant MEMBERS = 3;
+    /// Members of the panel that an appeal goes to: as many as fit one word, and an odd number.
+    uint256 internal constant APPEAL_MEMBERS = 7;
+
+    /// Miner and accuser, and room for so many members.
+    function partiesOf(Audit memory audit, uint256 members) internal pure returns (Party[] memory parties) {
+        parties = new Party[](FIRST_MEMBER + members);
+        (parties[MINER].nodeId, parties[MINER].root) = (audit.nodeId, audit.root);
+        (parties[ACCUSER].nodeId, parties[ACCUSER].root) = (audit.validator, audit.validatorRoot);
+        (parties[MINER].isSealed, parties[ACCUSER].isSealed) = (true, true);
+    }
+
+    function isAppeal(Party[] memory parties) internal pure returns (bool) {
+        return parties.length > FIRST_MEMBER + MEMBERS;
+    }
 
     /// Keeps what a party opened: the ids, and margins or contrasts.
     function keep(Party memory party, Leaf[] calldata leaves, bool margins) internal pure {
@@ -91,7 +106,7 @@ library Hearings {
     {
         Bench memory bench = _benchOf(parties, contracts);
         bench.positions = audit.outputTokens < Verdicts.MANY ? audit.outputTokens : Verdicts.MANY;
-        bench.model = audit.model;
+        (bench.model, bench.committedAt) = (audit.model, audit.committedAt);
         uint256 size = bench.owners.length;
         for (uint256 i; i < size; ++i) {
             for (uint256 j = i + 1; j < size; ++j) {
@@ -139,9 +154,9 @@ library Hearings {
     /// Held against what their classes may differ by, whichever of them the pair names first.
     function _agree(Bench memory bench, Party[] memory parties, uint256 i, uint256 j) private view returns (bool) {
         (NumericClass one, NumericClass other) = (bench.classes[i], bench.classes[j]);
-        uint256 word = bench.models.calibrationOf(bench.model, one, other);
-        if (word == 0) word = bench.models.calibrationOf(bench.model, other, one);
-        // Classes that nobody calibrated cannot be compared: nothing is close.
+        uint256 word = bench.models.calibrationBefore(bench.model, one, other, bench.committedAt);
+        if (word == 0) word = bench.models.calibrationBefore(bench.model, other, one, bench.committedAt);
+        // Classes that nobody had calibrated cannot be compared: nothing is close.
         if (word == 0) return false;
         Calibration memory limits = Calibrations.unpack(word);
         uint256 limit = bench.positions >= Verdicts.MANY ? limits.tau : limits.spotTau;
@@ -242,7 +257,7 @@ library Hearings {
     {
         uint8 upheld = upheldOf(parties, reasons, limits);
         if (upheld == 0) return false;
-        (ruling.decided, ruling.guilty, ruling.isOnlyUnread) = (true, true, upheld == Verdicts.IDS);
+        (ruling.decided, ruling.guilty) = (true, true);
         (ruling.question, ruling.failing) = (Verdicts.questionOf(upheld), 1 << ACCUSER);
         for (uint256 i = FIRST_MEMBER; i < parties.length; ++i) {
             if (parties[i].isOpen && _foundBy(parties[i], limits) & upheld != 0) ruling.failing |= 1 << i;

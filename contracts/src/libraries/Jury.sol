@@ -19,9 +19,14 @@ library Jury {
         IModelRegistry models;
     }
 
-    /// The next validator, of an owner that is not on the task and was not drawn for it, and of a class that is calibrated
-    /// with the miner's (or of the same one); it joins `audit.drawn`. 0 if there is none in so many tries.
-    function draw(Audit memory audit, Contracts memory contracts, bool sameClass) internal view returns (NodeId) {
+    /// The next validator, of an owner that is not on the task, was not drawn for it and is not among `others`, and of a
+    /// class that was calibrated with the miner's (or of the same one) before the answer was committed. 0 if there is none
+    /// in so many tries.
+    function draw(Audit memory audit, Contracts memory contracts, uint256 others, bool sameClass)
+        internal
+        view
+        returns (NodeId)
+    {
         uint256 last = audit.tries + MAX_TRIES;
         if (audit.slots == 0) return NodeId.wrap(0);
         (, NumericClass minerClass) = contracts.pool.ownerOf(audit.nodeId);
@@ -31,8 +36,8 @@ library Jury {
             bool same = NumericClass.unwrap(class_) == NumericClass.unwrap(minerClass);
             if (sameClass && !same) continue;
             if (_owns(owner, audit.nodes, contracts.pool) || _owns(owner, audit.drawn, contracts.pool)) continue;
-            if (contracts.models.calibrationOf(audit.model, minerClass, class_) == 0) continue;
-            audit.drawn |= uint256(NodeId.unwrap(found)) << (32 * audit.drawn.length());
+            if (_owns(owner, others, contracts.pool)) continue;
+            if (contracts.models.calibrationBefore(audit.model, minerClass, class_, audit.committedAt) == 0) continue;
             return found;
         }
         return NodeId.wrap(0);

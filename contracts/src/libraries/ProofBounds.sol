@@ -40,6 +40,7 @@ library ProofBounds {
         within("sealTime", config.sealTime, 1, MAX_TIME);
         within("openTime", config.openTime, 1, MAX_TIME);
         within("revealTime", config.revealTime, 1, MAX_TIME);
+        within("appealTime", config.appealTime, 1, MAX_TIME);
         within("minProbabilityBps", config.minProbabilityBps, 1, BPS);
         within("gainBps", config.gainBps, 1, BPS);
         within("powerBps", config.powerBps, MIN_POWER_BPS, BPS);
@@ -47,10 +48,11 @@ library ProofBounds {
         within("slashBps", config.slashBps, 1, BPS);
         within("dutyBps", config.dutyBps, 0, MAX_DUTY_BPS);
         within("awardsBps", uint256(config.proverBps) + config.clientBps, 0, MAX_AWARDS_BPS);
+        within("appealBps", config.appealBps, 0, BPS);
         // The draw; validators one after the other, the miner, the validator; the panel's draw, its commitments and
-        // openings.
-        uint256 longest = uint256(config.epochLength) + 2 * uint256(config.roundTimeout) + (validators + 1)
-            * config.sealTime + config.openTime + 2 * uint256(config.revealTime);
+        // openings; the same of a second panel, and the time to ask for it; once, that data are demanded and published.
+        uint256 longest = uint256(config.epochLength) + 3 * uint256(config.roundTimeout) + (validators + 3)
+            * config.sealTime + 2 * uint256(config.openTime) + 3 * uint256(config.revealTime) + config.appealTime;
         within("longestAudit", longest, 0, allowed);
         return uint40(longest);
     }

@@ -343,7 +343,6 @@ contract ProofFuzz {
         require(ruling.decided && ruling.guilty == (guilty || upheld != 0), "guilty");
         require(ruling.against == (Hearings.openOf(parties) & ~failing), "who found it true");
         checkFailing(parties, ruling, failing, guilty ? 0 : findersOf(parties, upheld, limits));
-        require(ruling.isOnlyUnread == (!guilty && upheld == 0x80), "unread");
     }
 
     /// Of one who is guilty the accuser is right too; else it has lied if nobody of a whole panel agrees.
@@ -367,7 +366,7 @@ contract ProofFuzz {
         Ruling memory ruling;
         Hearings.poll(parties, reasons, ruling, limits);
         uint256 upheld = upheldOf(parties, reasons, limits);
-        require(ruling.guilty == (upheld != 0) && ruling.isOnlyUnread == (upheld == 0x80), "upheld");
+        require(ruling.guilty == (upheld != 0), "upheld");
         uint256 failing = findersOf(parties, reasons, limits);
         checkFailing(parties, ruling, failing, findersOf(parties, upheld, limits));
     }

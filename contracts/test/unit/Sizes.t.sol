@@ -21,6 +21,7 @@ contract SizesTest is Base {
         fits(address(payment), "SessionPayment");
         fits(address(proof), "ProofOfInference");
         fits(address(panel), "ProofOfInferencePanel");
+        fits(address(judgement), "ProofOfInferenceJudgement");
         fits(address(beacon), "BlockhashBeacon");
         // More than what is left of it once it is deployed.
         assertTrue(type(DrandBeacon).creationCode.length <= LIMIT, "DrandBeacon");

@@ -66,6 +66,7 @@ pub struct ProofSettings {
     pub seal_time_s: u64,
     pub open_time_s: u64,
     pub reveal_time_s: u64,
+    pub appeal_time_s: u64,
     pub min_probability_bps: u16,
     pub gain_bps: u16,
     pub power_bps: u16,
@@ -75,6 +76,7 @@ pub struct ProofSettings {
     pub duty_bps: u16,
     pub prover_bps: u16,
     pub client_bps: u16,
+    pub appeal_bps: u16,
 }
 
 /// A token that sessions may be paid in.
@@ -150,7 +152,7 @@ impl DeployConfig {
             supply: 1_000_000_000 * COR,
             parameters_delay_s: 60,
             draw_window_s: 120,
-            longest_audit_s: 400,
+            longest_audit_s: 620,
             max_royalty_bps: 300,
             epoch_length_s: 120,
             level_period_s: 86_400,
@@ -170,7 +172,7 @@ impl DeployConfig {
             },
             node: NodeTermsConfig {
                 activation_delay_s: 1,
-                unbonding_period_s: 960,
+                unbonding_period_s: 1180,
                 collateral_per_slot: 100 * COR,
                 slash_bps: 5000,
                 reporter_bps: 1000,
@@ -181,6 +183,7 @@ impl DeployConfig {
                 seal_time_s: 60,
                 open_time_s: 30,
                 reveal_time_s: 30,
+                appeal_time_s: 5,
                 min_probability_bps: 500,
                 gain_bps: 6000,
                 power_bps: 9500,
@@ -190,6 +193,7 @@ impl DeployConfig {
                 duty_bps: 100,
                 prover_bps: 5000,
                 client_bps: 2000,
+                appeal_bps: 1000,
             },
             assets: vec![AssetConfig { token: None, tip: COR / 1000, min_deposit: COR }],
         }
@@ -212,6 +216,7 @@ impl DeployConfig {
             sealTime: seconds("proof.seal_time_s", p.seal_time_s)?,
             openTime: seconds("proof.open_time_s", p.open_time_s)?,
             revealTime: seconds("proof.reveal_time_s", p.reveal_time_s)?,
+            appealTime: seconds("proof.appeal_time_s", p.appeal_time_s)?,
             minProbabilityBps: p.min_probability_bps,
             gainBps: p.gain_bps,
             powerBps: p.power_bps,
@@ -221,6 +226,7 @@ impl DeployConfig {
             dutyBps: p.duty_bps,
             proverBps: p.prover_bps,
             clientBps: p.client_bps,
+            appealBps: p.appeal_bps,
         })
     }
 

@@ -54,6 +54,11 @@ sol!(
 );
 sol!(
     #[sol(rpc, all_derives)]
+    ProofOfInferenceJudgement,
+    "artifacts/ProofOfInferenceJudgement.json"
+);
+sol!(
+    #[sol(rpc, all_derives)]
     ProofOfInferencePanel,
     "artifacts/ProofOfInferencePanel.json"
 );

@@ -10,8 +10,8 @@ use alloy::{
 
 use crate::{
     BlockhashBeacon, CorToken, Deployer, Deployment, DeploymentError, DrandBeacon, ModelRegistry,
-    NodePool, NodeStats, Parameters, ProofOfInference, ProofOfInferencePanel, Session,
-    SessionPayment, SessionQueue,
+    NodePool, NodeStats, Parameters, ProofOfInference, ProofOfInferenceJudgement,
+    ProofOfInferencePanel, Session, SessionPayment, SessionQueue,
     config::{BeaconConfig, DeployConfig, seconds},
 };
 
@@ -25,7 +25,7 @@ struct Plan {
     deployer_code: Bytes,
     salt: B256,
     at: Deployment,
-    codes: [Bytes; 11],
+    codes: [Bytes; 12],
 }
 
 /// drand's `evmnet`, as drand publishes it.
@@ -67,6 +67,7 @@ fn salt(owner: Address, config: &DeployConfig) -> Result<B256, DeploymentError> 
         &Session::BYTECODE,
         &SessionQueue::BYTECODE,
         &ProofOfInferencePanel::BYTECODE,
+        &ProofOfInferenceJudgement::BYTECODE,
         &ProofOfInference::BYTECODE,
     ];
     let codes = codes.map(keccak256);
@@ -129,7 +130,7 @@ pub fn creations(
     at: &Deployment,
     owner: Address,
     config: &DeployConfig,
-) -> Result<[Bytes; 11], DeploymentError> {
+) -> Result<[Bytes; 12], DeploymentError> {
     let parameters = Parameters::Config {
         governor: config.governor.unwrap_or(owner),
         delay: seconds("parameters_delay_s", config.parameters_delay_s)?,
@@ -182,7 +183,7 @@ pub fn creations(
     };
     let models = ModelRegistry::Wiring { parameters: at.parameters, pool: at.nodes };
     let counters = NodeStats::Wiring { queue: at.queue };
-    let (panel, proof) = proof_creations(at, config.proof()?);
+    let [panel, judgement, proof] = proof_creations(at, config.proof()?);
     Ok([
         joined(&CorToken::BYTECODE, token),
         beacon_init_code(config),
@@ -200,13 +201,14 @@ pub fn creations(
         joined(&Session::BYTECODE, Session::constructorCall { wiring: sessions }),
         joined(&SessionQueue::BYTECODE, SessionQueue::constructorCall { wiring: queue }),
         panel,
+        judgement,
         proof,
     ])
 }
 
-/// Creation codes of `ProofOfInferencePanel` and `ProofOfInference`, which must have been made for the same contracts and
-/// tunables.
-pub fn proof_creations(at: &Deployment, config: ProofOfInference::ProofConfig) -> (Bytes, Bytes) {
+/// Creation codes of `ProofOfInferencePanel`, `ProofOfInferenceJudgement` and `ProofOfInference`, which must have been made
+/// for the same contracts and tunables.
+pub fn proof_creations(at: &Deployment, config: ProofOfInference::ProofConfig) -> [Bytes; 3] {
     let wiring = ProofOfInference::ProofWiring {
         beacon: at.beacon,
         models: at.models,
@@ -219,8 +221,14 @@ pub fn proof_creations(at: &Deployment, config: ProofOfInference::ProofConfig) -
     // Each contract's module has a type of its own for the same struct; their encoding is one.
     let shared = (wiring.clone(), config.clone()).abi_encode_params();
     let panel = [ProofOfInferencePanel::BYTECODE.as_ref(), &shared].concat().into();
-    let arguments = ProofOfInference::constructorCall { wiring, config_: config, panel: at.panel };
-    (panel, joined(&ProofOfInference::BYTECODE, arguments))
+    let judgement = [ProofOfInferenceJudgement::BYTECODE.as_ref(), &shared].concat().into();
+    let arguments = ProofOfInference::constructorCall {
+        wiring,
+        config_: config,
+        panel: at.panel,
+        judgement: at.judgement,
+    };
+    [panel, judgement, joined(&ProofOfInference::BYTECODE, arguments)]
 }
 
 /// Deploys the contracts from `owner`, whose key the provider (or the node behind it) must have, and verifies them.

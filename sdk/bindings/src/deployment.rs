@@ -33,6 +33,8 @@ pub struct Deployment {
     pub beacon: Address,
     /// `ProofOfInferencePanel`.
     pub panel: Address,
+    /// `ProofOfInferenceJudgement`.
+    pub judgement: Address,
     /// `ProofOfInference`.
     pub proof: Address,
 }
@@ -145,12 +147,13 @@ impl Deployment {
             sessions: at(8),
             queue: at(9),
             panel: at(10),
-            proof: at(11),
+            judgement: at(11),
+            proof: at(12),
         }
     }
 
     /// Every contract with its name, in the order of their creation: a constructor calls those before it.
-    pub fn named(&self) -> [(&'static str, Address); 11] {
+    pub fn named(&self) -> [(&'static str, Address); 12] {
         [
             ("CorToken", self.token),
             ("RandomBeacon", self.beacon),
@@ -162,6 +165,7 @@ impl Deployment {
             ("Session", self.sessions),
             ("SessionQueue", self.queue),
             ("ProofOfInferencePanel", self.panel),
+            ("ProofOfInferenceJudgement", self.judgement),
             ("ProofOfInference", self.proof),
         ]
     }

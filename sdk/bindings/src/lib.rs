@@ -16,8 +16,8 @@ pub use config::{
 };
 pub use contracts::{
     BlockhashBeacon, CorToken, Deployer, DrandBeacon, ModelRegistry, NodePool, NodeStats,
-    Parameters, ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment,
-    SessionQueue,
+    Parameters, ProofOfInference, ProofOfInferenceJudgement, ProofOfInferencePanel, RandomBeacon,
+    Session, SessionPayment, SessionQueue,
 };
 pub use deploy::{creations, deploy, proof_creations};
 pub use deployment::{Deployment, DeploymentError};

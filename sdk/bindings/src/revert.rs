@@ -12,7 +12,7 @@ use alloy::{
 use serde::Deserialize;
 
 /// Committed artifacts: name of the contract and JSON with `abi` and `bytecode`.
-const ARTIFACTS: [(&str, &str); 13] = [
+const ARTIFACTS: [(&str, &str); 14] = [
     ("CorToken", include_str!("../artifacts/CorToken.json")),
     ("Parameters", include_str!("../artifacts/Parameters.json")),
     ("ModelRegistry", include_str!("../artifacts/ModelRegistry.json")),
@@ -22,6 +22,7 @@ const ARTIFACTS: [(&str, &str); 13] = [
     ("SessionQueue", include_str!("../artifacts/SessionQueue.json")),
     ("SessionPayment", include_str!("../artifacts/SessionPayment.json")),
     ("ProofOfInference", include_str!("../artifacts/ProofOfInference.json")),
+    ("ProofOfInferenceJudgement", include_str!("../artifacts/ProofOfInferenceJudgement.json")),
     ("ProofOfInferencePanel", include_str!("../artifacts/ProofOfInferencePanel.json")),
     ("BlockhashBeacon", include_str!("../artifacts/BlockhashBeacon.json")),
     ("DrandBeacon", include_str!("../artifacts/DrandBeacon.json")),

@@ -4,7 +4,8 @@ use alloy::primitives::{Address, Bytes};
 use alloy::sol_types::SolCall;
 use assay_bindings::{
     BlockhashBeacon, CorToken, Deployment, DrandBeacon, ModelRegistry, NodePool, NodeStats,
-    Parameters, ProofOfInference, ProofOfInferencePanel, Session, SessionPayment, SessionQueue,
+    Parameters, ProofOfInference, ProofOfInferenceJudgement, ProofOfInferencePanel, Session,
+    SessionPayment, SessionQueue,
 };
 
 /// `PUSH1`; the instructions after it push one byte more each, up to [`PUSH32`].
@@ -30,6 +31,7 @@ pub(crate) fn creations(name: &str) -> Vec<&'static Bytes> {
         // Its creation code holds that of its second half.
         "SessionQueue" | "SessionQueueEnd" => vec![&SessionQueue::BYTECODE],
         "ProofOfInferencePanel" => vec![&ProofOfInferencePanel::BYTECODE],
+        "ProofOfInferenceJudgement" => vec![&ProofOfInferenceJudgement::BYTECODE],
         "ProofOfInference" => vec![&ProofOfInference::BYTECODE],
         _ => Vec::new(),
     }

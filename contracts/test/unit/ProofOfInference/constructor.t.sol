@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {ProofOfInference} from "../../../src/ProofOfInference.sol";
+import {ProofOfInferenceJudgement} from "../../../src/ProofOfInferenceJudgement.sol";
 import {ProofOfInferencePanel} from "../../../src/ProofOfInferencePanel.sol";
 import {IProofOfInference, ProofConfig, ProofWiring} from "../../../src/interfaces/IProofOfInference.sol";
 import {Base} from "../../Base.sol";
@@ -16,6 +17,9 @@ contract ProofConstructorTest is Base {
         assertEq(proof.queue(), address(queue), "queue");
         assertEq(keccak256(abi.encode(proof.config())), keccak256(abi.encode(proofConfig())), "tunables");
         uint256 longest = AUDIT_EPOCH + 2 * ROUND_TIMEOUT + 4 * SEAL_TIME + OPEN_TIME + 2 * AUDIT_REVEAL_TIME;
+        uint256 demanded = OPEN_TIME + SEAL_TIME;
+        uint256 appealed = APPEAL_TIME + ROUND_TIMEOUT + SEAL_TIME + AUDIT_REVEAL_TIME;
+        longest += demanded + appealed;
         assertEq(proof.longestAudit(), longest, "longest audit");
     }
 
@@ -27,29 +31,37 @@ contract ProofConstructorTest is Base {
                 mstore(add(wiring, mul(32, missing)), 0)
             }
             vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_ZeroAddress.selector));
-            new ProofOfInference(wiring, proofConfig(), address(panel));
+            new ProofOfInference(wiring, proofConfig(), address(panel), address(judgement));
         }
     }
 
     function test_refuses_code_for_others() public {
         ProofConfig memory wanted = proofConfig();
         wanted.dutyBps = 99;
-        vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_OtherPanel.selector, address(panel)));
-        new ProofOfInference(proofWiring(), wanted, address(panel));
-        ProofOfInferencePanel other = new ProofOfInferencePanel(proofWiring(), wanted);
-        new ProofOfInference(proofWiring(), wanted, address(other));
+        ProofOfInferencePanel itsPanel = new ProofOfInferencePanel(proofWiring(), wanted);
+        ProofOfInferenceJudgement itsJudgement = new ProofOfInferenceJudgement(proofWiring(), wanted);
+        vm.expectRevert(abi.encodeWithSelector(IProofOfInference.ProofOfInference_OtherCode.selector, address(panel)));
+        new ProofOfInference(proofWiring(), wanted, address(panel), address(itsJudgement));
+        vm.expectRevert(
+            abi.encodeWithSelector(IProofOfInference.ProofOfInference_OtherCode.selector, address(judgement))
+        );
+        new ProofOfInference(proofWiring(), wanted, address(itsPanel), address(judgement));
+        new ProofOfInference(proofWiring(), wanted, address(itsPanel), address(itsJudgement));
     }
 
     /// [X1]
     function test_tunables_at_their_bounds_and_beyond() public {
         bounded(0, "epochLength", 1, 1 days);
-        bounded(5, "minProbabilityBps", 1, 10_000);
-        bounded(6, "gainBps", 1, 10_000);
-        bounded(7, "powerBps", 5000, 10_000);
-        bounded(8, "auditBps", 0, 5000);
-        bounded(10, "slashBps", 1, 10_000);
-        bounded(11, "dutyBps", 0, 1000);
-        bounded(12, "awardsBps", 0, 9000);
+        refused(5, 0, "appealTime", 1, 1 days);
+        refused(5, 1 days + 1, "appealTime", 1, 1 days);
+        bounded(6, "minProbabilityBps", 1, 10_000);
+        bounded(7, "gainBps", 1, 10_000);
+        bounded(8, "powerBps", 5000, 10_000);
+        bounded(9, "auditBps", 0, 5000);
+        bounded(11, "slashBps", 1, 10_000);
+        bounded(12, "dutyBps", 0, 1000);
+        bounded(13, "awardsBps", 0, 9000);
+        bounded(15, "appealBps", 0, 10_000);
     }
 
     /// A member alone, where others are added to it zero, at both bounds and next to them.
@@ -63,8 +75,8 @@ contract ProofConstructorTest is Base {
 
     function with(uint256 member, uint256 value) internal pure returns (ProofConfig memory wanted) {
         wanted = proofConfig();
-        if (member == 8) wanted.auditPayBps = 0;
-        if (member == 12) wanted.clientBps = 0;
+        if (member == 9) wanted.auditPayBps = 0;
+        if (member == 13) wanted.clientBps = 0;
         assembly {
             mstore(add(wanted, mul(32, member)), value)
         }
@@ -72,8 +84,9 @@ contract ProofConstructorTest is Base {
 
     function made(uint256 member, uint256 value) internal {
         ProofConfig memory wanted = with(member, value);
-        ProofOfInferencePanel code = new ProofOfInferencePanel(proofWiring(), wanted);
-        new ProofOfInference(proofWiring(), wanted, address(code));
+        ProofOfInferencePanel itsPanel = new ProofOfInferencePanel(proofWiring(), wanted);
+        ProofOfInferenceJudgement itsJudgement = new ProofOfInferenceJudgement(proofWiring(), wanted);
+        new ProofOfInference(proofWiring(), wanted, address(itsPanel), address(itsJudgement));
     }
 
     function refused(uint256 member, uint256 value, bytes32 name, uint256 min, uint256 max) internal {
@@ -81,13 +94,13 @@ contract ProofConstructorTest is Base {
         vm.expectRevert(
             abi.encodeWithSelector(IProofOfInference.ProofOfInference_OutOfBounds.selector, name, value, min, max)
         );
-        new ProofOfInference(proofWiring(), wanted, address(panel));
+        new ProofOfInference(proofWiring(), wanted, address(panel), address(judgement));
     }
 
     /// Unbonding covers no more than `Parameters` says. [M8]
     function test_refuses_audits_longer_than_stakes_are_bound_for() public {
         ProofConfig memory wanted = proofConfig();
-        wanted.openTime += LONGEST_AUDIT - proof.longestAudit() + 1;
+        wanted.appealTime += LONGEST_AUDIT - proof.longestAudit() + 1;
         vm.expectRevert(
             abi.encodeWithSelector(
                 IProofOfInference.ProofOfInference_OutOfBounds.selector,
@@ -97,6 +110,6 @@ contract ProofConstructorTest is Base {
                 LONGEST_AUDIT
             )
         );
-        new ProofOfInference(proofWiring(), wanted, address(panel));
+        new ProofOfInference(proofWiring(), wanted, address(panel), address(judgement));
     }
 }

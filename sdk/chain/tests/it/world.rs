@@ -147,7 +147,7 @@ impl World {
             .connect_http(node.http_url().parse().unwrap())
             .erased();
         let mut at = Vec::new();
-        for _ in 0..11 {
+        for _ in 0..12 {
             let request = TransactionRequest::default().with_deploy_code(init_code());
             let receipt =
                 provider.send_transaction(request).await.unwrap().get_receipt().await.unwrap();
@@ -165,7 +165,8 @@ impl World {
             parameters: at[7],
             stats: at[8],
             panel: at[9],
-            proof: at[10],
+            judgement: at[10],
+            proof: at[11],
         };
         let world = Self { node, deployment, provider, folder: tempfile::tempdir().unwrap() };
         if !mine_on_transaction {

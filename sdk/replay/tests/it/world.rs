@@ -17,8 +17,8 @@ use alloy::sol_types::{SolCall, SolConstructor};
 use assay_bindings::SessionQueue::{Answer, Precommit, Task};
 use assay_bindings::{
     BlockhashBeacon, COR, CorToken, Deployment, DrandBeacon, ModelRegistry, NodePool, NodeStats,
-    Parameters, ProofOfInference, ProofOfInferencePanel, RandomBeacon, Session, SessionPayment,
-    SessionQueue, proof_creations,
+    Parameters, ProofOfInference, ProofOfInferenceJudgement, ProofOfInferencePanel, RandomBeacon,
+    Session, SessionPayment, SessionQueue, proof_creations,
 };
 use assay_devnet::{Clock, Devnet, DevnetConfig, ManualClock};
 use assay_harness::Anvil;
@@ -166,7 +166,8 @@ impl World {
             sessions: at(7),
             queue: at(8),
             panel: at(9),
-            proof: at(10),
+            judgement: at(10),
+            proof: at(11),
         };
         let mut world = Self {
             chain,
@@ -626,7 +627,7 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
             governor: owner,
             delay: U40::from(3600),
             drawWindow: U40::from(120),
-            longestAudit: U40::from(100),
+            longestAudit: U40::from(130),
             maxRoyaltyBps: 300,
         },
         first: terms(),
@@ -679,9 +680,10 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
             stats: to.stats,
         },
     };
-    let (panel, proof) = proof_creations(to, proof_config());
+    let [panel, judgement, proof] = proof_creations(to, proof_config());
     // Code and arguments apart, so that other code can stand in.
     let (panel_code, proof_code) = (&ProofOfInferencePanel::BYTECODE, &ProofOfInference::BYTECODE);
+    let judgement_code = &ProofOfInferenceJudgement::BYTECODE;
     vec![
         ("CorToken", CorToken::BYTECODE.clone(), token.abi_encode()),
         ("BlockhashBeacon", BlockhashBeacon::BYTECODE.clone(), Vec::new()),
@@ -693,6 +695,11 @@ fn creations(to: &Deployment, owner: Address) -> Vec<(&'static str, Bytes, Vec<u
         ("Session", Session::BYTECODE.clone(), sessions.abi_encode()),
         ("SessionQueue", SessionQueue::BYTECODE.clone(), queue.abi_encode()),
         ("ProofOfInferencePanel", panel_code.clone(), panel[panel_code.len()..].to_vec()),
+        (
+            "ProofOfInferenceJudgement",
+            judgement_code.clone(),
+            judgement[judgement_code.len()..].to_vec(),
+        ),
         ("ProofOfInference", proof_code.clone(), proof[proof_code.len()..].to_vec()),
     ]
 }
@@ -718,6 +725,7 @@ fn proof_config() -> ProofOfInference::ProofConfig {
         sealTime: seconds(5),
         openTime: seconds(5),
         revealTime: seconds(12),
+        appealTime: seconds(5),
         minProbabilityBps: 500,
         gainBps: 6000,
         powerBps: 9500,
@@ -727,6 +735,7 @@ fn proof_config() -> ProofOfInference::ProofConfig {
         dutyBps: 100,
         proverBps: 5000,
         clientBps: 2000,
+        appealBps: 1000,
     }
 }
 
@@ -748,7 +757,7 @@ fn terms() -> Parameters::Terms {
         },
         node: Parameters::NodeTerms {
             activationDelay: 1,
-            unbondingPeriod: 700,
+            unbondingPeriod: 730,
             collateralPerSlot: 100 * COR,
             slashBps: 5000,
             reporterBps: 1000,

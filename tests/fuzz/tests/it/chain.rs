@@ -77,7 +77,8 @@ fn deployment() -> Deployment {
         payment: at(8),
         beacon: at(9),
         panel: at(10),
-        proof: at(11),
+        judgement: at(11),
+        proof: at(12),
     }
 }
 

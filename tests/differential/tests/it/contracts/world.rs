@@ -35,7 +35,7 @@ const TX_GAS: u64 = 20_000_000;
 const DEPLOYER: Address = Address::repeat_byte(0xde);
 const DELAY_S: u64 = 3600;
 const DRAW_WINDOW_S: u64 = 120;
-const LONGEST_AUDIT_S: u64 = 150;
+const LONGEST_AUDIT_S: u64 = 200;
 const MAX_ROYALTY_BPS: u16 = 300;
 const CLOCK: LevelClock = LevelClock { period_s: 20_000, epoch_s: 600 };
 
@@ -106,7 +106,8 @@ impl World {
             sessions: at(8),
             queue: at(9),
             panel: at(10),
-            proof: at(11),
+            judgement: at(11),
+            proof: at(12),
         };
         let network = Network {
             deployment,
@@ -317,7 +318,7 @@ fn creations(world: &World) -> Vec<Vec<u8>> {
             [DrandBeacon::BYTECODE.to_vec(), call.abi_encode()].concat()
         }
     };
-    let (panel, proof) = proof_creations(to, network.proof.clone());
+    let [panel, judgement, proof] = proof_creations(to, network.proof.clone());
     vec![
         token(),
         token(),
@@ -330,6 +331,7 @@ fn creations(world: &World) -> Vec<Vec<u8>> {
         [Session::BYTECODE.to_vec(), sessions.abi_encode()].concat(),
         [SessionQueue::BYTECODE.to_vec(), queue.abi_encode()].concat(),
         panel.to_vec(),
+        judgement.to_vec(),
         proof.to_vec(),
     ]
 }
@@ -343,6 +345,7 @@ fn proof_config() -> ProofOfInference::ProofConfig {
         sealTime: seconds(10),
         openTime: seconds(10),
         revealTime: seconds(10),
+        appealTime: seconds(10),
         minProbabilityBps: 500,
         gainBps: 6000,
         powerBps: 9500,
@@ -352,6 +355,7 @@ fn proof_config() -> ProofOfInference::ProofConfig {
         dutyBps: 100,
         proverBps: 5000,
         clientBps: 2000,
+        appealBps: 1000,
     }
 }
 
@@ -374,7 +378,7 @@ pub fn first_terms() -> Parameters::Terms {
         },
         node: Parameters::NodeTerms {
             activationDelay: 2,
-            unbondingPeriod: 300,
+            unbondingPeriod: 350,
             collateralPerSlot: 10_u128.pow(20),
             slashBps: 5000,
             reporterBps: 1000,

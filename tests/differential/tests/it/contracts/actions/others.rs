@@ -11,7 +11,8 @@ use assay_bindings::{
     Parameters::{acceptGovernorCall, proposeCall, proposeGovernorCall, withdrawProposalCall},
     ProofOfInference::{Docket, bookCall, exposeCall, resolveCall},
     SessionPayment::{
-        depositCall, giveCall, holdCall, moveCall, payCall, refundCall, releaseStakeCall, topUpCall,
+        depositCall, fundCall, giveCall, holdCall, moveCall, payCall, refundCall, releaseStakeCall,
+        topUpCall,
     },
 };
 use assay_protocol::Call;
@@ -33,7 +34,7 @@ pub fn propose(g: &mut Gen<'_>) -> Option<Step> {
     terms.session.maxTasks = g.among(3, 9) as u32;
     terms.session.minerBps = g.among(5000, 9700) as u16;
     terms.session.routerBps = g.below(300) as u16;
-    terms.node.unbondingPeriod = g.among(290, 400) as u32;
+    terms.node.unbondingPeriod = g.among(340, 450) as u32;
     match g.below(14) {
         _ if !g.wild => {}
         0 => terms.session.minerBps = 4999,
@@ -146,8 +147,9 @@ fn of_nodes(g: &mut Gen<'_>) -> Call {
 
 fn of_proof(g: &mut Gen<'_>) -> Call {
     let (task, node) = (B256::repeat_byte(1), 1);
-    match g.below(4) {
+    match g.below(5) {
         0 => giveCall { asset: 0, to: g.people().keepers[0], amount: U256::from(1) }.into(),
+        4 => fundCall { asset: 0, from: g.people().keepers[0], amount: U256::from(1) }.into(),
         1 => bookCall { model: 1, asset: 0, amount: U256::from(1) }.into(),
         2 => {
             exposeCall { taskId: task, nodeId: node, model: 1, asset: 0, fee: U96::from(1) }.into()
