@@ -7,7 +7,7 @@ use assay_types::Sampling;
 use crate::{MAX_VOCABULARY, SamplingError, allowed::Candidate};
 
 /// Makes the rows of one answer ready, one after the other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rows {
     sampling: Sampling,
     vocabulary: u32,

@@ -87,7 +87,7 @@ pub struct Step {
 }
 
 /// Chooses the tokens of one generation, step by step, and records their contrasts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
     rows: Rows,

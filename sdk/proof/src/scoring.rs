@@ -53,7 +53,7 @@ pub fn margin_units(nats: f64) -> u32 {
 }
 
 /// Scores the claimed tokens of one answer, position by position.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scorer {
     sampling: Sampling,
     rows: Rows,
