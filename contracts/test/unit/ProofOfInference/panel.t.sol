@@ -7,109 +7,11 @@ import {PartState, Task, TaskState} from "../../../src/interfaces/ISessionQueue.
 import {Positions} from "../../../src/libraries/Positions.sol";
 import {NodeId, NumericClass} from "../../../src/types/Ids.sol";
 import {Trees} from "../../Trees.sol";
-import {ProofBase} from "./ProofBase.sol";
+import {PanelBase} from "./PanelBase.sol";
 
 /// Disputes: `convene`, `commitPanel`, `testify`, `judge`, `advancePanel`.
-contract PanelTest is ProofBase {
-    /// Where `ProofOfInferenceBase` keeps the failures of classes.
-    uint256 internal constant FAILURES_SLOT = 4;
-
-    uint256 internal supply;
-    bytes private taskThere;
-
-    // ---------------------------------------------------------------- steps
-
-    /// Accused by its validator, who saw `seen`.
-    function accuse(Leaf[] memory leaves, Leaf[] memory seen, uint8 flags, Findings memory given) internal {
-        taskThere = abi.encode(opened(0, leaves, seen, flags));
-        Findings memory all = findings(leaves, seen, flags);
-        (all.failingBlocks, all.worstBlock) = (given.failingBlocks, given.worstBlock);
-        (all.named, all.alsoNamed) = (given.named, given.alsoNamed);
-        vm.prank(operatorOf(audit.validator));
-        proof.reveal(audit, all);
-        follow();
-        assertStage(AuditState.Accused);
-        reveal(audit.round);
-        proof.convene(audit);
-        follow();
-        assertStage(AuditState.Convened);
-        supply = token.totalSupply();
-    }
-
-    /// Settles the task, whose only answer failed or not.
-    function assertEnds(PartState part, TaskState state) internal {
-        Task memory task = abi.decode(taskThere, (Task));
-        assertEq(settle(task), 1, "ended");
-        task.parts[0].state = part;
-        assertState(task, state);
-    }
-
-    function accuse(Leaf[] memory leaves, Leaf[] memory seen, uint8 flags) internal {
-        Findings memory given;
-        accuse(leaves, seen, flags, given);
-    }
-
-    function commitAs(uint256 i, Leaf[] memory seen, uint8 flags) internal {
-        NodeId member = parties[i].nodeId;
-        bytes32 seal = sealOf(member, rootOf(seen, true), statisticsOf(seen, flags));
-        vm.prank(operatorOf(member));
-        proof.commitPanel(audit, parties, member, seal);
-        follow();
-    }
-
-    /// Members 2 to 4 commit to the same.
-    function commitPanel(Leaf[] memory seen, uint8 flags) internal {
-        for (uint256 i = 2; i < 5; ++i) {
-            commitAs(i, seen, flags);
-        }
-        assertStage(AuditState.Hearing);
-        reveal(audit.round);
-    }
-
-    function comparedPositions(bool named) internal view returns (uint256[] memory) {
-        if (named) return Positions.unpack(audit.named, audit.alsoNamed, TOKENS);
-        bytes32 seed = Positions.seedOf(beacon.valueOf(audit.round), audit.taskId, audit.nodeId);
-        (uint256 first, uint256 count) = Positions.windowOf(TOKENS, audit.named);
-        return Positions.draw(seed, first, count, 16);
-    }
-
-    function testimony(Leaf[] memory seen, uint8 flags, bool isMiner) internal view returns (Testimony memory result) {
-        result.root = rootOf(seen, !isMiner);
-        (result.statistics, result.salt) = (statisticsOf(seen, flags), bytes32("salt'"));
-        if (audit.reasons & 0x0f == 0) return result;
-        uint256[] memory positions = comparedPositions(audit.reasons & 0x03 == 0);
-        result.leaves = Trees.pick(seen, positions);
-        result.nodes = Trees.proofOf(Trees.hashesOf(seen, CONTRASTS, !isMiner), positions);
-    }
-
-    function testifyAs(uint256 i, Leaf[] memory seen, uint8 flags) internal {
-        proof.testify(audit, parties, parties[i].nodeId, testimony(seen, flags, i == 0));
-        follow();
-    }
-
-    function judge() internal {
-        vm.prank(keeper);
-        proof.judge(audit, parties);
-        follow();
-    }
-
-    function seen10() internal pure returns (Leaf[] memory) {
-        return withMargins(honest(TOKENS), 10);
-    }
-
-    function assertSlashed(NodeId nodeId, uint256 stake) internal view {
-        assertEq(stakeOf(nodeId), stake - stake * FRAUD_BPS / 10_000, "slashed");
-        assertEq(uint8(pool.nodeOf(nodeId).state), uint8(NodeState.Jailed), "jailed");
-    }
-
+contract PanelTest is PanelBase {
     // ---------------------------------------------------------------- weights
-
-    function hearAll(Leaf[] memory leaves) internal {
-        testifyAs(0, leaves, 0);
-        for (uint256 i = 1; i < 5; ++i) {
-            testifyAs(i, seen10(), 0);
-        }
-    }
 
     /// [V11, V12]
     function test_other_weights_cost_the_stake() public {
@@ -119,7 +21,7 @@ contract PanelTest is ProofBase {
         hearAll(forged(TOKENS));
         NodeId miner = audit.nodeId;
         uint256 stake = stakeOf(miner);
-        judge();
+        carryOut();
         assertStage(AuditState.Disproved);
         assertSlashed(miner, stake);
         for (uint256 i = 1; i < 5; ++i) {
@@ -184,7 +86,7 @@ contract PanelTest is ProofBase {
         NodeId member = parties[4].nodeId;
         (uint256 stake, uint256 membersStake) = (stakeOf(audit.nodeId), stakeOf(member));
         NodeId miner = audit.nodeId;
-        judge();
+        carryOut();
         assertStage(AuditState.Disproved);
         assertSlashed(miner, stake);
         assertSlashed(member, membersStake);
@@ -244,7 +146,7 @@ contract PanelTest is ProofBase {
         NodeId silent = parties[4].nodeId;
         uint256 stake = stakeOf(silent);
         vm.warp(untilOfAudit() + 1);
-        judge();
+        carryOut();
         assertStage(AuditState.Disproved);
         assertSlashed(silent, stake);
     }
@@ -274,13 +176,6 @@ contract PanelTest is ProofBase {
 
     // ---------------------------------------------------------------- sampling
 
-    /// One token that the model would not have sampled, which the accuser names.
-    function edited() internal pure returns (Leaf[] memory seen, Findings memory given) {
-        seen = seen10();
-        seen[76].margin = uint32(HARD_MARGIN + 1);
-        given.named = uint256(77) << 224;
-    }
-
     /// [V14]
     function test_a_token_that_was_not_sampled_costs_the_stake() public {
         attest(3);
@@ -292,7 +187,7 @@ contract PanelTest is ProofBase {
         }
         NodeId miner = audit.nodeId;
         uint256 stake = stakeOf(miner);
-        judge();
+        carryOut();
         assertStage(AuditState.Disproved);
         assertSlashed(miner, stake);
     }
@@ -347,7 +242,7 @@ contract PanelTest is ProofBase {
         }
         (NodeId accuser, NodeId miner) = (audit.validator, audit.nodeId);
         (uint256 stake, uint256 miners) = (stakeOf(accuser), stakeOf(miner));
-        judge();
+        carryOut();
         assertStage(AuditState.Disproved);
         assertEq(stakeOf(accuser), stake, "accuser");
         assertSlashed(miner, miners);
@@ -370,7 +265,7 @@ contract PanelTest is ProofBase {
                 testifyAs(i, seen, flags[k]);
             }
             (NodeId miner, uint256 stake) = (audit.nodeId, stakeOf(audit.nodeId));
-            judge();
+            carryOut();
             assertStage(AuditState.Disproved);
             assertSlashed(miner, stake);
             vm.revertToState(state);
@@ -379,23 +274,12 @@ contract PanelTest is ProofBase {
 
     // ---------------------------------------------------------------- content
 
-    function content(uint8 flag, uint256 raised) internal {
-        attest(3);
-        accuse(honest(TOKENS), seen10(), flag);
-        for (uint256 i = 2; i < 5; ++i) {
-            commitAs(i, seen10(), i - 2 < raised ? flag : 0);
-        }
-        for (uint256 i = 2; i < 5; ++i) {
-            testifyAs(i, seen10(), i - 2 < raised ? flag : 0);
-        }
-    }
-
     /// [V15]
     function test_a_text_that_is_not_that_of_the_ids_costs_the_stake() public {
         content(0x20, 2);
         NodeId miner = audit.nodeId;
         uint256 stake = stakeOf(miner);
-        judge();
+        carryOut();
         assertStage(AuditState.Disproved);
         assertSlashed(miner, stake);
     }
@@ -417,15 +301,6 @@ contract PanelTest is ProofBase {
         judge();
         assertStage(AuditState.Passed);
         assertSlashed(accuser, stake);
-    }
-
-    /// An answer that cannot be read is not paid, but may be the network's fault. [V15]
-    function test_an_unreadable_answer_is_void() public {
-        content(0x80, 3);
-        uint256 stake = stakeOf(audit.nodeId);
-        judge();
-        assertStage(AuditState.Void);
-        assertEq(stakeOf(audit.nodeId), stake, "stake");
     }
 
     // ---------------------------------------------------------------- who may, and when
@@ -499,6 +374,7 @@ contract PanelTest is ProofBase {
         NumericClass otherClass = NumericClass.wrap("gpu-bf16");
         NodeId friend = withOtherClass(otherClass);
         calibrate(otherClass, otherClass);
+        nextBlock();
         accuse(forged(TOKENS), seen10(), 0);
         assertEq(NodeId.unwrap(parties[2].nodeId), NodeId.unwrap(friend), "the only one of the miner's class");
         commitAs(2, withMargins(forged(TOKENS), 10), 0);
@@ -535,7 +411,7 @@ contract PanelTest is ProofBase {
         testifyAs(3, seen10(), 0);
         testifyAs(4, noisy, 0);
         uint256 stake = stakeOf(audit.nodeId);
-        judge();
+        carryOut();
         assertEq(stakeOf(audit.nodeId), stake - stake * FRAUD_BPS / 10_000, "the miner's class has a witness");
     }
 
@@ -554,6 +430,8 @@ contract PanelTest is ProofBase {
             vm.prank(operatorOf(NodeId.wrap(i)));
             models.attest(MODEL, CLASS, otherClass, calibration(), NodeId.wrap(i));
         }
+        // Pairs draw for answers that come after them.
+        nextBlock();
         for (uint32 i = 1; i <= NODES; ++i) {
             if (i == NodeId.unwrap(miner)) continue;
             if (NodeId.unwrap(friend) == 0) {
