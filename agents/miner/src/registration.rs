@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 
 use alloy::{
-    primitives::{Address, Bytes, U256},
+    primitives::{Address, U256},
     providers::Provider,
     sol_types::SolCall,
 };
@@ -170,9 +170,10 @@ impl Registration<'_> {
         let nonce = self.chain.provider.get_transaction_count(owner).into_future().await;
         let nonce = nonce.map_err(|error| failed(error.to_string()))?;
         let key = format!("{what}:{}:{}:{nonce}", self.operator, self.capacity);
-        let data = Bytes::from(call.abi_encode());
-        let intent = Intent { key, to, data, value: U256::ZERO };
-        self.owner.send(intent).await.map_err(MinerError::Registration)?;
+        self.owner
+            .send(Intent::call(key, to, call.abi_encode()))
+            .await
+            .map_err(MinerError::Registration)?;
         Ok(())
     }
 }

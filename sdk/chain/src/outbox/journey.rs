@@ -204,7 +204,9 @@ impl Inner {
         tracing::warn!(%key, nonce = newest.nonce, "somebody else used the nonce: is the key in use elsewhere?");
         // Estimating asks whether the effect is still wanted: contracts refuse to do a thing twice.
         match self.plan(&row.intent).await {
-            Ok(plan) => {
+            Ok(mut plan) => {
+                // What was reserved at first is not stored apart.
+                plan.gas_limit = plan.gas_limit.max(row.gas_limit);
                 let nonce = self.store.next_nonce()?.max(plan.count);
                 let tx = plan.transaction(&row.intent, nonce, self.chain.chain_id);
                 self.offer(id, &self.sign(tx, false)?).await?;
@@ -248,7 +250,7 @@ impl Inner {
     /// A transaction to ourselves that does nothing, and its gas.
     pub(super) async fn empty(&self) -> (Intent, u64) {
         let to = self.signer.address();
-        let intent = Intent { key: String::new(), to, data: Bytes::new(), value: U256::ZERO };
+        let intent = Intent::call("", to, Bytes::new());
         let gas = self.estimate(&intent).await.unwrap_or(EMPTY_GAS);
         (intent, gas)
     }

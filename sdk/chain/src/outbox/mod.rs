@@ -29,6 +29,8 @@ use std::time::Duration;
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolCall;
+use assay_bindings::SessionQueue;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,11 @@ const SWEEPS_PER_PRUNE: u32 = 14_400;
 const KEPT_FINISHED: u64 = 20_000;
 /// Longest key: ids and a word.
 const MAX_KEY_BYTES: usize = 200;
+/// What a settlement may need for each answer that is drawn only in the block that it comes into, or whose epoch ends
+/// there: about three times what a draw takes that succeeds at once.
+const DRAW_GAS: u64 = 150_000;
+/// Answers that this is reserved for at most: the limit stays far below that of a block.
+const MAX_SPARE_DRAWS: u64 = 32;
 
 /// A transaction that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +70,23 @@ pub struct Intent {
     pub data: Bytes,
     /// Wei that go along.
     pub value: U256,
+    /// Gas beyond the estimate and its margin, for work that the call finds only in the block that it comes into. What
+    /// is not used is not paid for.
+    pub spare_gas: u64,
 }
 
 impl Intent {
     /// A call without wei.
     pub fn call(key: impl Into<String>, to: Address, data: impl Into<Bytes>) -> Self {
-        Self { key: key.into(), to, data: data.into(), value: U256::ZERO }
+        Self { key: key.into(), to, data: data.into(), value: U256::ZERO, spare_gas: 0 }
+    }
+
+    /// `settle`: it does whatever is due in its block, which may be much more than was due when it was estimated.
+    pub fn settle(key: impl Into<String>, queue: Address, tasks: Vec<SessionQueue::Task>) -> Self {
+        let answers: usize = tasks.iter().map(|task| task.parts.len()).sum();
+        let draws = u64::try_from(answers).unwrap_or(u64::MAX).min(MAX_SPARE_DRAWS);
+        let data = SessionQueue::settleCall { tasks }.abi_encode();
+        Self { spare_gas: draws * DRAW_GAS, ..Self::call(key, queue, data) }
     }
 }
 

@@ -62,7 +62,9 @@ impl Inner {
         );
         let (fees, balance, count) = (fees?, balance?, count?);
         let gas_limit = match gas {
-            Ok(gas) => gas.saturating_add(gas / 100 * GAS_MARGIN_PERCENT),
+            Ok(gas) => {
+                gas.saturating_add(gas / 100 * GAS_MARGIN_PERCENT).saturating_add(intent.spare_gas)
+            }
             // The node does not say how much; the value is what is known.
             Err(OutboxError::Unfunded { .. }) => {
                 return Err(OutboxError::Unfunded { address, needed: intent.value, balance });

@@ -102,6 +102,8 @@ fn read_row(row: &SqlRow<'_>) -> Sql<Row> {
             to: Address::try_from(to.as_slice()).map_err(|_| malformed(2, "recipient"))?,
             data: Bytes::from(row.get::<_, Vec<u8>>("data")?),
             value: U256::try_from_be_slice(&value).ok_or_else(|| malformed(4, "value"))?,
+            // In the gas limit.
+            spare_gas: 0,
         },
         gas_limit: row.get::<_, i64>("gas_limit")? as u64,
         state: State::parse(&state).ok_or_else(|| malformed(7, "state"))?,

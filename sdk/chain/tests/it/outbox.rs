@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy::eips::eip2718::Encodable2718;
-use alloy::network::TxSignerSync;
-use alloy::primitives::{Address, B256, U256};
+use alloy::network::{TransactionBuilder, TxSignerSync};
+use alloy::primitives::{Address, B256, Bytes, U256, hex};
 use alloy::providers::Provider;
+use alloy::rpc::types::TransactionRequest;
 use alloy::signers::local::PrivateKeySigner;
 use assay_chain::{Chain, Database, Intent, Outbox, OutboxError, OutboxStatus};
 use tokio::task::JoinSet;
@@ -369,4 +370,42 @@ async fn a_chain_that_is_down_stores_nothing() {
     let error = outbox.send(intent).await.unwrap_err();
     assert!(matches!(&error, OutboxError::Rpc { .. }) && error.is_retryable(), "{error}");
     assert_eq!(outbox.status().unwrap(), OutboxStatus::default());
+}
+
+/// What a call does may depend on what comes before it in its block: a settlement draws where a round was just revealed.
+#[tokio::test]
+async fn work_that_is_found_only_in_the_block_has_its_gas() {
+    /// Fills three words if the first one is set, and nothing else; with data it sets the first one.
+    const WORKS_ONCE_SET: [u8; 35] =
+        hex!("36601c57 600054 600b57 00 5b 6001600155 6001600255 6001600355 00 5b 6001600055 00");
+    const TIP: u128 = 100_000_000_000;
+    let world = World::new(true).await;
+    let length = WORKS_ONCE_SET.len() as u8;
+    let init =
+        [&[0x60, length, 0x80, 0x60, 0x0b, 0x60, 0, 0x39, 0x60, 0, 0xf3], &WORKS_ONCE_SET[..]];
+    let create = TransactionRequest::default().with_deploy_code(init.concat());
+    for (spare_gas, succeeds) in [(0, false), (100_000, true)] {
+        let created = world.provider.send_transaction(create.clone()).await.unwrap();
+        let to = created.get_receipt().await.unwrap().contract_address.unwrap();
+        let outbox = world.outbox(&format!("spare {spare_gas}")).await;
+        let _: serde_json::Value = world.rpc("evm_setAutomine", (false,)).await;
+        let intent = Intent { spare_gas, ..Intent::call("work", to, Bytes::new()) };
+        let meanwhile = async {
+            while outbox.status().unwrap().sent == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            // With a higher tip it comes before.
+            let set = TransactionRequest::default()
+                .to(to)
+                .with_input(vec![1])
+                .with_gas_limit(100_000)
+                .with_max_priority_fee_per_gas(TIP)
+                .with_max_fee_per_gas(2 * TIP);
+            let _ = world.provider.send_transaction(set).await.unwrap();
+            let _: serde_json::Value = world.rpc("evm_setAutomine", (true,)).await;
+            world.mine().await;
+        };
+        let (sent, ()) = tokio::join!(outbox.send(intent), meanwhile);
+        assert_eq!(sent.as_ref().is_ok_and(succeeded), succeeds, "{sent:?}");
+    }
 }
