@@ -5,7 +5,8 @@ use alloy::sol_types::SolValue;
 use assay_bindings::ProofOfInference::{Audit, AuditMoved, Party};
 use assay_chain::ProtocolEvent;
 use assay_proof::Reasons;
-use assay_protocol::state::AuditState;
+use assay_protocol::audit::earners_of;
+use assay_protocol::state::{AuditState, HAS_MEMBERS};
 use serde::{Deserialize, Serialize};
 
 use super::items::{Effect, Item, Items, Key, Round};
@@ -102,6 +103,8 @@ pub(super) enum Need {
     Convene,
     /// `judge`.
     Judge,
+    /// `reconvene`.
+    Reconvene,
     /// `advanceAudit`.
     AdvanceAudit,
     /// `advancePanel`.
@@ -139,6 +142,11 @@ impl AnswerItem {
         }
     }
 
+    /// `AuditState` of the contract while it is audited, else 0.
+    pub(super) fn audit_state(&self) -> u8 {
+        if let Proof::Audited(audit) = &self.proof { audit.state } else { 0 }
+    }
+
     /// What whoever moves it brings; `None` if what is stored is damaged, or nothing is to be brought.
     pub(super) fn decode(&self) -> Option<(Audit, Vec<Party>)> {
         let (audit, parties) = match &self.proof {
@@ -155,20 +163,29 @@ impl AnswerItem {
 impl AuditItem {
     fn need(&self, now: u64) -> Option<Need> {
         let is_late = now > self.until_s;
+        let is_known = self.round.is_some_and(|round| round.known);
         let round = self.round.map(Need::Value);
         match AuditState::try_from(self.state).ok()? {
             // A value that comes after the time would blame those who could not use it: it is not asked for any more.
-            AuditState::Drawn | AuditState::Sealed | AuditState::Opened | AuditState::Accused
+            AuditState::Drawn
+            | AuditState::Sealed
+            | AuditState::Opened
+            | AuditState::Accused
+            | AuditState::Demanded
+            | AuditState::Appealed
                 if is_late =>
             {
                 Some(Need::AdvanceAudit)
             }
             AuditState::Convened => is_late.then_some(Need::AdvancePanel),
             AuditState::Hearing if is_late || self.is_heard => Some(Need::Judge),
-            AuditState::Accused if self.round.is_some_and(|round| round.known) => {
-                Some(Need::Convene)
-            }
-            AuditState::Opened | AuditState::Accused | AuditState::Hearing => round,
+            AuditState::Condemned => is_late.then_some(Need::Judge),
+            AuditState::Accused if is_known => Some(Need::Convene),
+            AuditState::Appealed if is_known => Some(Need::Reconvene),
+            AuditState::Opened
+            | AuditState::Accused
+            | AuditState::Hearing
+            | AuditState::Appealed => round,
             _ => None,
         }
     }
@@ -246,15 +263,20 @@ pub(super) fn effects(
 /// The proof as the event tells it; `None` of a state that is not known.
 fn moved(before: Option<&Item>, terms: &ProofTerms, event: &AuditMoved) -> Option<Proof> {
     let state = AuditState::try_from(event.state).ok()?;
-    if state >= AuditState::Passed {
-        let owed = event.audit.earners != 0;
-        return Some(Proof::Through(owed.then(|| wages(terms, &event.audit))));
-    }
     let before = match before {
         Some(Item::Answer(AnswerItem { proof: Proof::Audited(audit), .. })) => Some(audit),
         _ => None,
     };
-    let waits = matches!(state, AuditState::Opened | AuditState::Accused | AuditState::Hearing);
+    if state >= AuditState::Passed {
+        let owes_members = event.until.to::<u64>() & HAS_MEMBERS != 0;
+        let members = before.filter(|_| owes_members).map_or(0, |audit| open_members(audit));
+        let earners = earners_of(&event.audit).len() + members;
+        return Some(Proof::Through((earners != 0).then(|| wages(terms, &event.audit, earners))));
+    }
+    let waits = matches!(
+        state,
+        AuditState::Opened | AuditState::Accused | AuditState::Hearing | AuditState::Appealed
+    );
     let told = before.and_then(|audit| audit.round).filter(|told| told.round == event.audit.round);
     let round = Round { round: event.audit.round, known: told.is_some_and(|told| told.known) };
     let parties = before.map(|audit| audit.parties.clone()).unwrap_or_default();
@@ -276,11 +298,17 @@ fn is_heard(audit: &Audit, parties: &Bytes) -> bool {
     parties.iter().skip(first).all(|party| party.isOpen || !party.isSealed)
 }
 
-fn wages(terms: &ProofTerms, audit: &Audit) -> Wages {
+/// Members of a panel that have opened: what an appeal's are paid at most.
+fn open_members(audit: &AuditItem) -> usize {
+    let parties = Vec::<Party>::abi_decode(&audit.parties).unwrap_or_default();
+    parties.iter().skip(FIRST_MEMBER).filter(|party| party.isOpen).count()
+}
+
+fn wages(terms: &ProofTerms, audit: &Audit, earners: usize) -> Wages {
     let each = audit.fee.to::<u128>().saturating_mul(u128::from(terms.audit_pay_bps)) / BPS;
     Wages {
         book: (audit.model, audit.asset),
-        amount: each.saturating_mul(u128::from(audit.earners.count_ones())),
+        amount: each.saturating_mul(earners as u128),
         audit: audit.abi_encode().into(),
     }
 }

@@ -55,6 +55,11 @@ fn audit(number: u8, round: u64) -> Audit {
     }
 }
 
+/// A validator and two of a panel.
+fn three() -> alloy::primitives::U256 {
+    alloy::primitives::U256::from_limbs([2 | 3 << 32, 4, 0, 0])
+}
+
 fn moved_to(state: AuditState, until: u64, audit: Audit) -> ProtocolEvent {
     ProtocolEvent::AuditMoved(AuditMoved {
         taskId: audit.taskId,
@@ -188,6 +193,9 @@ fn whoever_is_silent_is_moved_on_after_the_last_second() {
         (AuditState::Accused, Push::AdvanceAudit(task(1), NODE)),
         (AuditState::Convened, Push::AdvancePanel(task(1), NODE)),
         (AuditState::Hearing, Push::Judge(task(1), NODE)),
+        (AuditState::Demanded, Push::AdvanceAudit(task(1), NODE)),
+        (AuditState::Condemned, Push::Judge(task(1), NODE)),
+        (AuditState::Appealed, Push::AdvanceAudit(task(1), NODE)),
     ];
     for (state, push) in silent {
         let mut keeper = keeper_with(answered(1));
@@ -208,7 +216,42 @@ fn whoever_is_silent_is_moved_on_after_the_last_second() {
         assert_eq!(*pushed, push, "{state:?}");
         assert_eq!(brought.audit.as_deref(), Some(&audit), "{state:?}");
         assert_eq!(brought.parties, members, "{state:?}");
+        // What was judged, and is executed, is the same audit in another state.
+        assert_eq!(brought.audit_state, state as u8);
     }
+}
+
+#[test]
+fn a_second_panel_is_drawn_as_soon_as_that_can_be_and_its_members_are_paid() {
+    let all = [true; 5];
+    let mut keeper = keeper_with(answered(1));
+    take(&mut keeper, 13, vec![moved_to(AuditState::Hearing, 1080, audit(1, 12))]);
+    let first =
+        vec![panel(1, parties(all, all)), moved_to(AuditState::Condemned, 1080, audit(1, 12))];
+    take(&mut keeper, 14, first);
+    assert_eq!(tick(&mut keeper, 1080), []);
+    take(&mut keeper, 15, vec![moved_to(AuditState::Appealed, 1100, audit(1, 15))]);
+    take(&mut keeper, 16, vec![]);
+    assert_eq!(tick(&mut keeper, 1081), [Push::Reveal(15)]);
+    take(&mut keeper, 17, vec![revealed(15)]);
+    assert_eq!(tick(&mut keeper, 1082), [Push::Reconvene(task(1), NODE)]);
+    let mut seven = parties(all, all);
+    seven.extend((6..=9).map(|node| Party {
+        nodeId: node,
+        isOpen: node < 8,
+        ..Default::default()
+    }));
+    let convened = vec![panel(1, seven), moved_to(AuditState::Convened, 1090, audit(1, 15))];
+    take(&mut keeper, 18, convened);
+    assert_eq!(tick(&mut keeper, 1090), []);
+    // Two of the first panel, one of whom waived its pay, and five of the second that have opened: a quarter of the fee each.
+    let passed = Audit { earners: 0b0100_0000_0011, drawn: three(), ..audit(1, 15) };
+    let owes = 777 | assay_protocol::state::HAS_MEMBERS;
+    take(&mut keeper, 20, vec![booked(1749), moved_to(AuditState::Passed, owes, passed)]);
+    take(&mut keeper, 30, vec![settled(1)]);
+    assert_eq!(tick(&mut keeper, 1090), []);
+    take(&mut keeper, 31, vec![booked(1750)]);
+    assert_eq!(tick(&mut keeper, 1091), [Push::Collect(task(1), NODE)]);
 }
 
 #[test]
@@ -216,7 +259,8 @@ fn what_an_audit_waits_for_is_revealed_but_not_when_it_would_blame_the_innocent(
     let (reveal, advance) = (Push::Reveal(14), Push::AdvanceAudit(task(1), NODE));
     let late = [
         (AuditState::Opened, advance.clone()),
-        (AuditState::Accused, advance),
+        (AuditState::Accused, advance.clone()),
+        (AuditState::Appealed, advance),
         (AuditState::Hearing, Push::Judge(task(1), NODE)),
     ];
     for (state, after) in late {
@@ -305,7 +349,7 @@ fn miner_and_accuser_are_waited_for_only_where_weights_are_compared() {
 fn validators_who_do_not_collect_are_paid_once_the_book_has_it() {
     let mut keeper = keeper_with(answered(1));
     // Two of the validators have done their duty: a quarter of the fee each.
-    let passed = Audit { earners: 0b101, ..audit(1, 14) };
+    let passed = Audit { earners: 0b101, drawn: three(), ..audit(1, 14) };
     take(&mut keeper, 20, vec![booked(499), moved_to(AuditState::Passed, 777, passed.clone())]);
     take(&mut keeper, 30, vec![settled(1), settled(1)]);
     assert_eq!(keeper.waiting(), (0, 0, 1));
@@ -372,7 +416,7 @@ fn a_client_is_told_the_first_answer_that_was_not_false() {
 fn what_blocks_said_of_proofs_is_undone_with_them() {
     let mut keeper = keeper_with(answered(1));
     let mut seen = vec![keeper.items().clone()];
-    let accused = Audit { reasons: Reasons::TEXT.0, earners: 1, ..audit(1, 24) };
+    let accused = Audit { reasons: Reasons::TEXT.0, earners: 1, drawn: three(), ..audit(1, 24) };
     let hearing = parties([true; 5], [false; 5]);
     let blocks = [
         block(21, vec![epoch_closed(101, 22)]),

@@ -35,12 +35,16 @@ pub(super) fn intent(chain: &Chain, call: Call<'_>) -> Option<Intent> {
         | Push::Expire(_)
         | Push::Finish(_)
         | Push::FinishReclaim(..) => of_session(push, deployment)?,
-        Push::Advance(_) | Push::Deliver(_) | Push::Draw(_) | Push::Settle(_) => {
-            of_task(push, brought, deployment)?
+        Push::Advance(_) | Push::Deliver(_) => of_task(push, brought, deployment)?,
+        Push::Draw(_) | Push::Settle(_) => {
+            let settle = Intent::settle("", deployment.queue, brought.tasks);
+            let key = format!("{}:{}#{attempt}", push.name(), keccak256(&settle.data));
+            return Some(Intent { key, ..settle });
         }
         Push::CloseEpoch(_)
         | Push::Convene(..)
         | Push::Judge(..)
+        | Push::Reconvene(..)
         | Push::AdvanceAudit(..)
         | Push::AdvancePanel(..)
         | Push::Collect(..) => of_proof(push, brought, deployment)?,
@@ -80,10 +84,6 @@ fn of_task(push: &Push, brought: Brought, deployment: &Deployment) -> Option<Tar
             let call = SessionQueue::deliverCall { task: tasks.pop()?, answer };
             (id.to_string(), call.abi_encode())
         }
-        Push::Draw(_) | Push::Settle(_) => {
-            let data = SessionQueue::settleCall { tasks }.abi_encode();
-            (keccak256(&data).to_string(), data)
-        }
         _ => return None,
     };
     Some((subject, deployment.queue, data))
@@ -91,8 +91,9 @@ fn of_task(push: &Push, brought: Brought, deployment: &Deployment) -> Option<Tar
 
 /// Functions that another contract's code runs have no names for what they take.
 fn of_proof(push: &Push, brought: Brought, deployment: &Deployment) -> Option<Target> {
-    let Brought { audit, parties, .. } = brought;
+    let Brought { audit, parties, audit_state, .. } = brought;
     let audit = audit.map(|audit| *audit);
+    let of = |task: &B256, node: &u32| format!("{task}/{node}/{audit_state}");
     let (subject, data) = match push {
         Push::CloseEpoch(epoch) => {
             let call = ProofOfInference::closeEpochCall { epoch: U40::try_from(*epoch).ok()? };
@@ -100,23 +101,27 @@ fn of_proof(push: &Push, brought: Brought, deployment: &Deployment) -> Option<Ta
         }
         Push::Convene(task, node) => {
             let call = ProofOfInference::conveneCall(audit?);
-            (format!("{task}/{node}"), call.abi_encode())
+            (of(task, node), call.abi_encode())
         }
         Push::Judge(task, node) => {
             let call = ProofOfInference::judgeCall { _0: audit?, _1: parties };
-            (format!("{task}/{node}"), call.abi_encode())
+            (of(task, node), call.abi_encode())
+        }
+        Push::Reconvene(task, node) => {
+            let call = ProofOfInference::reconveneCall { _0: audit?, _1: parties };
+            (of(task, node), call.abi_encode())
         }
         Push::AdvanceAudit(task, node) => {
-            let call = ProofOfInference::advanceAuditCall { brought: audit? };
-            (format!("{task}/{node}"), call.abi_encode())
+            let call = ProofOfInference::advanceAuditCall(audit?);
+            (of(task, node), call.abi_encode())
         }
         Push::AdvancePanel(task, node) => {
             let call = ProofOfInference::advancePanelCall { _0: audit?, _1: parties };
-            (format!("{task}/{node}"), call.abi_encode())
+            (of(task, node), call.abi_encode())
         }
         Push::Collect(task, node) => {
             let call = ProofOfInference::collectCall(audit?);
-            (format!("{task}/{node}"), call.abi_encode())
+            (of(task, node), call.abi_encode())
         }
         _ => return None,
     };

@@ -14,8 +14,10 @@ pub enum Push {
     CloseEpoch(u64),
     /// `ProofOfInference.convene(audit)` of a task's answer by a node.
     Convene(B256, u32),
-    /// `ProofOfInference.judge(audit, parties)`.
+    /// `ProofOfInference.judge(audit, parties)`: decides, or executes what was decided and not appealed.
     Judge(B256, u32),
+    /// `ProofOfInference.reconvene(audit, parties)`.
+    Reconvene(B256, u32),
     /// `ProofOfInference.advanceAudit(audit)`.
     AdvanceAudit(B256, u32),
     /// `ProofOfInference.advancePanel(audit, parties)`.
@@ -50,6 +52,7 @@ impl Push {
             Self::CloseEpoch(_) => "close_epoch",
             Self::Convene(..) => "convene",
             Self::Judge(..) => "judge",
+            Self::Reconvene(..) => "reconvene",
             Self::AdvanceAudit(..) => "advance_audit",
             Self::AdvancePanel(..) => "advance_panel",
             Self::Activate(_) => "activate",
@@ -86,6 +89,8 @@ pub struct Brought {
     pub audit: Option<Box<Audit>>,
     /// The parties of its dispute.
     pub parties: Vec<Party>,
+    /// Its state: an audit does not tell it, and the same call may be made in two of them.
+    pub audit_state: u8,
     /// Answers that are to be drawn: task and node.
     pub exposed: Vec<(B256, u32)>,
 }

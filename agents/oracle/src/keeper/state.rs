@@ -281,6 +281,7 @@ impl Keeper {
             Need::Value(round) => return self.reveal(round),
             Need::Convene => Push::Convene(task, node),
             Need::Judge => Push::Judge(task, node),
+            Need::Reconvene => Push::Reconvene(task, node),
             Need::AdvanceAudit => Push::AdvanceAudit(task, node),
             Need::AdvancePanel => Push::AdvancePanel(task, node),
             Need::Collect => Push::Collect(task, node),
@@ -363,6 +364,7 @@ impl Keeper {
             Push::Draw(ids) | Push::Settle(ids) => self.bring_tasks(ids, &mut brought),
             Push::Convene(task, node)
             | Push::Judge(task, node)
+            | Push::Reconvene(task, node)
             | Push::AdvanceAudit(task, node)
             | Push::AdvancePanel(task, node)
             | Push::Collect(task, node) => {
@@ -370,6 +372,7 @@ impl Keeper {
                     && let Some((audit, parties)) = answer.decode()
                 {
                     (brought.audit, brought.parties) = (Some(Box::new(audit)), parties);
+                    brought.audit_state = answer.audit_state();
                 }
             }
             _ => {}

@@ -15,6 +15,7 @@ const STAKE: u128 = 200 * COR;
 /// Seconds of the development network, and one more.
 const SEAL_TIME_S: u64 = 61;
 const OPEN_TIME_S: u64 = 31;
+const APPEAL_TIME_S: u64 = 6;
 /// What validators have to collect their pay themselves.
 const COLLECT_TIME_S: u64 = 61;
 /// Blocks after which a block's hash can no longer be had.
@@ -122,6 +123,12 @@ async fn an_accused_miner_is_judged_by_an_oracle_that_is_killed_at_every_step() 
         oracle = court.world.oracle_of("killed", signer.clone()).await;
     }
     court.testify(case, &forged()).await;
+    court.reaches(case, State::Condemned).await;
+    oracle.kill();
+    assert!(oracle.wait().await.is_err());
+    drop(oracle);
+    let oracle = court.world.oracle_of("killed", signer).await;
+    court.pass(APPEAL_TIME_S).await;
     ends(&court, case, TaskState::Refunded).await;
     let mut path = court.path(case).await;
     path.dedup();
@@ -132,10 +139,52 @@ async fn an_accused_miner_is_judged_by_an_oracle_that_is_killed_at_every_step() 
         State::Accused,
         State::Convened,
         State::Hearing,
+        State::Condemned,
         State::Disproved,
     ];
     assert_eq!(path, wanted);
     oracle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demand_that_nobody_answers_is_the_end_of_it() {
+    let (court, oracles) = Court::new(1).await;
+    let case = court.answered(0, &honest()).await;
+    court.demand(case).await;
+    court.reaches(case, State::Demanded).await;
+    court.pass(OPEN_TIME_S).await;
+    ends(&court, case, TaskState::Refunded).await;
+    assert_eq!(court.path(case).await, [State::Drawn, State::Demanded, State::Disproved]);
+    court.assert_nothing_in_vain(oracles[0].address()).await;
+    for oracle in oracles {
+        oracle.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_appeal_is_heard_by_a_second_panel() {
+    let (court, oracles) = Court::new(1).await;
+    let case = court.answered(0, &forged()).await;
+    court.commit_audit(case).await;
+    court.open_proof(case, &forged()).await;
+    court.reveal(case, &forged()).await;
+    court.commit_panel(case).await;
+    court.testify(case, &forged()).await;
+    court.appeal(case).await;
+    let (_, parties) = court.reaches(case, State::Convened).await;
+    assert_eq!(parties.len(), 9, "miner, accuser and seven others");
+    court.commit_panel(case).await;
+    court.testify(case, &forged()).await;
+    ends(&court, case, TaskState::Refunded).await;
+    let mut path = court.path(case).await;
+    path.dedup();
+    let end =
+        [State::Condemned, State::Appealed, State::Convened, State::Hearing, State::Disproved];
+    assert_eq!(path[path.len() - end.len()..], end);
+    court.assert_nothing_in_vain(oracles[0].address()).await;
+    for oracle in oracles {
+        oracle.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

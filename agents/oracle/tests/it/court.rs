@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 
 use crate::world::{World, class, model, node_of, until};
 
-/// A miner, its validator and a panel, and some that are not drawn.
-const OWNERS: u8 = 8;
+/// A miner, its validator, a panel, and the seven others of an appeal.
+const OWNERS: u8 = 12;
 /// Tokens of every answer: one block.
 const TOKENS: u32 = 40;
 const MINERS_SALT: B256 = B256::repeat_byte(0x51);
@@ -157,7 +157,7 @@ impl Court {
         (Self { session, ..court }, running)
     }
 
-    /// Eight owners with a node each, and a calibration that three of them vouch for.
+    /// Twelve owners with a node each, and a calibration that three of them vouch for.
     pub async fn with(world: World) -> Self {
         let provider = ProviderBuilder::new().connect_http(world.http_url.parse().unwrap());
         let court = Self { world, provider: provider.erased(), session: 0 };
@@ -341,7 +341,7 @@ impl Court {
 
     pub async fn commit_panel(&self, case: Case) {
         let (_, parties) = self.reaches(case, AuditState::Convened).await;
-        for party in parties.iter().filter(|party| !party.isSealed) {
+        for party in parties.iter().skip(2).filter(|party| !party.isSealed) {
             let (audit, parties) = self.told(case).await;
             let node = party.nodeId;
             let sealed = self.seal(case, node);
@@ -376,6 +376,21 @@ impl Court {
                 ProofOfInference::testifyCall { _0: audit, _1: parties, _2: node, _3: testimony };
             self.send(owner_of(node), self.world.deployment.proof, call).await;
         }
+    }
+
+    /// The drawn validator cannot read the answer.
+    pub async fn demand(&self, case: Case) {
+        let (audit, _) = self.reaches(case, AuditState::Drawn).await;
+        let (from, node) = (owner_of(audit.validator), audit.validator);
+        let call = ProofOfInference::demandDataCall { _0: audit, _1: vec![], _2: node };
+        self.send(from, self.world.deployment.proof, call).await;
+    }
+
+    /// The miner's owner contests what a panel found.
+    pub async fn appeal(&self, case: Case) {
+        let (audit, parties) = self.reaches(case, AuditState::Condemned).await;
+        let call = ProofOfInference::appealCall { _0: audit, _1: parties };
+        self.send(owner_of(case.miner), self.world.deployment.proof, call).await;
     }
 
     // ---------------------------------------------------------------- what is seen
