@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 /// Tables of this crate; a new version is appended, an old one is never changed.
@@ -123,6 +124,8 @@ impl Database {
         // What was committed must survive a loss of power: a nonce or an answer must never be forgotten.
         connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
+        // Statements stay prepared: one is planned once, not again whenever its values change.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sqlite)?;
         migrate(&mut connection, path, migrations)?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
