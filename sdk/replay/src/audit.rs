@@ -51,6 +51,17 @@ pub trait Observer {
     fn event(&mut self, header: &Header, transaction: B256, before: &State, event: &ProtocolEvent) {
         let _ = (header, transaction, before, event);
     }
+
+    /// A call of a contract of the protocol, or of whatever a transaction that did nothing there called, and the state
+    /// after its block. An audit that goes on does not tell those of earlier blocks again.
+    fn call(&mut self, contract: Address, input: &[u8], state: &State) {
+        let _ = (contract, input, state);
+    }
+
+    /// The audit is about to write down that it is here. False puts that off.
+    fn saving(&mut self) -> bool {
+        true
+    }
 }
 
 /// Watches nothing.
@@ -138,7 +149,7 @@ impl Audit {
                 return Ok(false);
             }
             observer.block(number, block.header.gas_used);
-            if self.journal.as_ref().is_some_and(Journal::is_due) {
+            if self.journal.as_ref().is_some_and(Journal::is_due) && observer.saving() {
                 self.save()?;
             }
         }
@@ -225,6 +236,13 @@ impl Audit {
         };
         let mut recorder = Recorder { journal: self.journal.as_mut(), observer };
         self.ledger.block(&done, checks, (&mut self.report, &mut recorder));
+        for (tx, entries) in block.transactions.iter().zip(&executed.entries) {
+            let state = self.ledger.state();
+            entries.iter().for_each(|entry| observer.call(entry.contract, &entry.input, state));
+            if let (true, Some(to)) = (entries.is_empty(), tx.to()) {
+                observer.call(to, tx.input(), state);
+            }
+        }
         if !self.ledger.ready && !block.transactions.is_empty() {
             self.look_for_contracts();
         }

@@ -1,9 +1,12 @@
 //! How far an audit is, on disk: so that one that was interrupted goes on where it was.
 //!
 //! `events` holds every event of the protocol so far: folded again, they are the protocol's state. `state-<block>` holds
-//! the chain's state after the last block. `checkpoint.json`, which is written last and whole, names both by length and
+//! the chain's state after a block. `checkpoint-<block>.json`, which is written last and whole, names both by length and
 //! hash, and holds the rest. Nothing of it is trusted: hashes are compared first, then the state's root with the block's
 //! header, and the block with the chain.
+//!
+//! Older checkpoints stay, the fewer the older: after a reorganisation the audit goes on from the newest one that the
+//! chain still has, and does again a few times as many blocks as were replaced, not all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Take, Write};
@@ -22,11 +25,14 @@ use crate::audit::Options;
 use crate::error::AuditError;
 use crate::report::Report;
 
-const CHECKPOINT: &str = "checkpoint.json";
+const CHECKPOINT: &str = "checkpoint-";
 const EVENTS: &str = "events";
 const STATE: &str = "state-";
 /// So much work an audit that is killed does again. Writing down the state of a hundred thousand tasks takes a second.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
+/// Checkpoints that stay: each has a state of its own on disk. Saved every 20 blocks, the oldest is some hundred
+/// thousand blocks old.
+const MAX_CHECKPOINTS: usize = 16;
 /// Read at once when a file is hashed.
 const PIECE_BYTES: usize = 1 << 16;
 /// Largest event: one with text in it has some hundred bytes.
@@ -72,9 +78,10 @@ struct Extent {
     hash: B256,
 }
 
+/// Where an audit was.
 #[derive(Serialize, Deserialize)]
-struct Checkpoint {
-    position: Position,
+pub(crate) struct Checkpoint {
+    pub(crate) position: Position,
     events: Extent,
     state: Extent,
 }
@@ -119,37 +126,70 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a folder, and reads it.
+    /// Opens the journal of a folder.
     ///
     /// # Errors
-    /// [`AuditError::Busy`] if another audit writes it, [`AuditError::Journal`] if it is not what an audit wrote.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, Option<Resumed>), AuditError> {
+    /// [`AuditError::Busy`] if another audit writes it, [`AuditError::Journal`] if the folder cannot be used.
+    pub(crate) fn open(folder: &Path) -> Result<Self, AuditError> {
         let io = |source: io::Error| unusable(folder, source.to_string());
         fs::create_dir_all(folder).map_err(io)?;
         let lock = File::create(folder.join("lock")).map_err(io)?;
         lock.try_lock().map_err(|_| AuditError::Busy { folder: folder.to_owned() })?;
-        let found = read(folder)?;
-        let (resumed, bytes, hash) = match found {
-            Some((resumed, hash)) => {
-                let bytes = resumed.events.get_ref().limit();
-                (Some(resumed), bytes, hash)
-            }
-            None => (None, 0, Keccak256::new()),
-        };
         let options = OpenOptions::new().create(true).append(true).clone();
         let events = options.open(folder.join(EVENTS)).map_err(io)?;
-        // What was written after the checkpoint comes again.
-        events.set_len(bytes).map_err(io)?;
-        let journal = Self {
+        Ok(Self {
             folder: folder.to_owned(),
             events: BufWriter::new(events),
-            bytes,
-            hash,
+            bytes: 0,
+            hash: Keccak256::new(),
             failed: None,
             saved: Instant::now(),
             _lock: lock,
-        };
-        Ok((journal, resumed))
+        })
+    }
+
+    /// Blocks of the checkpoints, newest first.
+    ///
+    /// # Errors
+    /// [`AuditError::Journal`].
+    pub(crate) fn blocks(&self) -> Result<Vec<u64>, AuditError> {
+        checkpoints(&self.folder).map_err(|source| self.damaged(&source.to_string()))
+    }
+
+    /// The checkpoint of a block; `None` if another version of this program wrote it.
+    ///
+    /// # Errors
+    /// [`AuditError::Journal`] if it is not what an audit wrote.
+    pub(crate) fn checkpoint(&self, block: u64) -> Result<Option<Checkpoint>, AuditError> {
+        let text = fs::read(self.folder.join(checkpoint_name(block)))
+            .map_err(|source| self.damaged(&source.to_string()))?;
+        let sealed: Sealed<'_> = serde_json::from_slice(&text)
+            .map_err(|_| self.damaged("a checkpoint does not parse"))?;
+        if keccak256(sealed.checkpoint.get()) != sealed.hash {
+            return Err(self.damaged("a checkpoint is not what was written"));
+        }
+        Ok(serde_json::from_str(sealed.checkpoint.get()).ok())
+    }
+
+    /// Goes back to a checkpoint, and forgets what came after it.
+    ///
+    /// # Errors
+    /// [`AuditError::Journal`] if its files are not what an audit wrote.
+    pub(crate) fn go_back(&mut self, checkpoint: Checkpoint) -> Result<Resumed, AuditError> {
+        let (resumed, hash) = read(&self.folder, checkpoint)?;
+        let (bytes, block) = (resumed.events.get_ref().limit(), resumed.header.number);
+        self.cut(block, bytes).map_err(|source| unusable(&self.folder, source.to_string()))?;
+        (self.bytes, self.hash) = (bytes, hash);
+        Ok(resumed)
+    }
+
+    /// What was written after a checkpoint comes again.
+    fn cut(&mut self, block: u64, bytes: u64) -> io::Result<()> {
+        for later in checkpoints(&self.folder)?.into_iter().filter(|other| *other > block) {
+            fs::remove_file(self.folder.join(checkpoint_name(later)))?;
+        }
+        self.events.flush()?;
+        self.events.get_ref().set_len(bytes)
     }
 
     /// Forgets everything: the audit begins anew.
@@ -169,7 +209,7 @@ impl Journal {
 
     fn empty(&mut self) -> io::Result<()> {
         forget(&self.folder)?;
-        states(&self.folder)?.try_for_each(fs::remove_file)?;
+        prune(&self.folder, &[])?;
         self.events.flush()?;
         self.events.get_ref().set_len(0)
     }
@@ -209,19 +249,16 @@ impl Journal {
         for change in state.changes_since(&State::default()) {
             change.encode(&mut encoded);
         }
-        let name = format!("{STATE}{}", position.report.to);
+        let block = position.report.to;
         let extent = Extent { bytes: encoded.len() as u64, hash: keccak256(&encoded) };
-        store(&self.folder.join(&name), &encoded)?;
+        store(&self.folder.join(state_name(block)), &encoded)?;
         let events = Extent { bytes: self.bytes, hash: self.hash.clone().finalize() };
         let checkpoint = Checkpoint { position, events, state: extent };
         let checkpoint = serde_json::value::to_raw_value(&checkpoint)?;
         let hash = keccak256(checkpoint.get());
         let sealed = serde_json::to_vec(&Sealed { hash, checkpoint: &checkpoint })?;
-        store(&self.folder.join(CHECKPOINT), &sealed)?;
-        for other in states(&self.folder)?.filter(|path| !path.ends_with(&name)) {
-            fs::remove_file(other)?;
-        }
-        Ok(())
+        store(&self.folder.join(checkpoint_name(block)), &sealed)?;
+        prune(&self.folder, &kept(&checkpoints(&self.folder)?))
     }
 }
 
@@ -230,17 +267,65 @@ impl Journal {
 /// # Errors
 /// If the folder cannot be written.
 pub fn forget(folder: &Path) -> io::Result<()> {
-    // Without it nothing else counts.
-    match fs::remove_file(folder.join(CHECKPOINT)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    // Without them nothing else counts.
+    let all = if folder.exists() { checkpoints(folder)? } else { Vec::new() };
+    all.into_iter().try_for_each(|block| fs::remove_file(folder.join(checkpoint_name(block))))
 }
 
-fn states(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf>> {
-    let files = fs::read_dir(folder)?.flatten();
-    let is_state = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(STATE);
-    Ok(files.filter(move |file| is_state(&file.file_name())).map(|file| file.path()))
+fn checkpoint_name(block: u64) -> String {
+    format!("{CHECKPOINT}{block}.json")
+}
+
+fn state_name(block: u64) -> String {
+    format!("{STATE}{block}")
+}
+
+/// Numbers in the names of files, newest first.
+fn numbered(folder: &Path, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {
+    let number = |name: std::ffi::OsString| {
+        name.to_str()?.strip_prefix(prefix)?.strip_suffix(suffix)?.parse::<u64>().ok()
+    };
+    let mut numbers = Vec::new();
+    for file in fs::read_dir(folder)? {
+        numbers.extend(number(file?.file_name()));
+    }
+    numbers.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(numbers)
+}
+
+fn checkpoints(folder: &Path) -> io::Result<Vec<u64>> {
+    numbered(folder, CHECKPOINT, ".json")
+}
+
+/// Which checkpoints stay, of all, newest first: one goes if the next older one is still at most four times as far back
+/// as the next newer one.
+fn kept(blocks: &[u64]) -> Vec<u64> {
+    let Some(newest) = blocks.first() else { return Vec::new() };
+    let mut kept: Vec<u64> = Vec::new();
+    for (place, block) in blocks.iter().enumerate() {
+        let dispensable = match (kept.last(), blocks.get(place + 1)) {
+            (Some(newer), Some(older)) => newest - older <= 4 * (newest - newer),
+            _ => false,
+        };
+        if !dispensable {
+            kept.push(*block);
+        }
+    }
+    kept.truncate(MAX_CHECKPOINTS);
+    kept
+}
+
+/// Removes all checkpoints but these, and the states of others.
+fn prune(folder: &Path, kept: &[u64]) -> io::Result<()> {
+    let over = |blocks: Vec<u64>| blocks.into_iter().filter(|block| !kept.contains(block));
+    // A checkpoint goes before its state, so that one that is found has one.
+    for block in over(checkpoints(folder)?) {
+        fs::remove_file(folder.join(checkpoint_name(block)))?;
+    }
+    for block in over(numbered(folder, STATE, "")?) {
+        fs::remove_file(folder.join(state_name(block)))?;
+    }
+    Ok(())
 }
 
 /// Whole or not at all.
@@ -269,28 +354,14 @@ fn digest(path: &Path, bytes: u64) -> Option<Keccak256> {
     }
 }
 
-fn read(folder: &Path) -> Result<Option<(Resumed, Keccak256)>, AuditError> {
+fn read(folder: &Path, checkpoint: Checkpoint) -> Result<(Resumed, Keccak256), AuditError> {
     let bad = |reason: &str| unusable(folder, reason.to_owned());
-    let text = match fs::read(folder.join(CHECKPOINT)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unusable(folder, error.to_string())),
-    };
-    let sealed: Sealed<'_> =
-        serde_json::from_slice(&text).map_err(|_| bad("checkpoint.json does not parse"))?;
-    if keccak256(sealed.checkpoint.get()) != sealed.hash {
-        return Err(bad("checkpoint.json is not what was written"));
-    }
-    let Ok(checkpoint) = serde_json::from_str::<Checkpoint>(sealed.checkpoint.get()) else {
-        // Whole, and of another version of this program.
-        return Ok(None);
-    };
     let Checkpoint { position, events, state } = checkpoint;
     let is_written = |path: &Path, extent: Extent| {
         let hash = digest(path, extent.bytes)?;
         (hash.clone().finalize() == extent.hash).then_some(hash)
     };
-    let path = folder.join(format!("{STATE}{}", position.report.to));
+    let path = folder.join(state_name(position.report.to));
     let changed = || bad("the state is not what was written");
     is_written(&path, state).ok_or_else(changed)?;
     let changes = fs::read(&path).map_err(|_| changed())?;
@@ -311,7 +382,7 @@ fn read(folder: &Path) -> Result<Option<(Resumed, Keccak256)>, AuditError> {
     if position.has_roots && !position.tainted && state.root() != header.state_root {
         return Err(bad("the state is not that of its block"));
     }
-    Ok(Some((Resumed { position, header, state, events }, hash)))
+    Ok((Resumed { position, header, state, events }, hash))
 }
 
 fn encode(seen: &Seen) -> Vec<u8> {
@@ -345,4 +416,27 @@ pub(crate) fn next(events: &mut impl Read) -> Option<Seen> {
     let log = LogData::new_unchecked(topics, data.into());
     let event = ProtocolEvent::from_log(&log).ok()??;
     Some(Seen { block, time_s, transaction, event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long it goes on, few stay, and there is one that is at most four times as old as any reorganisation is deep.
+    #[test]
+    fn few_checkpoints_reach_far_back() {
+        let every = 20;
+        let mut blocks: Vec<u64> = Vec::new();
+        for block in (every..=40_000).step_by(every as usize) {
+            blocks.insert(0, block);
+            blocks = kept(&blocks);
+            assert!(blocks.len() <= MAX_CHECKPOINTS && blocks[0] == block);
+            let ages: Vec<u64> = blocks.iter().map(|older| block - older).collect();
+            for pair in ages.windows(2) {
+                assert!(pair[1] <= 4 * pair[0].max(every), "block {block}: {ages:?}");
+            }
+            let oldest = ages.last().unwrap();
+            assert!(4 * oldest >= block - every, "block {block}: {ages:?}");
+        }
+    }
 }

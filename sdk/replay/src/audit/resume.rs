@@ -31,9 +31,9 @@ impl Observer for Recorder<'_> {
 }
 
 impl Audit {
-    /// The audit that an earlier one of the same range and contracts left in this folder, if the chain still has its last
-    /// block; a new one if not. From now on it is written down there how far it is. The observer is told of the events
-    /// that were seen before.
+    /// The audit that an earlier one of the same range and contracts left in this folder, at the newest of its
+    /// checkpoints whose block the chain still has; a new one if there is none. From now on it is written down there how
+    /// far it is. The observer is told of the events that were seen before.
     ///
     /// # Errors
     /// As [`Self::begin`]; [`AuditError::Journal`] if what was left is damaged, [`AuditError::Busy`] if another
@@ -44,12 +44,14 @@ impl Audit {
         folder: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Self, AuditError> {
-        let (mut journal, resumed) = Journal::open(folder)?;
-        if let Some(resumed) = resumed
-            && resumed.position.is_of(&options)
-            && Self::is_on_chain(source, &resumed.position).await?
-        {
-            return Self::go_on(options, journal, resumed, observer);
+        let mut journal = Journal::open(folder)?;
+        for block in journal.blocks()? {
+            let Some(checkpoint) = journal.checkpoint(block)? else { continue };
+            let position = &checkpoint.position;
+            if position.is_of(&options) && Self::is_on_chain(source, position).await? {
+                let resumed = journal.go_back(checkpoint)?;
+                return Self::go_on(options, journal, resumed, observer);
+            }
         }
         journal.clear()?;
         let mut audit = Self::begin(source, options).await?;

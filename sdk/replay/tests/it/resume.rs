@@ -53,6 +53,17 @@ async fn rest(world: &World, folder: &Path, begins: u64) -> (Report, Watch) {
     (audit.finish(&world.source()).await.unwrap(), watch)
 }
 
+async fn rpc(world: &World, method: &'static str, params: Value) -> Value {
+    world.provider.raw_request(method.into(), params).await.unwrap()
+}
+
+/// Takes back what came after a snapshot, and mines another block in its place.
+async fn reorganise(world: &World, snapshot: Value) {
+    rpc(world, "evm_revert", json!([snapshot])).await;
+    rpc(world, "evm_increaseTime", json!([7])).await;
+    rpc(world, "evm_mine", json!([])).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_audit_finds_what_a_whole_one_finds() {
     let mut world = World::start(&Faults::new()).await;
@@ -104,9 +115,9 @@ async fn what_is_damaged_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let head = world.head().await;
     interrupted(&world, folder.path(), head).await;
-    let state = format!("state-{head}");
+    let (state, checkpoint) = (format!("state-{head}"), format!("checkpoint-{head}.json"));
     let bytes = |name: &str| fs::read(folder.path().join(name)).unwrap();
-    for name in ["checkpoint.json", "events", &state] {
+    for name in [&checkpoint, "events", &state] {
         let sound = bytes(name);
         let mut flipped = sound.clone();
         let middle = flipped.len() / 2;
@@ -147,17 +158,37 @@ async fn another_audit_is_not_taken_for_this_one() {
     assert_eq!(begins(Options { from: 2, ..options(&world, head) }).await, 0);
 
     // The last blocks are replaced, and two audits go on at once.
-    let rpc = async |method: &'static str, params: Value| -> Value {
-        world.provider.raw_request(method.into(), params).await.unwrap()
-    };
-    let snapshot = rpc("evm_snapshot", json!([])).await;
-    rpc("evm_mine", json!([])).await;
+    let snapshot = rpc(&world, "evm_snapshot", json!([])).await;
+    rpc(&world, "evm_mine", json!([])).await;
     interrupted(&world, folder.path(), head + 1).await;
-    rpc("evm_revert", json!([snapshot])).await;
-    rpc("evm_increaseTime", json!([7])).await;
-    rpc("evm_mine", json!([])).await;
+    reorganise(&world, snapshot).await;
     let first = resume(&world, folder.path(), &mut Watch::default()).await.unwrap();
     assert_eq!(first.report().to, 0);
     let second = resume(&world, folder.path(), &mut Watch::default()).await;
     assert!(matches!(second.err(), Some(AuditError::Busy { .. })));
+}
+
+/// A reorganisation below the newest checkpoints leads back to an older one, not to the first block; what the chain lost
+/// is forgotten, and what it has instead is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_reorganisation_leads_back_to_an_older_checkpoint() {
+    let mut world = World::start(&Faults::new()).await;
+    let session = world.live().await;
+    let folder = tempfile::tempdir().unwrap();
+    let old = world.head().await;
+    interrupted(&world, folder.path(), old).await;
+    world.mine(20).await;
+    let snapshot = rpc(&world, "evm_snapshot", json!([])).await;
+    // The chain loses a task, and every checkpoint that was made after it.
+    world.submit(session, 1).await;
+    for _ in 0..12 {
+        world.mine(2).await;
+        interrupted(&world, folder.path(), world.head().await).await;
+    }
+    reorganise(&world, snapshot).await;
+    world.mine(60).await;
+    let (report, seen) = rest(&world, folder.path(), old).await;
+    let (expected, watch) = whole(&world).await;
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!((report, seen), (expected, watch));
 }

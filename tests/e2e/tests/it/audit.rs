@@ -110,7 +110,12 @@ async fn a_watch_follows_the_chain_and_remembers_what_it_found() {
     assert_eq!(watch.interrupt().await.code(), Some(1));
     let audits = network.data().join("audits");
     let queue = fs::read_dir(audits).unwrap().next().unwrap().unwrap().path();
-    let file = queue.join("watch/checkpoint.json");
+    let newest = |file: &fs::DirEntry| {
+        let name = file.file_name().into_string().ok()?;
+        name.strip_prefix("checkpoint-")?.strip_suffix(".json")?.parse::<u64>().ok()
+    };
+    let files = fs::read_dir(queue.join("watch")).unwrap().map(Result::unwrap);
+    let file = files.max_by_key(newest).unwrap().path();
     let told = fs::read_to_string(&file).unwrap();
     assert!(told.contains("\"from\":1,"), "{told}");
     fs::write(&file, told.replace("\"from\":1,", "\"from\":2,")).unwrap();

@@ -34,7 +34,7 @@ const SDK: &[(&str, &[&str])] = &[
 ];
 
 /// These agents never depend on one another.
-const AGENTS: &[&str] = &["assay-oracle", "assay-router", "assay-miner"];
+const AGENTS: &[&str] = &["assay-auditor", "assay-oracle", "assay-router", "assay-miner"];
 
 struct Crate {
     folder: String,
