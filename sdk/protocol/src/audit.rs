@@ -7,6 +7,8 @@ use alloy::{
 use assay_bindings::ProofOfInference::{Audit, Party, ProofConfig};
 use assay_proof::Reasons;
 
+pub use crate::hearing::is_appeal;
+
 /// Bits of a digest that are not stored.
 const CLEARED_BITS: usize = 48;
 /// From this probability on a node pays its audits itself, hundredths of a percent.
@@ -70,6 +72,43 @@ pub(crate) fn joined(set: U256, node: u32) -> U256 {
 pub(crate) fn bit_of(set: U256, node: u32) -> u8 {
     let place = nodes_of(set).iter().position(|other| *other == node);
     place.map_or(0, |place| 1 << place)
+}
+
+/// Places in `earners` of those who demanded the data, above those who have done their duty.
+const WAIVED_BITS: u32 = 8;
+
+/// Notes that a validator has done its duty. One that demanded the data is not paid for it.
+pub(crate) fn earn(audit: &mut Audit, node: u32) {
+    let bit = u16::from(bit_of(audit.drawn, node));
+    if audit.earners >> WAIVED_BITS & bit == 0 {
+        audit.earners |= bit;
+    }
+}
+
+/// One that was wrong is not paid.
+pub(crate) fn forfeit(audit: &mut Audit, node: u32) {
+    audit.earners &= !u16::from(bit_of(audit.drawn, node));
+}
+
+/// Notes that a validator has demanded the data.
+pub(crate) fn waive(audit: &mut Audit, node: u32) {
+    audit.earners |= u16::from(bit_of(audit.drawn, node)) << WAIVED_BITS;
+}
+
+/// The place, as a bit, of the one who has demanded the data; 0 if it is none of those drawn.
+pub(crate) fn waiver_of(audit: &Audit) -> u8 {
+    audit.earners.to_be_bytes()[0]
+}
+
+/// Validators that are to be paid.
+pub fn earners_of(audit: &Audit) -> Vec<u32> {
+    named_by(audit.drawn, audit.earners.to_be_bytes()[1])
+}
+
+/// Those of a set that have their bit.
+pub fn named_by(set: U256, bits: u8) -> Vec<u32> {
+    let nodes = nodes_of(set).into_iter().enumerate();
+    nodes.filter(|(at, _)| bits >> at & 1 == 1).map(|(_, node)| node).collect()
 }
 
 /// Share of its fee that an answer gives for audits once it is paid, hundredths of a percent.

@@ -111,7 +111,8 @@ protocol_events! {
     RandomBeacon at beacon { RoundRevealed }
     ProofOfInference at proof {
         AnswerExposed, EpochClosed, AnswerCleared, AnswerUnverified, AuditMoved, PanelMoved,
-        ProofOpened, Verdict, Judged, RecordChanged, ClassPaused, BookChanged, AuditCollected,
+        ProofOpened, Verdict, DataDemanded, DataPublished, Appealed, Judged, RecordChanged,
+        ClassPaused, BookChanged, AuditCollected,
     }
 }
 

@@ -7,7 +7,7 @@ use alloy::primitives::{Address, B256, U256};
 use assay_bindings::ProofOfInference::{Audit, Party};
 use assay_proof::{
     CLUSTER_QUORUM, Calibration, Contrasts, FULL_BLOCK, Failing, Member, Opened, Reasons,
-    Statistics, Width, cluster, margins_convict, upheld, verdict,
+    Statistics, Width, cluster, margins_convict, verdict,
 };
 
 use crate::{
@@ -32,8 +32,6 @@ pub(crate) struct Ruling {
     pub(crate) decided: bool,
     /// The answer is false.
     pub(crate) guilty: bool,
-    /// All that is upheld is that the answer cannot be read.
-    pub(crate) only_unread: bool,
     /// Who found the answer false.
     pub(crate) failing: u32,
     /// Who is contradicted by a quorum, and who is the quorum.
@@ -41,6 +39,14 @@ pub(crate) struct Ruling {
     pub(crate) against: u32,
     /// What it is false for, if not for what was asked.
     pub(crate) instead: Option<Question>,
+}
+
+/// Members of a first panel: with the accuser, one more than the quorum.
+pub(crate) const MEMBERS: usize = 3;
+
+/// Whether these are the parties of an appeal.
+pub fn is_appeal(parties: &[Party]) -> bool {
+    parties.len() > FIRST_MEMBER + MEMBERS
 }
 
 /// Places of the parties that are in a set.
@@ -109,12 +115,6 @@ fn words_of(parties: &[Party]) -> Vec<(usize, Statistics)> {
     members.filter_map(|(place, party)| Some((place, read(party)?))).collect()
 }
 
-/// Faults, out of what the accuser told, that more than half of the panel that has opened found.
-pub(crate) fn upheld_of(parties: &[Party], reasons: u8) -> Reasons {
-    let words: Vec<Statistics> = words_of(parties).into_iter().map(|(_, word)| word).collect();
-    Reasons(upheld(&words).0 & reasons)
-}
-
 /// Reasons that each member of the panel that has opened committed to.
 fn found_by(parties: &[Party], limits: &Calibration) -> Vec<(usize, Reasons)> {
     let reasons = |word: &Statistics| verdict(word, Failing::default(), true, limits);
@@ -134,7 +134,6 @@ fn uphold(parties: &[Party], reasons: u8, limits: &Calibration, ruling: Ruling) 
     (!upheld.is_empty()).then(|| Ruling {
         decided: true,
         guilty: true,
-        only_unread: upheld == Reasons::IDS,
         failing: failing & !ruling.losers,
         instead: Some(Question::of(upheld)),
         ..ruling
@@ -169,6 +168,15 @@ impl State {
         Ok(weigh(parties, positions.len(), audit.reasons, &limits))
     }
 
+    /// Nodes that find an answer false, by what the parties of its dispute opened; none if it is not found false.
+    ///
+    /// # Errors
+    /// If the state does not know the parties.
+    pub fn found_false_by(&self, audit: &Audit, parties: &[Party]) -> Result<Vec<u32>, Gap> {
+        let ruling = self.rule(audit, parties)?;
+        Ok(if ruling.guilty { nodes_in(parties, ruling.failing) } else { Vec::new() })
+    }
+
     /// What the miner and a validator may differ by.
     pub(crate) fn limits_of(&self, audit: &Audit, validator: u32) -> Result<Calibration, Gap> {
         let (miner, other) = (self.node(audit.nodeId)?.class, self.node(validator)?.class);
@@ -195,7 +203,7 @@ impl State {
         }
         let inside = cluster(&members, |one, other| {
             let (one, other) = (classes.get(one)?, classes.get(other)?);
-            self.limit(audit.model, (*one, *other), positions)
+            self.limit(audit, (*one, *other), positions)
         });
         let Some(inside) = inside.map_err(|error| Gap(error.to_string()))? else {
             return Ok(Ruling::default());
@@ -211,10 +219,10 @@ impl State {
         Ok(Ruling { decided: true, guilty, failing, losers, against, ..Ruling::default() })
     }
 
-    /// What classes may differ by, whichever of them the pair names first; `None` if nobody calibrated them.
-    fn limit(&self, model: u32, (one, other): (B256, B256), positions: u32) -> Option<u16> {
-        let word = self.calibration(model, one, other);
-        let word = word.or_else(|| self.calibration(model, other, one))?;
+    /// What classes may differ by, whichever of them the pair names first; `None` if nobody had calibrated them.
+    fn limit(&self, audit: &Audit, (one, other): (B256, B256), positions: u32) -> Option<u16> {
+        let word = self.calibration_before(audit, (one, other));
+        let word = word.or_else(|| self.calibration_before(audit, (other, one)))?;
         Some(Calibration::unpack(word).ok()?.limit(positions))
     }
 

@@ -23,6 +23,20 @@ impl State {
         audit: &mut Audit,
         same_class: bool,
     ) -> Result<Option<u32>, Gap> {
+        let found = self.draw_beside(audit, U256::ZERO, same_class)?;
+        if let Some(node) = found {
+            audit.drawn = joined(audit.drawn, node);
+        }
+        Ok(found)
+    }
+
+    /// The same, but nobody of the owners of `others` either; it joins nobody.
+    pub(crate) fn draw_beside(
+        &self,
+        audit: &mut Audit,
+        others: U256,
+        same_class: bool,
+    ) -> Result<Option<u32>, Gap> {
         if audit.slots == 0 {
             return Ok(None);
         }
@@ -30,13 +44,13 @@ impl State {
         for _ in 0..MAX_TRIES {
             let Some((id, owner, class)) = self.candidate(audit) else { continue };
             let fits = !same_class || class == miner_class;
-            let involved = nodes_of(audit.nodes).into_iter().chain(nodes_of(audit.drawn));
+            let involved = [audit.nodes, audit.drawn, others].into_iter().flat_map(nodes_of);
             let known = involved.filter_map(|node| self.nodes.get(&node));
             let is_involved = known.into_iter().any(|node| node.owner == owner);
-            if !fits || is_involved || self.calibration(audit.model, miner_class, class).is_none() {
+            let pair = (miner_class, class);
+            if !fits || is_involved || self.calibration_before(audit, pair).is_none() {
                 continue;
             }
-            audit.drawn = joined(audit.drawn, id);
             return Ok(Some(id));
         }
         Ok(None)
@@ -57,5 +71,15 @@ impl State {
     pub fn calibration(&self, model: u32, miner: B256, validator: B256) -> Option<U256> {
         let pair = self.models.get(&model)?.pairs.get(&(miner, validator))?;
         Some(pair.word)
+    }
+
+    /// The same, if the pair was calibrated before the answer was committed.
+    pub(crate) fn calibration_before(
+        &self,
+        audit: &Audit,
+        (miner, validator): (B256, B256),
+    ) -> Option<U256> {
+        let pair = self.models.get(&audit.model)?.pairs.get(&(miner, validator))?;
+        (pair.calibrated_at_s < int(audit.committedAt)).then_some(pair.word)
     }
 }

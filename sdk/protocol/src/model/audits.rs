@@ -5,10 +5,11 @@ use assay_bindings::ProofOfInference::{
     Answer, Audit, AuditMoved, Findings, Leaf, ProofOfInference_BadBlocks,
     ProofOfInference_BadLeaf, ProofOfInference_BadPosition, ProofOfInference_BadProof,
     ProofOfInference_BadStatistics, ProofOfInference_EmptySeal, ProofOfInference_LeafCount,
-    ProofOfInference_NotOperator, ProofOfInference_NotQueue, ProofOfInference_RoundNotReady,
-    ProofOfInference_StaleAudit, ProofOfInference_TooEarly, ProofOfInference_TooLate,
-    ProofOfInference_WrongOpening, ProofOfInference_WrongRoot, ProofOfInference_WrongState,
-    ProofOfInferenceCalls, ProofOpened, RecordChanged, Verdict, commitAuditCall, openProofCall,
+    ProofOfInference_NotDemanded, ProofOfInference_NotOperator, ProofOfInference_NotQueue,
+    ProofOfInference_RoundNotReady, ProofOfInference_StaleAudit, ProofOfInference_TooEarly,
+    ProofOfInference_TooLate, ProofOfInference_WrongOpening, ProofOfInference_WrongRoot,
+    ProofOfInference_WrongState, ProofOfInferenceCalls, ProofOpened, RecordChanged, Verdict,
+    commitAuditCall, openProofCall,
 };
 use assay_proof::{
     Calibration, Cusum, Failing, MerkleError, Opened, Reasons, SPOT_POSITIONS, Statistics, Width,
@@ -21,7 +22,7 @@ use assay_types::{
 
 use super::Run;
 use crate::{
-    audit::{Question, bit_of, digest, levy_bps, named_positions, nodes_of},
+    audit::{Question, digest, earn, earners_of, levy_bps, named_positions, nodes_of},
     hearing::contrasts,
     num::{amount, int, u40, u96, u256},
     refusal::{Failure, require},
@@ -33,6 +34,8 @@ use crate::{
 const MAX_VALIDATORS: usize = 3;
 /// Above the 16 bits of the levy, in the place of the time of an audit that is over.
 const HAS_EARNERS: u64 = 1 << 16;
+/// Where a validator's word has its flags.
+const FLAGS_BIT: usize = 96;
 /// What vouches for a node at most.
 const MAX_PASSED: u128 = (1 << 96) - 1;
 
@@ -58,11 +61,15 @@ impl Run<'_> {
             C::commitAudit(call) => self.commit_audit(call),
             C::openProof(call) => self.open_proof(call),
             C::reveal(call) => self.reveal_findings(&call.brought, &call.findings),
+            C::demandData(call) => self.demand_data(call),
+            C::publishData(call) => self.publish_data(&call._0, &call._1),
             C::convene(call) => self.convene(&call.0),
             C::commitPanel(call) => self.commit_panel(call),
             C::testify(call) => self.testify(call),
             C::judge(call) => self.judge(&call._0, &call._1),
-            C::advanceAudit(call) => self.advance_audit(&call.brought),
+            C::appeal(call) => self.appeal(&call._0, &call._1),
+            C::reconvene(call) => self.reconvene(&call._0, &call._1),
+            C::advanceAudit(call) => self.advance_audit(&call.0),
             C::advancePanel(call) => self.advance_panel(&call._0, &call._1),
             C::collect(call) => self.collect(&call.0),
             _ => Ok(()),
@@ -94,11 +101,9 @@ impl Run<'_> {
 
     pub(super) fn take(&self, brought: &Audit, wanted: AuditState) -> Result<u64, Failure> {
         let (state, until_s) = self.load(brought)?;
-        let (id, node) = (brought.taskId, brought.nodeId);
-        require!(
-            state == wanted,
-            ProofOfInference_WrongState { taskId: id, nodeId: node, state: state as u8 }
-        );
+        if state != wanted {
+            return Err(wrong_state(brought, state));
+        }
         Ok(until_s)
     }
 
@@ -120,7 +125,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn check_validator(&self, node: u32) -> Result<(), Failure> {
+    pub(super) fn check_validator(&self, node: u32) -> Result<(), Failure> {
         let (operator, caller) = (self.state.nodes.get(&node).map(|n| n.operator), self.at.caller);
         require!(
             operator.unwrap_or(Address::ZERO) == caller,
@@ -158,12 +163,22 @@ impl Run<'_> {
 
     /// The audit is over: what was found counts for or against the node.
     pub(super) fn conclude(&mut self, audit: Audit, outcome: AuditState) -> Result<(), Failure> {
+        self.conclude_owing(audit, outcome, 0)
+    }
+
+    /// The same; `owed` is `HAS_MEMBERS` if there are members of an appeal's panel to be paid.
+    pub(super) fn conclude_owing(
+        &mut self,
+        audit: Audit,
+        outcome: AuditState,
+        owed: u64,
+    ) -> Result<(), Failure> {
         if outcome == AuditState::Disproved {
             self.set_record(&audit, (0, 0))?;
         }
         let levy_bps = levy_bps(&self.state.network.proof, Some(audit.probabilityBps));
-        let earners = if audit.earners == 0 { 0 } else { HAS_EARNERS };
-        self.tell_audit(audit, outcome, u64::from(levy_bps) | earners)
+        let earners = if earners_of(&audit).is_empty() { 0 } else { HAS_EARNERS };
+        self.tell_audit(audit, outcome, u64::from(levy_bps) | earners | owed)
     }
 
     /// A true answer vouches for its node, unless its margins over many answers have drifted off; without statistics
@@ -252,10 +267,15 @@ impl Run<'_> {
             given == expected,
             ProofOfInference_WrongOpening { nodeId: validator, expected, given }
         );
+        let unread = found.statistics >> FLAGS_BIT & U256::from(Reasons::IDS.0) != U256::ZERO;
+        require!(
+            !unread || self.is_demanded(&audit),
+            ProofOfInference_NotDemanded { taskId: audit.taskId, nodeId: audit.nodeId }
+        );
         let limits = self.state.limits_of(&audit, validator)?;
         let (statistics, reasons) = self.reasons_of(&audit, found, &limits)?;
         (audit.validatorRoot, audit.reasons) = (found.root, reasons.0);
-        audit.earners |= bit_of(audit.drawn, validator);
+        earn(&mut audit, validator);
         self.emit(Verdict {
             taskId: audit.taskId,
             nodeId: audit.nodeId,
@@ -356,24 +376,22 @@ impl Run<'_> {
     fn advance_audit(&mut self, brought: &Audit) -> Result<(), Failure> {
         let (state, until_s) = self.load(brought)?;
         let mut audit = brought.clone();
-        require!(
-            (AuditState::Drawn..=AuditState::Accused).contains(&state),
-            ProofOfInference_WrongState {
-                taskId: audit.taskId,
-                nodeId: audit.nodeId,
-                state: state as u8,
-            }
-        );
+        let waits = (AuditState::Drawn..=AuditState::Accused).contains(&state);
+        if !waits && !matches!(state, AuditState::Demanded | AuditState::Appealed) {
+            return Err(wrong_state(&audit, state));
+        }
         self.check_audit_late(&audit, until_s)?;
         let late = |rule| (rule, self.at.time_s, until_s);
         match state {
             AuditState::Drawn => self.replace_validator(audit, until_s),
+            AuditState::Demanded => self.convict_unpublished(audit, until_s),
+            AuditState::Appealed => self.call_off(audit),
             // There was no randomness to draw a panel with.
             AuditState::Accused => self.conclude(audit, AuditState::Void),
             AuditState::Sealed => {
                 let evidence = late(Rule::Unopened);
                 let (validator, node) = (audit.validator, audit.nodeId);
-                audit.earners |= bit_of(audit.drawn, validator);
+                earn(&mut audit, validator);
                 self.conclude(audit.clone(), AuditState::Disproved)?;
                 self.slash_liar(&audit, node, evidence, &[validator])
             }
@@ -402,6 +420,11 @@ impl Run<'_> {
         }
         self.slash_idle(&audit, idle, until_s)
     }
+}
+
+pub(super) fn wrong_state(audit: &Audit, state: AuditState) -> Failure {
+    let (id, node) = (audit.taskId, audit.nodeId);
+    ProofOfInference_WrongState { taskId: id, nodeId: node, state: state as u8 }.into()
 }
 
 fn tokens_of(answer: &Answer) -> TokenSeal {

@@ -7,9 +7,11 @@ mod admission;
 mod answers;
 mod audits;
 mod beacon;
+mod demands;
 mod draws;
 mod endings;
 mod exposure;
+mod judgements;
 mod models;
 mod nodes;
 mod panels;
@@ -36,11 +38,7 @@ use assay_bindings::{
     SessionQueue::{self, SessionQueueCalls},
 };
 
-use crate::{
-    event::ProtocolEvent,
-    refusal::Failure,
-    state::State,
-};
+use crate::{event::ProtocolEvent, refusal::Failure, state::State};
 
 /// What the protocol asks of contracts and beacons outside itself.
 pub trait Outside {
@@ -157,14 +155,15 @@ calls! {
     SessionPayment in Payment as SessionPaymentCalls {
         withdraw withdrawCall, deposit depositCall, topUp topUpCall, r#move moveCall,
         payTip payTipCall, returnRest returnRestCall, hold holdCall, pay payCall,
-        refund refundCall, give giveCall, stake stakeCall, releaseStake releaseStakeCall,
+        refund refundCall, give giveCall, fund fundCall, stake stakeCall, releaseStake releaseStakeCall,
         slash slashCall,
     }
     ProofOfInference in Proof as ProofOfInferenceCalls {
         expose exposeCall, resolve resolveCall, book bookCall, closeEpoch closeEpochCall,
         commitAudit commitAuditCall, openProof openProofCall, reveal revealCall,
-        convene conveneCall, commitPanel commitPanelCall, testify testifyCall, judge judgeCall,
-        advanceAudit advanceAuditCall, advancePanel advancePanelCall, collect collectCall,
+        demandData demandDataCall, publishData publishDataCall, convene conveneCall,
+        commitPanel commitPanelCall, testify testifyCall, judge judgeCall, appeal appealCall,
+        reconvene reconveneCall, advanceAudit advanceAuditCall, advancePanel advancePanelCall, collect collectCall,
     }
 }
 

@@ -43,6 +43,7 @@ impl Run<'_> {
             | C::pay(_)
             | C::refund(_)
             | C::give(_)
+            | C::fund(_)
             | C::stake(_)
             | C::releaseStake(_)
             | C::slash(_) => Err(SessionPayment_NotProtocol { caller: self.at.caller }.into()),

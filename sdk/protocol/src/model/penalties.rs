@@ -7,7 +7,7 @@ use assay_bindings::{
 
 use super::Run;
 use crate::{
-    audit::nodes_of,
+    audit::earners_of,
     money::share_down,
     num::{amount, u256},
     refusal::{Failure, require},
@@ -18,7 +18,7 @@ use crate::{
 /// What whoever moves on an audit gets of what the one at fault loses, hundredths of a percent.
 const KEEPER_BPS: u16 = 1000;
 /// Stakes are of COR.
-const COR: u8 = 0;
+pub(super) const COR: u8 = 0;
 
 /// A rule, what was measured, and its bound.
 pub(super) type Evidence = (Rule, u64, u64);
@@ -89,9 +89,8 @@ impl Run<'_> {
     pub(super) fn collect(&mut self, audit: &Audit) -> Result<(), Failure> {
         self.take(audit, AuditState::Closed)?;
         let pay = share_down(amount(audit.fee), self.state.network.proof.auditPayBps);
-        let drawn = nodes_of(audit.drawn).into_iter().enumerate();
-        let earners: Vec<u32> =
-            drawn.filter(|(at, _)| audit.earners >> at & 1 == 1).map(|(_, node)| node).collect();
+        let mut earners = earners_of(audit);
+        earners.extend(self.state.proofs.members_owed(audit.taskId, audit.nodeId));
         let wanted = pay * earners.len() as u128;
         let books = &self.state.proofs.books;
         let booked = books.get(&(audit.model, audit.asset)).copied().unwrap_or(0);

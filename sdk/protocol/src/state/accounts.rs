@@ -107,6 +107,7 @@ impl State {
     /// What was put aside for an answer's audits is its validators': `Credited` tells who they are.
     pub(super) fn audit_collected(&mut self, event: &AuditCollected) -> Result<(), Gap> {
         let found = self.proofs.answers.remove(&(event.taskId, event.nodeId));
+        self.proofs.appeals.remove(&(event.taskId, event.nodeId));
         let audit = known(found.and_then(|found| found.audit), "the audit of task", event.taskId)?;
         let account = (self.network.deployment.proof, audit.asset);
         take(
@@ -114,6 +115,17 @@ impl State {
             amount(event.amount),
             "what is put aside for audits",
         )
+    }
+
+    /// An appeal's bond comes in: `Credited` tells whose account has it.
+    pub(super) fn bonded(&mut self, bond: u128) {
+        *self.accounts.total(COR) += bond;
+    }
+
+    /// It goes to others: `Credited` tells who they are.
+    pub(super) fn bond_settled(&mut self, bond: u128) -> Result<(), Gap> {
+        let account = (self.network.deployment.proof, COR);
+        take(self.accounts.balances.entry(account).or_default(), bond, "bonds")
     }
 
     pub(super) fn deposited(&mut self, event: &Deposited) -> Result<(), Gap> {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::B256;
 use assay_bindings::{Deployment, ProofOfInference::ProofConfig};
 
+pub use self::proofs::HAS_MEMBERS;
 pub use self::{
     accounts::{Accounts, DEAD},
     nodes::{Node, NodeState, Pool},
@@ -131,7 +132,7 @@ impl State {
             E::GovernorChanged(event) => self.tunables.governed(event),
             E::ModelRegistered(event) => self.model_registered(time_s, event),
             E::ModelDeprecated(event) => self.model_deprecated(time_s, event)?,
-            E::PairCalibrated(event) => self.pair_calibrated(event)?,
+            E::PairCalibrated(event) => self.pair_calibrated(time_s, event)?,
             E::PairAttested(event) => self.pair_attested(event)?,
             E::StatsChanged(event) => self.stats_changed(event),
             E::NodeRegistered(event) => self.node_registered(event),
@@ -186,12 +187,15 @@ impl State {
             E::EpochClosed(event) => self.proofs.closed(time_s, event),
             E::AnswerCleared(event) => self.proofs.cleared(event.taskId, event.nodeId)?,
             E::AnswerUnverified(event) => self.proofs.cleared(event.taskId, event.nodeId)?,
-            E::AuditMoved(event) => self.proofs.moved(event)?,
+            E::AuditMoved(event) => self.audit_moved(time_s, event)?,
             E::PanelMoved(event) => self.proofs.panel_moved(event)?,
             E::RecordChanged(event) => self.proofs.recorded(event),
             E::ClassPaused(event) => self.proofs.paused(event),
             E::BookChanged(event) => self.proofs.booked(event),
             E::AuditCollected(event) => self.audit_collected(event)?,
+            E::DataDemanded(event) => self.proofs.demanded(event)?,
+            E::DataPublished(event) => self.proofs.published(event)?,
+            E::Appealed(event) => self.appealed(event),
             E::Judged(event) => self.judged(time_s, event)?,
             // Evidence and reasons, which nothing is stored of.
             E::ProofOpened(_) | E::Verdict(_) => {}

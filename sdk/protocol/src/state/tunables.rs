@@ -114,6 +114,8 @@ impl Model {
 pub struct Pair {
     /// The calibration, packed.
     pub word: U256,
+    /// Unix seconds.
+    pub calibrated_at_s: u64,
     /// Owners whose nodes have measured the same.
     pub attested: BTreeSet<Address>,
 }
@@ -141,9 +143,13 @@ impl State {
         self.models.insert(event.index, model);
     }
 
-    pub(super) fn pair_calibrated(&mut self, event: &PairCalibrated) -> Result<(), Gap> {
+    pub(super) fn pair_calibrated(
+        &mut self,
+        time_s: u64,
+        event: &PairCalibrated,
+    ) -> Result<(), Gap> {
         let model = known(self.models.get_mut(&event.index), "model", event.index)?;
-        let pair = Pair { word: event.word, attested: BTreeSet::new() };
+        let pair = Pair { word: event.word, calibrated_at_s: time_s, attested: BTreeSet::new() };
         model.pairs.insert((event.minerClass, event.validatorClass), pair);
         Ok(())
     }
