@@ -30,6 +30,16 @@ contract CalibrateTest is Base {
         return register(i, wanted);
     }
 
+    /// From the next second on, and in the order of its classes. [V2]
+    function test_when_a_pair_was_calibrated() public {
+        uint40 now_ = uint40(block.timestamp);
+        assertEq(models.calibrationBefore(MODEL_INDEX, CLASS, OTHER, type(uint40).max), 0, "not calibrated");
+        calibrate(CLASS, OTHER, WORD);
+        assertEq(models.calibrationBefore(MODEL_INDEX, CLASS, OTHER, now_), 0, "in the same second");
+        assertEq(models.calibrationBefore(MODEL_INDEX, CLASS, OTHER, now_ + 1), WORD, "before the next one");
+        assertEq(models.calibrationBefore(MODEL_INDEX, OTHER, CLASS, now_ + 1), 0, "one way");
+    }
+
     /// [V19]
     function test_a_pair_is_calibrated_once() public {
         assertTrue(!models.isProven(MODEL_INDEX), "not yet");

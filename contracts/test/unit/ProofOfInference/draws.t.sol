@@ -133,6 +133,32 @@ contract DrawsTest is ProofBase {
         assertEq(proof.bookOf(MODEL_INDEX, COR), 0, "gives nothing for audits");
     }
 
+    /// A pair draws for answers that are committed in a later second than it was calibrated in, and not for others. [V2]
+    function test_a_pair_that_is_calibrated_later_draws_nobody() public {
+        NumericClass otherClass = NumericClass.wrap("gpu-bf16");
+        NodeId miner = firstNode(id);
+        for (uint256 i = 20; i < 24; ++i) {
+            NodeRegistration memory wanted_ = registration(i, 8);
+            wanted_.numericClass = otherClass;
+            register(i, wanted_);
+        }
+        skipTime(ACTIVATION_DELAY + 1);
+        for (uint32 i = 1; i <= NODES; ++i) {
+            if (i == NodeId.unwrap(miner)) continue;
+            vm.prank(address(queue));
+            pool.jail(NodeId.wrap(i));
+        }
+        for (uint256 k; k < 2; ++k) {
+            uint256 state = vm.snapshotState();
+            calibrate(CLASS, otherClass);
+            skipTime(k);
+            Task memory task = answered(0, honest(TOKENS));
+            drawable(task);
+            assertEq(settle(task), 1 - k, k == 0 ? "nobody is there to look" : "one of them looks");
+            vm.revertToState(state);
+        }
+    }
+
     // ---------------------------------------------------------------- the epoch
 
     /// [V1]

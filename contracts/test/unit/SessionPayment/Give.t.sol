@@ -5,7 +5,7 @@ import {Credit, Debit, Evidence, ISessionPayment, Rule} from "../../../src/inter
 import {NodeId} from "../../../src/types/Ids.sol";
 import {PaymentBase} from "./PaymentBase.sol";
 
-/// `give`, and slashes of `ProofOfInference`.
+/// `give`, `fund`, and slashes of `ProofOfInference`.
 contract PaymentGiveTest is PaymentBase {
     address internal validator = address(0x777);
 
@@ -56,5 +56,27 @@ contract PaymentGiveTest is PaymentBase {
         payment.slash(nodeId, evidence, COLLATERAL, address(proof), 1e18);
         assertEq(payment.stakeOf(nodeId), 0, "stake");
         assertEq(payment.balanceOf(address(proof), COR), 11e18, "what it gives on");
+    }
+
+    /// A bond is pulled in whole, or not at all. [M1]
+    function testFuzz_what_is_pulled_for_the_proof(uint96 amount) public {
+        uint256 has = token.balanceOf(client);
+        amount = uint96(bound(amount, 0, has + has / 4));
+        uint256 had = payment.balanceOf(address(proof), COR);
+        if (amount == 0) vm.expectRevert(abi.encodeWithSelector(ISessionPayment.SessionPayment_ZeroAmount.selector));
+        else if (amount > has) vm.expectRevert();
+        vm.prank(address(proof));
+        payment.fund(COR, client, amount);
+        uint256 pulled = amount > has ? 0 : amount;
+        assertEq(payment.balanceOf(address(proof), COR) - had, pulled, "its own");
+        assertEq(has - token.balanceOf(client), pulled, "pulled");
+        backed();
+    }
+
+    function testFuzz_only_the_proof_pulls(address caller) public {
+        vm.assume(caller != address(proof));
+        vm.expectRevert(notProtocol(caller));
+        vm.prank(caller);
+        payment.fund(COR, client, 1);
     }
 }
