@@ -22,4 +22,6 @@ pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestFile};
 pub use text::{Detokenize, Piece, Reading, TextAssembler};
 
 pub use assay_proof::{Contrasts, Score};
-pub use assay_types::{B256, EndReason, Message, ModelId, NumericClass, Prompt, Sampling};
+pub use assay_types::{
+    B256, EndReason, Message, ModelId, NumericClass, Prompt, Sampling, prompt_hash,
+};

@@ -90,9 +90,15 @@ pub struct ModelCalibrateArgs {
     /// Honest audits that the thresholds of each pair of classes are tried on; half as many others set them.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub audits: u32,
-    /// Answers of each cheat.
+    /// Answers of each cheat, and answers changed in each way.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub trials: u32,
+    /// Answers of each cheat to open questions, whose choices are what its tokens are judged by.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub open: u32,
+    /// Only this cheat is asked open questions, by its name in the report. May be repeated; default: all are.
+    #[arg(long, value_name = "CHEAT")]
+    pub open_to: Vec<String>,
     /// Most tokens of an answer.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub tokens: u32,
@@ -105,6 +111,9 @@ pub struct ModelCalibrateArgs {
     /// Only answer the questions in the first class and save the answers, for another machine to audit.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["report", "answers", "cheats"])]
     pub save: Option<PathBuf>,
+    /// Folder where answers are kept as they are made: a run that was stopped goes on with them.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
     /// Folder for the table, the page and its charts; the table is printed in any case.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,

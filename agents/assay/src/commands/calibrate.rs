@@ -1,11 +1,12 @@
 //! `assay model calibrate|random`.
 
 use std::{
+    fs,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use assay_engine_mistral::{
     Dtype, LoadOptions, LoadStep, ModelSource, Shape,
     calibrate::{self, Answers, Cheat, Options, Table, Tick},
@@ -41,6 +42,14 @@ pub async fn run(global: &Global, args: ModelCalibrateArgs) -> Result<()> {
         let source = ModelSource::parse(name);
         cheats.push(Cheat { name: source.served_name(), load: load(name) });
     }
+    if let Some(name) = args.open_to.iter().find(|n| !cheats.iter().any(|c| c.name == **n)) {
+        let names: Vec<&str> = cheats.iter().map(|cheat| &*cheat.name).collect();
+        bail!("no cheat is called {name:?}: there are {}", names.join(", "));
+    }
+    if let Some(folder) = &args.keep {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("{} cannot be made", folder.display()))?;
+    }
     let answers: Vec<Answers> =
         args.answers.iter().map(|file| Answers::load(file)).collect::<Result<_, _>>()?;
     let options = Options {
@@ -49,8 +58,11 @@ pub async fn run(global: &Global, args: ModelCalibrateArgs) -> Result<()> {
         cheats,
         audits: args.audits,
         trials: args.trials,
+        open: args.open,
+        open_to: args.open_to,
         tokens: args.tokens,
         answers,
+        keep: args.keep,
         tick: tick(),
     };
     if let Some(file) = &args.save {
@@ -91,15 +103,31 @@ fn dtype(class: DataType) -> Dtype {
     }
 }
 
-/// A line now and then, and one at the end of each part.
+/// A line now and then, with what is left of the part, and one at the end of each part.
 fn tick() -> Tick {
-    let last = Mutex::new(Instant::now());
+    struct Part {
+        what: String,
+        begun: Instant,
+        /// What was there when it began.
+        at_first: u32,
+        told: Instant,
+    }
     let begun = Instant::now();
+    let part = Mutex::new(None::<Part>);
     Arc::new(move |what, done, of| {
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if done == of || last.elapsed() > PROGRESS {
-            *last = Instant::now();
-            ui::note(format!("{:>6} s  {what}: {done} of {of}", begun.elapsed().as_secs()));
+        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let new = || Part { what: what.to_owned(), begun: now, at_first: done, told: now };
+        let part = match &mut *part {
+            Some(part) if part.what == what => part,
+            other => other.insert(new()),
+        };
+        if done == of || part.told.elapsed() > PROGRESS {
+            part.told = now;
+            let each = part.begun.elapsed() / done.saturating_sub(part.at_first).max(1);
+            let left = (each * of.saturating_sub(done)).as_secs();
+            let left = if done == of { String::new() } else { format!(", {left} s to go") };
+            ui::note(format!("{:>6} s  {what}: {done} of {of}{left}", begun.elapsed().as_secs()));
         }
     })
 }

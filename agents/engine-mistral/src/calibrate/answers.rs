@@ -98,6 +98,34 @@ impl Answers {
         Ok(Self { answers, ..Self::none(engine) })
     }
 
+    /// The answers to the first of these questions that a file has, none if it is not there.
+    ///
+    /// # Errors
+    /// If the file is something else, or of another model, node or set of questions.
+    pub(crate) fn kept(
+        path: &Path,
+        engine: &MistralEngine,
+        questions: &[Question],
+        node: &str,
+    ) -> Result<Self, EngineError> {
+        let none = Self::none(engine);
+        if !path.exists() {
+            return Ok(none);
+        }
+        let mut kept = Self::load(path)?;
+        kept.answers.truncate(questions.len());
+        let is_of = |(answer, question): (&Answer, &Question)| {
+            answer.question == question.number
+                && answer.sampling == question.setting.sampling
+                && answer.seed == question.seed(node)
+        };
+        let same_node = Self { answers: Vec::new(), ..kept.clone() } == none;
+        if same_node && kept.answers.iter().zip(questions).all(is_of) {
+            return Ok(kept);
+        }
+        Err(file(path, &"they are of another calibration; remove them"))
+    }
+
     /// What is known of the node without any answer.
     fn none(engine: &MistralEngine) -> Self {
         let info = engine.info();
@@ -129,7 +157,7 @@ impl Answers {
     }
 }
 
-fn file(path: &Path, error: &dyn std::error::Error) -> EngineError {
+fn file(path: &Path, error: &dyn std::fmt::Display) -> EngineError {
     EngineError::Internal(format!("the answers in {}: {error}", path.display()))
 }
 

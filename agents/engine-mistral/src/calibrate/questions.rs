@@ -43,6 +43,9 @@ const FORMS: [&str; 10] = [
     "In the year 1900, {} was",
 ];
 
+const BEGINNINGS: [&str; 3] =
+    ["user: {}? And {}? And {}?", "user: {}?\nuser: {}?\nuser: {}?", "1. {}\n2. {}\n3. {}\n4."];
+
 /// Sampling parameters of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -52,7 +55,7 @@ pub struct Setting {
 }
 
 /// OpenAI's defaults: temperature 1, nothing cut off, no penalties.
-const PLAIN: Sampling = Sampling {
+pub(crate) const PLAIN: Sampling = Sampling {
     temperature_milli: 1000,
     top_p_milli: 1000,
     top_k: 0,
@@ -113,6 +116,18 @@ impl Question {
         Self { number, prompt, setting }
     }
 
+    /// Open question `number`: the beginning of a text that goes on in many ways, sampled plainly.
+    pub fn open(number: u32) -> Self {
+        let digest = digest("open question", number);
+        let pick =
+            |at: usize, count: usize| digest.get(at).map_or(0, |byte| usize::from(*byte) % count);
+        let topic = |at: usize| TOPICS.get(pick(at, TOPICS.len())).copied().unwrap_or_default();
+        let form = BEGINNINGS.get(pick(0, BEGINNINGS.len())).copied().unwrap_or_default();
+        let text = (1..=3).fold(form.to_owned(), |text, at| text.replacen("{}", topic(at), 1));
+        let [setting, ..] = SETTINGS;
+        Self { number, prompt: Prompt::Text(text), setting }
+    }
+
     /// `seedG` of a node's answer to it.
     pub fn seed(&self, node: &str) -> B256 {
         B256::from(digest(node, self.number))
@@ -129,6 +144,16 @@ fn digest(domain: &str, number: u32) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_questions_are_beginnings() {
+        let texts: std::collections::HashSet<String> =
+            (0..400).map(|n| format!("{:?}", Question::open(n).prompt)).collect();
+        assert!(texts.len() > 380, "{}", texts.len());
+        assert!(texts.iter().all(|text| text.starts_with("Text") && !text.contains("{}")));
+        assert_eq!(Question::open(3).setting, SETTINGS[0]);
+        assert_eq!(Question::open(3).seed("miner"), Question::new(3, true).seed("miner"));
+    }
 
     #[test]
     fn questions_repeat_and_differ() {

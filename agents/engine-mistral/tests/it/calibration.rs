@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use assay_engine_mistral::{
     Dtype, LoadOptions, ModelSource,
-    calibrate::{self, Cheat, Options, Table, cheaper, failures},
+    calibrate::{self, Caught, Cheat, EDITS, Edit, Options, Table, cheaper, failures},
 };
 use assay_proof::{Calibration, SPOT_POSITIONS};
 
@@ -12,6 +12,12 @@ use crate::support::{Folder, demo_file};
 
 const HONEST: u32 = 50;
 const TRIALS: u32 = 20;
+const OPEN: u32 = 10;
+/// Edits that may stay below the hard margin.
+const CLEVER: [Edit; 4] =
+    [Edit::Rewritten, Edit::NarrowlyRewritten, Edit::NearestEndPutIn, Edit::GoneOn];
+/// Those whose open choices give them away.
+const OPEN_TO: [&str; 2] = ["4 bits (Q4_K)", "one layer fewer"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn honest_nodes_pass_and_cheats_are_caught() {
@@ -29,12 +35,17 @@ async fn honest_nodes_pass_and_cheats_are_caught() {
         cheats,
         audits: HONEST,
         trials: TRIALS,
+        open: OPEN,
+        open_to: OPEN_TO.map(str::to_owned).into(),
         tokens: 64,
         answers: Vec::new(),
+        keep: None,
         tick: Arc::new(|_, _, _| {}),
     };
     let outcome = calibrate::run(options).await.unwrap();
     assert_eq!(outcome.pairs.len(), 4);
+    let edits: Vec<usize> = outcome.pairs.iter().map(|pair| pair.edits.len()).collect();
+    assert_eq!(edits, [EDITS.len(), 0, EDITS.len(), 0]);
     let shipped = Table::shipped(outcome.model.model_id);
     let shipped = shipped.expect("demo-model/calibration.json is of another demo model");
     for pair in &outcome.pairs {
@@ -51,7 +62,21 @@ async fn honest_nodes_pass_and_cheats_are_caught() {
         let brought = shipped.of(pair.miner, pair.validator).unwrap().calibration;
         let accused = failures(pair.honest.iter(), &brought).any.count;
         assert_eq!(accused, 0, "{who}: by {brought:?}");
-        for (name, audits) in &pair.cheats {
+        for edited in &pair.edits {
+            let (name, tally) = (edited.edit.name(), edited.tally(&pair.calibration));
+            println!("  {name}: {tally:?}");
+            assert!(tally.trials > TRIALS as usize / 2, "{name} under {who}");
+            assert_eq!(tally.above_caught, tally.above, "{name} under {who}");
+            if !CLEVER.contains(&edited.edit) {
+                assert_eq!(tally.caught, tally.trials, "{name} under {who}");
+            }
+        }
+        for Caught { name, audits, open } in &pair.cheats {
+            let open =
+                failures(open.iter().filter(|audit| audit.tokens() >= 32), &pair.calibration);
+            println!("  {name}: open: G {} of {}", open.g.count, open.g.of);
+            assert_eq!(open.g.of > 0, OPEN_TO.contains(&&**name), "{name}");
+            assert_eq!(open.g.count, open.g.of, "{name} under {who}");
             assert_eq!(audits.len(), TRIALS as usize);
             // Fewer than four positions are not judged by F.
             let judged = audits.iter().filter(|audit| audit.tokens() >= SPOT_POSITIONS as usize);

@@ -1,28 +1,21 @@
 //! What was measured, as a table for registration and as a page with charts.
 
+mod detection;
+mod edits;
+
 use std::{
     fmt::Write,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use assay_proof::{Calibration, MARGINS_PER_NAT, Reasons, SPOT_POSITIONS};
+use assay_proof::{Calibration, MARGINS_PER_NAT, Reasons};
 
 use super::{
-    Audit, Failures, Noise, Outcome, Pair, Roc, SETTINGS, Share, Similarity, Table, TablePair,
-    failures, failures_within, fit::HARD_MARGIN_CHANCE, plot, questions::Question, statistic_f,
-    statistic_g,
+    Audit, Caught, Noise, Outcome, Pair, Roc, SETTINGS, Share, Similarity, Table, TablePair,
+    failures, fit::HARD_MARGIN_CHANCE, plot, statistic_f, statistic_g,
 };
 
-/// Lengths that answers are cut to.
-const LENGTHS: [usize; 6] = [4, 8, 16, 32, 64, 128];
-/// Fewer answers of a length say nothing of a share.
-const FEWEST: usize = 10;
-/// Fewest tokens of an answer whose choices are judged by its mean entropy.
-const OPEN_TOKENS: usize = 32;
-/// Mean entropies that answers are sorted by, in nats.
-const ENTROPIES: [(f32, f32); 5] =
-    [(0.0, 0.25), (0.25, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, f32::INFINITY)];
 /// Places of a curve.
 const PLACES: u32 = 120;
 /// Stands for 0 on a logarithmic axis of contrasts: they are whole numbers.
@@ -74,7 +67,8 @@ impl Outcome {
         let _ = self.thresholds(&mut page);
         let _ = self.false_positives(&mut page);
         for pair in self.pairs.iter().filter(|pair| !pair.cheats.is_empty()) {
-            let _ = detection(&mut page, pair);
+            let _ = detection::section(&mut page, pair);
+            let _ = edits::section(&mut page, pair);
         }
         let _ = self.baseline(&mut page);
         page
@@ -98,7 +92,11 @@ impl Outcome {
             page,
             "| honest audits | {fit} a pair of classes set its thresholds, {audits} others try them |"
         )?;
-        writeln!(page, "| answers of each cheat | {} |", options.trials)?;
+        writeln!(
+            page,
+            "| answers of each cheat | {}, and {} to open questions |",
+            options.trials, options.open
+        )?;
         writeln!(page, "| longest answer | {} tokens |", options.tokens)?;
         let [plain, rest @ ..] = SETTINGS;
         let rest = rest.map(|setting| setting.name).join("; ");
@@ -171,7 +169,7 @@ impl Outcome {
              hundred is accused, and the area under the curve (1 is perfect, 0.5 is chance).\n"
         )?;
         writeln!(page, "| cheat | F | G | both | cosine |\n|---|--:|--:|--:|--:|")?;
-        for (name, audits) in &pair.cheats {
+        for Caught { name, audits, .. } in &pair.cheats {
             let [f, g, both] = rocs(pair, audits);
             let cosine = cosine_roc(similarity, name);
             write!(page, "| {name} |")?;
@@ -200,11 +198,12 @@ impl Outcome {
         ];
         for pair in self.pairs.iter().filter(|pair| !pair.cheats.is_empty()) {
             let by = |name: &str| format!("{name}-{}.svg", pair.validator);
-            charts.push((by("power-f"), power_chart(pair, "F", |found| found.f)));
-            charts.push((by("power-g"), power_chart(pair, "G", |found| found.g)));
+            charts.push((by("power-f"), detection::power_chart(pair, "F", |found| found.f)));
+            charts.push((by("power-g"), detection::power_chart(pair, "G", |found| found.g)));
+            charts.push((by("edits"), edits::chart(pair)));
         }
         let Some(similarity) = &self.similarity else { return charts };
-        for (index, (name, audits)) in pair.cheats.iter().enumerate() {
+        for (index, Caught { name, audits, .. }) in pair.cheats.iter().enumerate() {
             let [f, g, both] = rocs(pair, audits);
             let all =
                 [("F", f), ("G", g), ("F and G", both), ("cosine", cosine_roc(similarity, name))];
@@ -236,7 +235,9 @@ impl Outcome {
         let honest =
             |pair: &Pair| line(format!("{}, {}", pair.miner, pair.validator), &pair.honest, true);
         let mut lines: Vec<plot::Line> = self.pairs.iter().map(honest).collect();
-        lines.extend(shown.cheats.iter().map(|(name, audits)| line(name.clone(), audits, false)));
+        lines.extend(
+            shown.cheats.iter().map(|cheat| line(cheat.name.clone(), &cheat.audits, false)),
+        );
         plot::Chart {
             title: "Contrasts apart, |c - c'|".into(),
             x: plot::Axis { label: "1/256 nat", low: NO_DISTANCE, high: 8192.0, logarithmic: true },
@@ -256,7 +257,9 @@ impl Outcome {
         let honest =
             |pair: &Pair| line(format!("{}, {}", pair.miner, pair.validator), &pair.honest, true);
         let mut lines: Vec<plot::Line> = self.pairs.iter().map(honest).collect();
-        lines.extend(shown.cheats.iter().map(|(name, audits)| line(name.clone(), audits, false)));
+        lines.extend(
+            shown.cheats.iter().map(|cheat| line(cheat.name.clone(), &cheat.audits, false)),
+        );
         let hard = f64::from(shown.calibration.hard_margin) / MARGINS_PER_NAT;
         plot::Chart {
             title: "Margins of tokens".into(),
@@ -307,118 +310,6 @@ fn row(
 fn accused(page: &mut String, who: &str, share: Share, reasons: &str) -> std::fmt::Result {
     let (_, high) = share.interval();
     writeln!(page, "| {who} | {} | {} | {high:.1e} | {reasons} |", share.of, share.count)
-}
-
-fn detection(page: &mut String, pair: &Pair) -> std::fmt::Result {
-    let Pair { validator, .. } = pair;
-    writeln!(page, "## Cheats caught by a validator of {validator}\n")?;
-    writeln!(
-        page,
-        "Each cheat says that it is of {}. The tables have the share of cheats caught when their answers are cut to so many \
-         tokens, of how many answers, and the lower end of its interval of 95 %. Shorter answers do not count.\n\n\
-         By F, the fingerprint, which needs {SPOT_POSITIONS} tokens:\n",
-        pair.miner
-    )?;
-    by_length(page, pair, |found| found.f)?;
-    writeln!(page, "![Power of F](power-f-{validator}.svg)\n")?;
-    writeln!(
-        page,
-        "By G, the tokens. A miner that decodes with the cheat's weights and makes its fingerprint with the right ones \
-         passes F, and is caught as often as this table says:\n"
-    )?;
-    by_length(page, pair, |found| found.g)?;
-    writeln!(page, "![Power of G](power-g-{validator}.svg)\n")?;
-    writeln!(
-        page,
-        "G sees only choices that were open. The same at temperature 1 without restrictions, by the mean entropy of the \
-         answer's positions, for answers of {OPEN_TOKENS} to {} tokens:\n",
-        LENGTHS.last().copied().unwrap_or_default()
-    )?;
-    by_entropy(page, pair)
-}
-
-fn by_length(page: &mut String, pair: &Pair, of: fn(&Failures) -> Share) -> std::fmt::Result {
-    write!(page, "| cheat |")?;
-    LENGTHS.iter().try_for_each(|length| write!(page, " {length} tokens |"))?;
-    writeln!(page, "\n|---|{}", "--:|".repeat(LENGTHS.len()))?;
-    for (name, audits) in &pair.cheats {
-        write!(page, "| {name} |")?;
-        for length in LENGTHS {
-            let found = of(&failures_within(audits, length, &pair.calibration));
-            write!(page, " {} |", share(found))?;
-        }
-        writeln!(page)?;
-    }
-    writeln!(page)
-}
-
-fn by_entropy(page: &mut String, pair: &Pair) -> std::fmt::Result {
-    let longest = LENGTHS.last().copied().unwrap_or_default();
-    write!(page, "| cheat |")?;
-    ENTROPIES.iter().try_for_each(|(low, high)| match high.is_finite() {
-        true => write!(page, " {low} to {high} nats |"),
-        false => write!(page, " from {low} nats |"),
-    })?;
-    writeln!(page, "\n|---|{}", "--:|".repeat(ENTROPIES.len()))?;
-    for (name, audits) in &pair.cheats {
-        let open: Vec<Audit> = audits
-            .iter()
-            .filter(|audit| audit.tokens() >= OPEN_TOKENS && is_plain(audit))
-            .map(|audit| audit.first(longest))
-            .collect();
-        write!(page, "| {name} |")?;
-        for (low, high) in ENTROPIES {
-            let inside = |audit: &&Audit| (low..high).contains(&audit.mean_entropy());
-            let found = failures(open.iter().filter(inside), &pair.calibration);
-            write!(page, " {} |", share(found.g))?;
-        }
-        writeln!(page)?;
-    }
-    writeln!(page)
-}
-
-/// Whether the answer was sampled at temperature 1 from all tokens.
-fn is_plain(audit: &Audit) -> bool {
-    let [plain, ..] = SETTINGS;
-    Question::new(audit.question, true).setting == plain
-}
-
-/// `0.998 of 1000`, with the lower end of its interval.
-fn share(share: Share) -> String {
-    if share.of < FEWEST {
-        return "–".into();
-    }
-    let (low, _) = share.interval();
-    format!("{:.4} of {} (> {low:.3})", share.value(), share.of)
-}
-
-fn power_chart(pair: &Pair, name: &str, of: fn(&Failures) -> Share) -> plot::Chart {
-    let longest = pair.cheats.iter().flat_map(|(_, audits)| audits.iter().map(Audit::tokens)).max();
-    let lengths: Vec<usize> =
-        (1..=longest.unwrap_or(1)).filter(|n| *n < 16 || n % 4 == 0).collect();
-    let line = |(name, audits): &(String, Vec<Audit>)| {
-        let found = |length: &usize| {
-            let share = of(&failures_within(audits, *length, &pair.calibration));
-            (share.of >= FEWEST).then(|| (*length as f64, share.value()))
-        };
-        plot::Line {
-            name: name.clone(),
-            points: lengths.iter().filter_map(found).collect(),
-            dashed: false,
-        }
-    };
-    plot::Chart {
-        title: format!("Cheats caught by {name}, {} audited by {}", pair.miner, pair.validator),
-        x: plot::Axis {
-            label: "tokens",
-            low: 1.0,
-            high: longest.unwrap_or(1).max(2) as f64,
-            logarithmic: true,
-        },
-        y: plot::Axis { label: "share caught", low: 0.0, high: 1.0, logarithmic: false },
-        lines: pair.cheats.iter().map(line).collect(),
-        marks: [4.0, 32.0, 64.0].map(|n| (n, format!("{n}"))).to_vec(),
-    }
 }
 
 /// F, G, and the larger of both.
