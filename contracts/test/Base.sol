@@ -254,7 +254,7 @@ abstract contract Base {
         (list[0], list[1]) = (address(token), address(usd));
     }
 
-    function parametersConfig() internal view returns (Parameters.Config memory) {
+    function parametersConfig() internal view virtual returns (Parameters.Config memory) {
         return Parameters.Config({
             governor: governor,
             delay: PARAMETERS_DELAY,

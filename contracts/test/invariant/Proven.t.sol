@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {Parameters} from "../../src/Parameters.sol";
 import {Terms} from "../../src/interfaces/IParameters.sol";
 import {
     Audit,
     AuditState,
+    Chunk,
     Findings,
     IProofOfInference,
     Party,
@@ -42,6 +44,12 @@ contract ProvenNetwork is Validators {
         result = super.proofConfig();
         result.slashBps = SLASHED_BPS;
         (result.sealTime, result.openTime, result.revealTime) = (60, 60, 80);
+    }
+
+    /// Those are longer than elsewhere.
+    function parametersConfig() internal view override returns (Parameters.Config memory result) {
+        result = super.parametersConfig();
+        result.longestAudit = 1000;
     }
 
     /// There are always some who may be drawn.
@@ -120,13 +128,61 @@ contract ProvenNetwork is Validators {
             if (told.state < AuditState.Drawn || told.state >= AuditState.Passed) continue;
             if (block.timestamp > told.until) continue;
             Audit memory audit = abi.decode(told.audit, (Audit));
+            if (told.state == AuditState.Demanded && publish(told, audit, random >> 64)) return;
+            if (told.state == AuditState.Demanded) continue;
             if (told.state < AuditState.Convened ? goOn(told, audit) : dispute(told, audit, random >> 64)) return;
         }
         giveUp();
     }
 
+    /// Some who have to look cannot read the answer, or say so.
+    function demands(Told storage told, Audit memory audit, NodeId validator) internal returns (bool) {
+        uint256 random = uint256(keccak256(abi.encode("demand", audit.taskId, audit.nodeId, validator)));
+        if (random % 8 != 0 || told.demand.resumes != AuditState.None) return false;
+        Party[] memory parties = told.parties.length == 0 ? new Party[](0) : abi.decode(told.parties, (Party[]));
+        address operator = operatorOf(validator);
+        vm.prank(operator);
+        proof.demandData(audit, parties, validator);
+        return true;
+    }
+
+    /// In two pieces; what a miner hides it does not publish either. Nobody else may.
+    function publish(Told storage told, Audit memory audit, uint256 random) internal returns (bool) {
+        Kind kind = kindOf(audit.taskId, audit.nodeId);
+        if (kind == Kind.NoSeal || kind == Kind.HidesFromPanel) return false;
+        uint32 total = uint32(random % 1000) + 2;
+        if (told.demand.totalBytes != 0) total = told.demand.totalBytes;
+        uint32 offset = told.demand.publishedBytes;
+        bytes memory data = new bytes(offset == 0 ? total / 2 : total - offset);
+        Chunk memory chunk = Chunk({requestBytes: total / 3, totalBytes: total, offset: offset, data: data});
+        bytes memory call = abi.encodeCall(proof.publishData, (audit, chunk));
+        refused(keeper, address(proof), call, IProofOfInference.ProofOfInference_NotOperator.selector);
+        address operator = operatorOf(audit.nodeId);
+        vm.prank(operator);
+        proof.publishData(audit, chunk);
+        return true;
+    }
+
+    /// Who is condemned for what it did not do appeals, and some others do.
+    function contest(Audit memory audit, Party[] memory parties) internal returns (bool) {
+        uint256 random = uint256(keccak256(abi.encode("appeal", audit.taskId, audit.nodeId)));
+        if (isFalse(audit.taskId, audit.nodeId) && random & 1 == 0) return false;
+        bytes memory call = abi.encodeCall(proof.appeal, (audit, parties));
+        refused(keeper, address(proof), call, IProofOfInference.ProofOfInference_NotOwner.selector);
+        (address owner,) = pool.ownerOf(audit.nodeId);
+        if (payment.stakeOf(audit.nodeId) * SLASHED_BPS / BPS == 0) {
+            refused(owner, address(proof), call, IProofOfInference.ProofOfInference_NothingAtStake.selector);
+            return false;
+        }
+        fund(owner, 1e18);
+        vm.prank(owner);
+        proof.appeal(audit, parties);
+        return true;
+    }
+
     function goOn(Told storage told, Audit memory audit) internal returns (bool) {
         if (told.state == AuditState.Drawn) {
+            if (demands(told, audit, audit.validator)) return true;
             if (mannerOf(audit.taskId, audit.nodeId, audit.validator) == Manner.Silent) return false;
             bytes32 seal = sealOf(audit, audit.validator);
             vm.prank(operatorOf(audit.validator));
@@ -153,6 +209,13 @@ contract ProvenNetwork is Validators {
 
     function dispute(Told storage told, Audit memory audit, uint256 random) internal returns (bool) {
         Party[] memory parties = abi.decode(told.parties, (Party[]));
+        if (told.state == AuditState.Condemned) return contest(audit, parties);
+        if (told.state == AuditState.Appealed) {
+            if (!knows(audit.round) || block.timestamp > told.until) return false;
+            vm.prank(keeper);
+            proof.reconvene(audit, parties);
+            return true;
+        }
         bool weights = Verdicts.questionOf(audit.reasons) == Question.Weights;
         if (told.state == AuditState.Hearing && weights) {
             if (!knows(audit.round) || block.timestamp > told.until) return false;
@@ -163,7 +226,9 @@ contract ProvenNetwork is Validators {
             NodeId party = parties[k].nodeId;
             if (told.state == AuditState.Convened) {
                 bool silent = mannerOf(audit.taskId, audit.nodeId, party) == Manner.Silent;
-                if (parties[k].isSealed || silent) continue;
+                if (k < 2 || parties[k].isSealed) continue;
+                if (demands(told, audit, party)) return true;
+                if (silent) continue;
                 bytes32 seal = sealOf(audit, party);
                 vm.prank(operatorOf(party));
                 proof.commitPanel(audit, parties, party, seal);
@@ -185,7 +250,7 @@ contract ProvenNetwork is Validators {
     /// [V20, V24] Unless the book is too small for it yet.
     function collect(Told storage told) internal returns (bool) {
         Audit memory audit = abi.decode(told.audit, (Audit));
-        if (payFor(audit) > bookTold[audit.asset]) {
+        if (payTold[audit.taskId][audit.nodeId] > bookTold[audit.asset]) {
             bytes4 why = IProofOfInference.ProofOfInference_BookTooSmall.selector;
             refused(keeper, address(proof), abi.encodeCall(proof.collect, (audit)), why);
             return false;
@@ -223,13 +288,14 @@ contract ProvenNetwork is Validators {
 
     function moveOn(Told storage told, address caller) internal {
         Audit memory audit = abi.decode(told.audit, (Audit));
-        if (told.state < AuditState.Convened) {
+        bool alone = told.state == AuditState.Demanded || told.state == AuditState.Appealed;
+        if (alone || told.state < AuditState.Convened) {
             vm.prank(caller);
             proof.advanceAudit(audit);
             return;
         }
         Party[] memory parties = abi.decode(told.parties, (Party[]));
-        bool hearing = told.state == AuditState.Hearing;
+        bool hearing = told.state == AuditState.Hearing || told.state == AuditState.Condemned;
         vm.prank(caller);
         if (hearing) proof.judge(audit, parties);
         else proof.advancePanel(audit, parties);

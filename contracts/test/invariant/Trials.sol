@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Audit, AuditState, IProofOfInference, Party, Question} from "../../src/interfaces/IProofOfInference.sol";
+import {
+    Appeal,
+    Audit,
+    AuditState,
+    Demand,
+    IProofOfInference,
+    Party,
+    Question
+} from "../../src/interfaces/IProofOfInference.sol";
 import {Rule} from "../../src/interfaces/ISessionPayment.sol";
 import {PartState, Task} from "../../src/interfaces/ISessionQueue.sol";
 import {Verdicts} from "../../src/libraries/Verdicts.sol";
@@ -32,6 +40,11 @@ abstract contract Trials is Network {
         AuditState from;
         uint40 dueUntil;
         bytes before;
+        /// What was demanded, and by whom; what an appeal has put down.
+        Demand demand;
+        NodeId demander;
+        bool isAppealed;
+        uint96 bond;
     }
 
     /// The data of `AnswerExposed`.
@@ -66,6 +79,10 @@ abstract contract Trials is Network {
     mapping(AssetId => uint256) internal levied;
     mapping(AssetId => uint256) internal collected;
     mapping(NumericClass => uint40) internal pausedTold;
+    /// What the validators of an answer are owed.
+    mapping(TaskId => mapping(NodeId => uint256)) internal payTold;
+    /// Of all appeals that are open.
+    uint256 internal bonds;
     /// Of the latest `AuditMoved` or `Judged`.
     Trial internal moved;
 
@@ -123,6 +140,13 @@ abstract contract Trials is Network {
         } else if (what == IProofOfInference.Judged.selector) {
             (,, bool guilty,) = abi.decode(entry.data, (Question, uint256, bool, bool));
             checkJudged(abi.decode(told.audit, (Audit)), abi.decode(told.parties, (Party[])), guilty);
+        } else if (what == IProofOfInference.DataDemanded.selector) {
+            assertTrue(told.demand.resumes == AuditState.None, "[V26] demanded once");
+            (told.demand.resumes, told.demander) = (told.state, nodeIn(entry, 3));
+        } else if (what == IProofOfInference.DataPublished.selector) {
+            foldPublished(entry, told);
+        } else if (what == IProofOfInference.Appealed.selector) {
+            foldAppealed(entry, told, nodeId);
         } else if (what == IProofOfInference.AuditCollected.selector) {
             foldCollected(told, taskId, nodeId, amountIn(entry));
         }
@@ -210,16 +234,23 @@ abstract contract Trials is Network {
         moved = Trial(taskId, nodeId);
         if (told.from == AuditState.Exposed) checkOpened(told, audit);
         else if (told.from < AuditState.Accused) checkInherits(abi.decode(told.before, (Audit)), audit);
-        if (next == AuditState.Drawn) checkValidator(told, audit);
+        if (next == AuditState.Drawn && told.from != AuditState.Demanded) checkValidator(told, audit);
         if (told.from == AuditState.Accused && next == AuditState.Convened) checkPanel(told);
-        if (next >= AuditState.Passed) openTold[nodeId] -= told.value;
+        if (told.from == AuditState.Appealed && next == AuditState.Convened) checkSecondPanel(told, audit);
+        if (told.from == AuditState.Demanded) checkResumed(told, next);
+        if (next == AuditState.Condemned) checkCondemned(told, nodeId);
+        if (next >= AuditState.Passed) {
+            openTold[nodeId] -= told.value;
+            (bonds, told.bond) = (bonds - told.bond, 0);
+        }
         if (next == AuditState.Disproved) assertEq(passedTold[nodeId], 0, "[V8] nothing vouches for a liar");
     }
 
     function isLegal(AuditState from, AuditState to) internal pure returns (bool) {
         if (from == AuditState.Exposed) return to == AuditState.Drawn;
         if (from == AuditState.Drawn) {
-            return to == AuditState.Drawn || to == AuditState.Sealed || to == AuditState.Unverified;
+            return to == AuditState.Drawn || to == AuditState.Sealed || to == AuditState.Demanded
+                || to == AuditState.Unverified;
         }
         if (from == AuditState.Sealed) return to == AuditState.Opened || to == AuditState.Disproved;
         if (from == AuditState.Opened) {
@@ -227,10 +258,67 @@ abstract contract Trials is Network {
         }
         if (from == AuditState.Accused) return to == AuditState.Convened || to == AuditState.Void;
         if (from == AuditState.Convened) {
-            return to == AuditState.Convened || to == AuditState.Hearing || to == AuditState.Void;
+            return
+                to == AuditState.Convened || to == AuditState.Hearing || to == AuditState.Demanded
+                    || to == AuditState.Void;
+        }
+        if (from == AuditState.Demanded) {
+            return to == AuditState.Drawn || to == AuditState.Convened || to == AuditState.Disproved;
+        }
+        if (from == AuditState.Condemned) return to == AuditState.Appealed || to == AuditState.Disproved;
+        if (from == AuditState.Appealed) {
+            return to == AuditState.Convened || to == AuditState.Void || to == AuditState.Disproved;
         }
         bool decides = to == AuditState.Passed || to == AuditState.Void || to == AuditState.Disproved;
-        return from == AuditState.Hearing && (to == AuditState.Hearing || decides);
+        return from == AuditState.Hearing && (to == AuditState.Hearing || to == AuditState.Condemned || decides);
+    }
+
+    // ---------------------------------------------------------------- data and appeals
+
+    /// [V26] In order, and all of it.
+    function foldPublished(Log memory entry, Told storage told) internal {
+        (uint32 offset, uint32 requestBytes, uint32 totalBytes, bytes memory data) =
+            abi.decode(entry.data, (uint32, uint32, uint32, bytes));
+        assertTrue(told.state == AuditState.Demanded && offset == told.demand.publishedBytes, "[V26] the next piece");
+        (told.demand.requestBytes, told.demand.totalBytes) = (requestBytes, totalBytes);
+        told.demand.publishedBytes += uint32(data.length);
+    }
+
+    /// [V26] Goes on where it was, with everything published; else the miner hides.
+    function checkResumed(Told storage told, AuditState next) internal view {
+        bool complete = told.demand.totalBytes != 0 && told.demand.publishedBytes == told.demand.totalBytes;
+        assertTrue(complete == (next == told.demand.resumes), "[V26] all of it, or nothing");
+        assertTrue(complete || block.timestamp > told.dueUntil, "[V9] in time");
+    }
+
+    /// [V12, V16] Nothing is taken yet, and the class is not paused.
+    function checkCondemned(Told storage told, NodeId nodeId) internal view {
+        assertTrue(!told.isAppealed, "[V27] one appeal");
+        assertTrue(block.timestamp >= pausedTold[pool.classOf(nodeId)], "[V16] a class that is paused");
+    }
+
+    function foldAppealed(Log memory entry, Told storage told, NodeId nodeId) internal {
+        (uint96 bond, uint128 accusers) = abi.decode(entry.data, (uint96, uint128));
+        assertTrue(told.state == AuditState.Condemned && block.timestamp <= told.until, "[V27] in time");
+        assertTrue(!told.isAppealed && accusers != 0, "[V27] once");
+        assertEq(bond, stakeTold[nodeId] * SLASHED_BPS / BPS * APPEAL_BPS / BPS, "[V27] a part of what it would save");
+        (told.isAppealed, told.bond) = (true, bond);
+        bonds += bond;
+    }
+
+    /// [V3, V27] Seven more, of owners that were not drawn before, the first of the miner's class.
+    function checkSecondPanel(Told storage told, Audit memory audit) internal view {
+        Audit memory was = abi.decode(told.before, (Audit));
+        Party[] memory parties = abi.decode(told.parties, (Party[]));
+        assertEq(parties.length, 9, "[V27] miner, accuser, seven");
+        (was.seed, was.tries) = (beacon.valueOf(was.round), 0);
+        uint256 members;
+        for (uint256 i = 2; i < parties.length; ++i) {
+            NodeId next = nextFor(was, members, i == 2);
+            assertEq(NodeId.unwrap(next), NodeId.unwrap(parties[i].nodeId), "[V3] the next that may be drawn");
+            members |= uint256(NodeId.unwrap(next)) << (32 * (i - 2));
+        }
+        assertTrue(audit.tries == was.tries && audit.drawn == was.drawn, "[V10] as it was drawn");
     }
 
     /// [V1, V2, X3] Drawn by the round, and all that counts is as of the commit.
@@ -287,8 +375,16 @@ abstract contract Trials is Network {
         }
     }
 
-    /// The draw, written anew; the validator joins `audit.drawn`.
-    function drawFor(Audit memory audit, bool sameClass) internal view returns (NodeId) {
+    /// The validator joins `audit.drawn`.
+    function drawFor(Audit memory audit, bool sameClass) internal view returns (NodeId found) {
+        found = nextFor(audit, 0, sameClass);
+        uint256 shift;
+        while (audit.drawn >> shift != 0) shift += 32;
+        audit.drawn |= uint256(NodeId.unwrap(found)) << shift;
+    }
+
+    /// The draw, written anew, of somebody else than `others`.
+    function nextFor(Audit memory audit, uint256 others, bool sameClass) internal view returns (NodeId) {
         (, NumericClass minerClass) = pool.ownerOf(audit.nodeId);
         for (uint256 last = audit.tries + TRIES; audit.tries < last;) {
             bytes32 hash = keccak256(abi.encode(audit.seed, audit.taskId, audit.nodeId, audit.tries++));
@@ -296,10 +392,7 @@ abstract contract Trials is Network {
             (NodeId found, address owner, NumericClass class_) = pool.candidateAt(MODEL_INDEX, place, audit.committedAt);
             if (NodeId.unwrap(found) == 0 || hasOwner(audit.nodes, owner) || hasOwner(audit.drawn, owner)) continue;
             if (sameClass && NumericClass.unwrap(class_) != NumericClass.unwrap(minerClass)) continue;
-            uint256 shift;
-            while (audit.drawn >> shift != 0) shift += 32;
-            audit.drawn |= uint256(NodeId.unwrap(found)) << shift;
-            return found;
+            if (!hasOwner(others, owner)) return found;
         }
         return NodeId.wrap(0);
     }
@@ -337,7 +430,7 @@ abstract contract Trials is Network {
 
     function forget(TaskId taskId, NodeId nodeId) internal {
         Told storage told = tolds[taskId][nodeId];
-        bool owes = told.audit.length != 0 && abi.decode(told.audit, (Audit)).earners != 0;
+        bool owes = told.audit.length != 0 && payFor(told, abi.decode(told.audit, (Audit))) != 0;
         if (owes) told.state = AuditState.Closed;
         else drop(taskId, nodeId);
     }
@@ -357,23 +450,39 @@ abstract contract Trials is Network {
     function foldCollected(Told storage told, TaskId taskId, NodeId nodeId, uint256 amount) internal {
         assertTrue(told.state == AuditState.Closed, "[V24] paid once, at the end");
         Audit memory audit = abi.decode(told.audit, (Audit));
-        assertEq(amount, payFor(audit), "[V20] what its validators earned");
+        assertEq(amount, payTold[taskId][nodeId], "[V20] what its validators earned");
         collected[audit.asset] += amount;
         drop(taskId, nodeId);
     }
 
-    function payFor(Audit memory audit) internal pure returns (uint256 pay) {
+    /// [V24, V26] What is owed once the task has ended: neither to who demanded the data, nor to a member that showed nothing.
+    function payFor(Told storage told, Audit memory audit) internal returns (uint256 pay) {
+        uint256 bits = uint8(audit.earners);
         for (uint256 i; i < 8; ++i) {
-            if (audit.earners >> i & 1 == 1) pay += uint256(audit.fee) * AUDIT_PAY_BPS / BPS;
+            if (bits >> i & 1 == 0) continue;
+            pay += uint256(audit.fee) * AUDIT_PAY_BPS / BPS;
+            assertTrue(uint32(audit.drawn >> (32 * i)) != NodeId.unwrap(told.demander), "[V26] who demands is not paid");
         }
+        Appeal memory owed = proof.appealOf(audit.taskId, audit.nodeId);
+        assertTrue(owed.bond == 0 && owed.accusers == 0 && owed.waived == 0, "[V27] nothing else is left of an appeal");
+        assertTrue(owed.members == 0 || told.isAppealed, "[V27] of an appeal");
+        assertTrue((owed.members == 0) == (owed.earners == 0), "[V24] nobody who is not owed");
+        Party[] memory parties = owed.members == 0 ? new Party[](0) : abi.decode(told.parties, (Party[]));
+        for (uint256 i = 2; i < parties.length; ++i) {
+            if (owed.earners >> (i - 2) & 1 == 0) continue;
+            pay += uint256(audit.fee) * AUDIT_PAY_BPS / BPS;
+            bool other = NodeId.unwrap(parties[i].nodeId) != NodeId.unwrap(told.demander);
+            assertTrue(parties[i].isOpen && other, "[V24] who has done its duty");
+        }
+        payTold[audit.taskId][audit.nodeId] = pay;
     }
 
-    /// [V20] The proof's account is its books.
+    /// [V20, V27] The proof's account is its books, and the bonds of appeals.
     function folded() internal override {
         for (uint8 a; a < 2; ++a) {
             AssetId asset = AssetId.wrap(a);
             assertEq(bookTold[asset], levied[asset] - collected[asset], "[V20] what was given and not paid out");
-            creditOf[address(proof)][asset] = bookTold[asset];
+            creditOf[address(proof)][asset] = bookTold[asset] + (a == 0 ? bonds : 0);
         }
     }
 
@@ -392,7 +501,9 @@ abstract contract Trials is Network {
         assertTrue(isVerdict ? measured >= bound_ : measured > bound_, "[P1] a bound was broken");
         Told storage told = tolds[moved.taskId][moved.nodeId];
         if (!isVerdict) return assertTrue(isLate(told, nodeId, rule), "[V21] nobody loses who was in time");
-        assertTrue(told.from == AuditState.Hearing, "[V12] heard");
+        bool isFinal = told.state >= AuditState.Passed && (told.isAppealed || told.from == AuditState.Condemned);
+        assertTrue(isFinal || rule == Rule.Contradicted, "[V12, V27] not before an appeal was possible");
+        assertTrue(isFinal || told.from == AuditState.Hearing, "[V12] heard");
         checkVerdict(abi.decode(told.before, (Audit)), abi.decode(told.parties, (Party[])), nodeId, rule);
     }
 
@@ -415,7 +526,8 @@ abstract contract Trials is Network {
         bool isMiner = NodeId.unwrap(nodeId) == NodeId.unwrap(was.nodeId);
         bool isValidator = NodeId.unwrap(nodeId) == NodeId.unwrap(was.validator);
         if (told.from == AuditState.Drawn) return rule == Rule.Idle && isValidator;
-        if (told.from == AuditState.Sealed) return rule == Rule.Unopened && isMiner;
+        bool publishes = told.from == AuditState.Sealed || told.from == AuditState.Demanded;
+        if (publishes) return rule == Rule.Unopened && isMiner;
         bool isKnown = beacon.valueOf(was.round) != 0;
         if (told.from == AuditState.Opened) return rule == Rule.Withheld && isValidator && isKnown;
         Party[] memory parties = abi.decode(told.parties, (Party[]));
@@ -461,9 +573,12 @@ abstract contract Trials is Network {
         }
         if (state <= AuditState.Cleared) return;
         assertEq(digest, bytes32(uint256(keccak256(told.audit)) >> 48 << 48), "[V10] the audit as told");
+        bytes32 demanded = keccak256(abi.encode(proof.demandOf(taskId, nodeId)));
+        assertEq(demanded, keccak256(abi.encode(told.demand)), "[E1, V26] data");
+        assertEq(proof.appealOf(taskId, nodeId).bond, told.bond, "[E1, V27] bond");
         if (state >= AuditState.Passed) return;
         assertEq(until, told.until, "[E1] time of a proof");
-        if (state < AuditState.Convened) return;
+        if (state < AuditState.Convened || told.parties.length == 0) return;
         assertEq(abi.decode(told.audit, (Audit)).parties, keccak256(told.parties), "[V10] the parties as told");
     }
 }

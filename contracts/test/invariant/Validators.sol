@@ -327,8 +327,9 @@ abstract contract Validators is Trials {
         NumericClass class_ = pool.classOf(nodeId);
         NumericClass minerClass = pool.classOf(audit.nodeId);
         assertTrue(models.isSlashable(MODEL_INDEX, minerClass, class_), "[V12] a pair that nobody attested");
-        assertTrue(block.timestamp >= pausedTold[class_], "[V16] a class that is paused");
         bool isMiner = NodeId.unwrap(nodeId) == NodeId.unwrap(audit.nodeId);
+        // Of a miner it was asked when it was condemned.
+        assertTrue(isMiner || block.timestamp >= pausedTold[class_], "[V16] a class that is paused");
         assertTrue(isMiner == (rule != Rule.Contradicted), "[V13] validators are contradicted");
         bool lied =
             isMiner ? isFalse(audit.taskId, nodeId) : mannerOf(audit.taskId, audit.nodeId, nodeId) == Manner.Lies;
