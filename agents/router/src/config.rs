@@ -164,6 +164,10 @@ pub struct RouterConfig {
     pub api_keys: bool,
     /// Sessions that the router opens and fills itself; `None`: it serves those in which it is given a lane.
     pub own_sessions: Option<OwnSessions>,
+    /// Whether a second node is asked where the first token is late ([`crate::tasks::hedge`]).
+    pub hedging: bool,
+    /// Collector that spans are sent to ([`crate::traces`]), as `http://host:4318`; needs the feature `otlp`.
+    pub otlp_endpoint: Option<String>,
     /// How long tasks stay in the database after their deadline; far longer than any reorganisation.
     pub keep_tasks: Duration,
     /// Block that events are read from when the database is new: the deployment's.
@@ -186,6 +190,8 @@ impl RouterConfig {
             patience: Patience::default(),
             api_keys: false,
             own_sessions: None,
+            hedging: true,
+            otlp_endpoint: None,
             keep_tasks: Duration::from_secs(90 * 24 * 3600),
             start_block: 0,
         }

@@ -24,6 +24,7 @@ pub mod link;
 mod live;
 pub mod ports;
 pub mod tasks;
+pub mod traces;
 pub mod treasury;
 mod wiring;
 

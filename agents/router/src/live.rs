@@ -11,7 +11,7 @@ use alloy::{
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
 };
-use assay_bindings::{CorToken, NodePool, Session, SessionQueue};
+use assay_bindings::{CorToken, NodePool, NodeStats, Session, SessionQueue};
 use assay_chain::{
     Block, Chain, ChainEvent, Event, EventSource, Intent, Outbox, OutboxError, ProtocolEvent,
     save_cursor,
@@ -44,6 +44,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// `NodeState`: proven to have lied.
 const JAILED: u8 = 6;
+/// `Series` of a node's work: that of sessions that drew it. The work of sessions that named it says only what its
+/// client says.
+const DRAWN: u8 = 0;
 /// COR among the assets of a deployment: the first.
 const COR_ASSET: u8 = 0;
 
@@ -348,6 +351,12 @@ impl ChainPort for LiveChain {
         let registered =
             timeout(READ_TIMEOUT, call.call()).await.map_err(failed)?.map_err(failed)?;
         Ok((registered == node.0).then_some(operator))
+    }
+
+    async fn level_of(&self, node: NodeId) -> Result<u8, PortError> {
+        let stats = NodeStats::new(self.chain.deployment.stats, &self.chain.provider);
+        let call = stats.levelOf(node.0, DRAWN);
+        timeout(READ_TIMEOUT, call.call()).await.map_err(failed)?.map_err(failed)
     }
 
     async fn submit(&self, task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {

@@ -56,6 +56,14 @@ pub trait ChainPort: Send + Sync {
     /// If the chain cannot be asked.
     async fn operator_of(&self, node: NodeId) -> Result<Option<Address>, PortError>;
 
+    /// The level of a node in draws, 0 to 10.
+    ///
+    /// # Errors
+    /// If the chain cannot be asked.
+    async fn level_of(&self, _node: NodeId) -> Result<u8, PortError> {
+        Ok(0)
+    }
+
     /// Submits a task from the router's own wallet and waits until it is in a block. Durable: asked once,
     /// it is also done after a restart.
     ///

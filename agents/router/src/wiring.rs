@@ -29,10 +29,13 @@ use crate::{
     ports::ChainPort,
     tasks::{
         chores::{Chore, Chores},
+        conversations::Conversations,
         dispatch::Dispatcher,
+        hedge::Hedges,
         pace::Paces,
         room::WaitingRoom,
     },
+    traces::{Traces, TracesError},
     treasury::service::Treasury,
 };
 
@@ -67,6 +70,9 @@ pub enum RouterError {
     /// Its API keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// Its traces.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// A service failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -153,6 +159,10 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let key = SigningKey::new(signer.to_bytes())?;
     let mut runtime = Runtime::new("router");
     let health = Health::new("router");
+    let (traces, exporting) = Traces::open(config.otlp_endpoint.as_deref())?;
+    if let Some(exporting) = exporting {
+        runtime.spawn(Phase::Output, "spans", exporting.run(runtime.token(Phase::Output)));
+    }
     let (entries, recorded) = mpsc::channel(NOTE_QUEUE);
     let (chores, to_do) = mpsc::channel(CHORE_QUEUE);
     let ledger = Ledger::open(journal, signer.address(), entries)?;
@@ -174,6 +184,9 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
         chores: chores.clone(),
         paces: Paces::default(),
         waiting: WaitingRoom::default(),
+        conversations: Conversations::default(),
+        hedges: Hedges::default(),
+        traces,
         stopping: intake.clone(),
     });
     let links = Arc::new(LinkServer {

@@ -292,6 +292,12 @@ pub struct RouterArgs {
     /// COR below which a lane of a session of the router's own has too little left; default: a quarter of the deposit.
     #[arg(long, value_name = "COR", requires = "session_deposit")]
     pub top_up_below: Option<String>,
+    /// Never ask a second node where the first token is late.
+    #[arg(long, env = "ASSAY_NO_HEDGING")]
+    pub no_hedging: bool,
+    /// Send spans of requests to the OpenTelemetry collector there, http://host:4318; in programs built with `--features otlp`.
+    #[arg(long, env = "ASSAY_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Nodes to draw for a session of the router's own, at most.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub session_nodes: u8,

@@ -102,6 +102,8 @@ pub async fn router(global: &Global, args: RouterArgs) -> Result<()> {
     let mut config = RouterConfig::new(args.http, base.folder, vec![served]);
     config.start_block = base.network.start_block;
     config.api_keys = args.api_keys;
+    config.hedging = !args.no_hedging;
+    config.otlp_endpoint.clone_from(&args.otlp_endpoint);
     config.own_sessions = own_sessions(&args)?;
     let store = KuboStore::new(args.ipfs_url.as_deref().unwrap_or(&base.network.ipfs_url))?;
     let address = base.signer.address();

@@ -74,7 +74,7 @@ impl Answering {
         Ok(())
     }
 
-    /// The next piece of any answer. A key that is revoked gets no more of them.
+    /// The next piece of any answer. A key that is revoked or expires gets no more of them.
     async fn piece(&mut self) -> Option<Next> {
         let Some(bill) = &mut self.bill else { return self.pieces.next().await };
         if self.pieces.is_empty() {
@@ -82,7 +82,7 @@ impl Answering {
         }
         let next = tokio::select! {
             biased;
-            error = bill.revoked() => return Some((0, Err(error))),
+            error = bill.key_ended() => return Some((0, Err(error))),
             next = self.pieces.next() => next?,
         };
         if let (answer, Ok(Piece::End(finish))) = &next {

@@ -78,8 +78,8 @@ impl Socket {
             let until = Instant::now() + self.patience.socket;
             let frame = tokio::select! {
                 frame = timeout_at(until, self.socket.recv()) => frame,
-                () = is_revoked(self.caller.as_deref()) => {
-                    return Err(Some((close_code::POLICY, "the API key was revoked")));
+                () = key_ended(self.caller.as_deref()) => {
+                    return Err(Some((close_code::POLICY, "the API key was revoked or has expired")));
                 }
                 () = self.stopping.cancelled() => {
                     return Err(Some((close_code::AWAY, "the router stops")));
@@ -161,9 +161,9 @@ async fn begin(
     Ok((Answering::begin(dispatcher, order).await?, place))
 }
 
-async fn is_revoked(caller: Option<&Caller>) {
+async fn key_ended(caller: Option<&Caller>) {
     match caller {
-        Some(caller) => drop(caller.revoked().await),
+        Some(caller) => drop(caller.ended().await),
         None => std::future::pending().await,
     }
 }

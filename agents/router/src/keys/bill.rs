@@ -18,9 +18,9 @@ impl Bill {
         Self { caller, reserved }
     }
 
-    /// Waits until the key is revoked.
-    pub async fn revoked(&self) -> ApiError {
-        self.caller.revoked().await
+    /// Waits until the key is revoked or has expired.
+    pub async fn key_ended(&self) -> ApiError {
+        self.caller.ended().await
     }
 
     /// One answer is complete.

@@ -101,7 +101,7 @@ pub struct Limits {
     pub requests_per_minute: Option<u32>,
     /// Tokens of prompts and answers in a minute.
     pub tokens_per_minute: Option<u32>,
-    /// Unix seconds; no request begins from then on.
+    /// Unix seconds; no request begins from then on, and what is under way ends.
     pub expires_s: Option<u64>,
     /// Models by name; empty: all that are served.
     pub models: Vec<String>,

@@ -3,10 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
 
 use assay_types::B256;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +23,8 @@ use crate::{
 
 /// Anthropic's clients send their key in it.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// How often a wait for a key's end looks at the wall clock, which may be set meanwhile.
+const EXPIRY_LOOK_MS: u64 = 60_000;
 
 /// A key that somebody asks with.
 #[derive(Debug)]
@@ -56,10 +60,24 @@ impl Caller {
         &self.key
     }
 
-    /// Waits until the key is revoked.
-    pub async fn revoked(&self) -> ApiError {
-        self.revoked.cancelled().await;
-        is_revoked()
+    /// Waits until the key is revoked or has expired.
+    pub async fn ended(&self) -> ApiError {
+        tokio::select! {
+            biased;
+            () = self.revoked.cancelled() => is_revoked(),
+            () = self.expired() => has_expired(),
+        }
+    }
+
+    async fn expired(&self) {
+        let Some(at_s) = self.key.limits.expires_s else { return std::future::pending().await };
+        loop {
+            let left_ms = at_s.saturating_mul(1000).saturating_sub(now_ms());
+            if left_ms == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(left_ms.min(EXPIRY_LOOK_MS))).await;
+        }
     }
 
     /// Takes what a request may need out of the limits a minute; what it does not need comes back with the bill.
@@ -152,9 +170,7 @@ impl Keyring {
             )
         })?;
         if caller.key.limits.expires_s.is_some_and(|at| at <= now_s()) {
-            return Err(unauthorised(
-                "this API key has expired: ask whoever runs this router for another",
-            ));
+            return Err(has_expired());
         }
         Ok(caller.clone())
     }
@@ -176,6 +192,10 @@ fn unauthorised(message: &str) -> ApiError {
 
 fn is_revoked() -> ApiError {
     unauthorised("this API key was revoked: ask whoever runs this router for another")
+}
+
+fn has_expired() -> ApiError {
+    unauthorised("this API key has expired: ask whoever runs this router for another")
 }
 
 fn not_allowed(model: &str, allowed: &[String]) -> ApiError {
@@ -249,7 +269,7 @@ mod tests {
         assert!(Arc::ptr_eq(&caller, &ring.authenticate(&headers).unwrap()), "it keeps its limits");
         one.revoked_s = Some(2);
         ring.replace(vec![(secret.hash(), one)]);
-        assert_eq!(caller.revoked().await.status, 401);
+        assert_eq!(caller.ended().await.status, 401);
         assert_eq!(status(&ring, "x-api-key", secret.text()), Err(401));
     }
 
@@ -261,5 +281,18 @@ mod tests {
         assert!(status(&ring, "x-api-key", secret.text()).is_ok());
         ring.replace(vec![(secret.hash(), ends(now_s()))]);
         assert_eq!(status(&ring, "x-api-key", secret.text()), Err(401));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_keys_end_hears_how_it_ended() {
+        let ended = |expires_s| async move {
+            let caller = Caller::new(key(Limits { expires_s, ..Limits::default() }));
+            caller.ended().await
+        };
+        let error = ended(Some(now_s())).await;
+        assert!(error.status == 401 && error.message.contains("expired"), "{error}");
+        let caller = Caller::new(key(Limits { expires_s: Some(u64::MAX), ..Limits::default() }));
+        caller.revoked.cancel();
+        assert!(caller.ended().await.message.contains("revoked"));
     }
 }

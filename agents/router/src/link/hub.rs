@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    score::{Candidate, Score},
     standing::{Outcome, Standing},
     state::{Stream, TaskEvent},
 };
@@ -90,6 +91,17 @@ struct Links {
     connections: u64,
     /// Also of nodes that are not connected: who comes back is not forgiven.
     standings: HashMap<NodeId, Standing>,
+}
+
+/// Who may get a task.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice<'a> {
+    /// The nodes that its session has.
+    pub nodes: &'a [NodeId],
+    /// Those of them that were asked before.
+    pub tried: &'a [NodeId],
+    /// The node that answered the conversation's turn before.
+    pub familiar: Option<NodeId>,
 }
 
 /// Why no node takes a task.
@@ -238,35 +250,39 @@ impl Hub {
 
     /// What became of a task that the node took.
     pub fn judge(&self, node: NodeId, outcome: Outcome) {
-        let mut links = self.links();
-        let Links { by_node, standings, .. } = &mut *links;
-        if standings.len() >= MAX_STANDINGS && !standings.contains_key(&node) {
-            standings.retain(|node, _| by_node.contains_key(node));
-        }
-        standings.entry(node).or_default().note(outcome, Instant::now());
+        self.links().standing(node).note(outcome, Instant::now());
     }
 
-    /// Room on that of `nodes`, without those that were tried, whose first token is expected soonest; of equals, on the
-    /// least loaded, and then on the one that had the fewest tasks so far, so that idle miners take turns. Nodes that
-    /// rest are asked only if there is no other.
+    /// The chain has counted the node to this level.
+    pub fn set_level(&self, node: NodeId, level: u8) {
+        self.links().standing(node).level = level;
+    }
+
+    /// Room on that of the nodes whose score is best ([`super::score`]), without those that were tried.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn reserve(&self, nodes: &[NodeId], tried: &[NodeId]) -> Result<Slot, NoNode> {
+    pub fn reserve(&self, choice: &Choice<'_>) -> Result<Slot, NoNode> {
         let mut links = self.links();
         let now = Instant::now();
-        let mut best: Option<((bool, u32, u32, u64), NodeId)> = None;
+        let mut best: Option<(Score, NodeId)> = None;
         let mut connected = false;
-        for node in nodes.iter().filter(|n| !tried.contains(n)) {
+        for node in choice.nodes.iter().filter(|n| !choice.tried.contains(n)) {
             let Some(link) = links.by_node.get(node).filter(|l| !l.draining) else { continue };
             connected = true;
-            // Share of the capacity in use, in thousandths.
-            let load = link.load.saturating_mul(1000) / link.capacity;
             let standing = links.standings.get(node).copied().unwrap_or_default();
-            let rests = !standing.takes(link.load, now);
-            let rank = (rests, standing.slowness(load), load, link.served);
-            if link.load < link.capacity && best.is_none_or(|(least, _)| rank < least) {
-                best = Some((rank, *node));
+            let candidate = Candidate {
+                rests: !standing.takes(link.load, now),
+                expected: standing.expected(now),
+                level: standing.level,
+                load: link.load,
+                capacity: link.capacity,
+                served: link.served,
+                is_familiar: choice.familiar == Some(*node),
+            };
+            let score = candidate.score();
+            if link.load < link.capacity && best.is_none_or(|(least, _)| score < least) {
+                best = Some((score, *node));
             }
         }
         let Some((_, node)) = best else {
@@ -295,6 +311,16 @@ impl Hub {
         {
             tracing::warn!(%node, %task, "the node's connection is too busy to be told of a cancelled task");
         }
+    }
+}
+
+impl Links {
+    fn standing(&mut self, node: NodeId) -> &mut Standing {
+        let Self { by_node, standings, .. } = self;
+        if standings.len() >= MAX_STANDINGS && !standings.contains_key(&node) {
+            standings.retain(|node, _| by_node.contains_key(node));
+        }
+        standings.entry(node).or_default()
     }
 }
 
@@ -346,8 +372,12 @@ mod tests {
         (hub, registered.into())
     }
 
+    fn reserve(hub: &Hub, tried: &[NodeId]) -> Result<Slot, NoNode> {
+        hub.reserve(&Choice { nodes: &ALL, tried, familiar: None })
+    }
+
     fn next(hub: &Hub) -> NodeId {
-        hub.reserve(&ALL, &[]).unwrap().node()
+        reserve(hub, &[]).unwrap().node()
     }
 
     #[tokio::test]
@@ -355,10 +385,10 @@ mod tests {
         let (hub, _links) = hub();
         hub.judge(NodeId(1), Outcome::Began(Duration::from_millis(400)));
         hub.judge(NodeId(2), Outcome::Began(Duration::from_millis(300)));
-        let held: Vec<Slot> = (0..8).map(|_| hub.reserve(&ALL, &[]).unwrap()).collect();
+        let held: Vec<Slot> = (0..8).map(|_| reserve(&hub, &[]).unwrap()).collect();
         let order: Vec<u32> = held.iter().map(|slot| slot.node().0).collect();
         assert_eq!(order.iter().filter(|node| **node == 1).count(), 4, "{order:?}");
-        assert_eq!(hub.reserve(&ALL, &[]).unwrap_err(), NoNode::Busy);
+        assert_eq!(reserve(&hub, &[]).unwrap_err(), NoNode::Busy);
         drop(held);
         hub.judge(NodeId(1), Outcome::Began(Duration::from_secs(9)));
         assert!((0..6).all(|_| next(&hub) == NodeId(2)), "each is given back at once");
@@ -369,11 +399,34 @@ mod tests {
         let (hub, _links) = hub();
         (0..3).for_each(|_| hub.judge(NodeId(2), Outcome::Failed));
         assert!((0..4).all(|_| next(&hub) == NodeId(1)));
-        assert_eq!(hub.reserve(&ALL, &[NodeId(1)]).unwrap().node(), NodeId(2));
+        assert_eq!(reserve(&hub, &[NodeId(1)]).unwrap().node(), NodeId(2));
         // It is not forgiven by leaving.
         let _again = hub.register(NodeId(2), 4);
         assert!((0..4).all(|_| next(&hub) == NodeId(1)));
-        hub.judge(NodeId(2), Outcome::Completed);
+        hub.judge(NodeId(2), Outcome::Completed(None));
         assert!((0..4).any(|_| next(&hub) == NodeId(2)));
+    }
+
+    #[tokio::test]
+    async fn a_node_of_a_higher_level_is_given_up_to_twice_as_many() {
+        let (hub, _links) = hub();
+        hub.set_level(NodeId(2), 10);
+        let order: Vec<NodeId> = (0..30).map(|_| next(&hub)).collect();
+        let of_two = order.iter().filter(|node| **node == NodeId(2)).count();
+        assert_eq!(of_two, 20, "{order:?}");
+    }
+
+    #[tokio::test]
+    async fn a_conversation_stays_with_its_node_while_that_has_room_to_spare() {
+        let (hub, _links) = hub();
+        let choice = Choice { nodes: &ALL, tried: &[], familiar: Some(NodeId(2)) };
+        let held: Vec<Slot> = (0..4).map(|_| hub.reserve(&choice).unwrap()).collect();
+        let order: Vec<u32> = held.iter().map(|slot| slot.node().0).collect();
+        assert_eq!(order, [2, 2, 2, 1], "the last place is left to others");
+        drop(held);
+        let tried = Choice { tried: &[NodeId(2)], ..choice };
+        assert_eq!(hub.reserve(&tried).unwrap().node(), NodeId(1));
+        (0..3).for_each(|_| hub.judge(NodeId(2), Outcome::Failed));
+        assert_eq!(hub.reserve(&choice).unwrap().node(), NodeId(1), "it is not well");
     }
 }

@@ -32,6 +32,8 @@ use crate::{
     ports::ChainPort,
 };
 
+/// A node's level is read anew after so many looks at its key: it changes with its answers, and then by little.
+const LEVEL_EVERY: u32 = 12;
 /// Time that one frame may take to be written: a miner that does not read is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -211,7 +213,15 @@ impl LinkServer {
     /// Ends once the key does not speak for the node any more: it left, has another one, or was proven to lie. A chain that
     /// does not answer says nothing about it.
     async fn dismissed(&self, node: NodeId, operator: Address) -> Farewell {
+        let mut looks = 0_u32;
         loop {
+            if looks.is_multiple_of(LEVEL_EVERY) {
+                match self.chain.level_of(node).await {
+                    Ok(level) => self.hub.set_level(node, level),
+                    Err(error) => tracing::debug!(%node, %error, "a node's level cannot be read"),
+                }
+            }
+            looks = looks.wrapping_add(1);
             sleep(Duration::from_secs(PING_INTERVAL_S)).await;
             match self.chain.operator_of(node).await {
                 Ok(now) if now == Some(operator) => {}

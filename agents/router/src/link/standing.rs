@@ -1,4 +1,5 @@
-//! How a node has done of late: how soon its first token comes, and whether it fails.
+//! How a node has done of late: how soon its first token comes, how fast the others follow, and whether it fails.
+//! [`super::score`] says what follows from it.
 //!
 //! A node that fails again and again rests. What a client does never counts: a request that no node could serve, or a
 //! client that hangs up, says nothing about the node. An answer counts when it is complete, not when it begins.
@@ -15,41 +16,66 @@ const PATIENCE: u32 = 3;
 const FIRST_REST: Duration = Duration::from_secs(2);
 /// Its longest: a node that is well again is found out within this time.
 const LONGEST_REST: Duration = Duration::from_secs(120);
-/// First tokens that come sooner are all the same to a client, seconds.
-const FAST_S: f64 = 0.05;
-/// A node is slower than another if its first token takes so many times as long: less may be chance.
-const STEP: f64 = 1.5;
+/// In this time half of what was measured is forgotten: a node that was slow once is tried again, and so found out to be
+/// fast.
+const HALF_LIFE: Duration = Duration::from_secs(60);
 
 /// What became of a task that a node took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Its first token came so long after it was offered.
     Began(Duration),
-    /// Its answer is complete and checked.
-    Completed,
+    /// Its first token did not come within so long, and is not waited for any more. No fault: it may have had more to do.
+    Late(Duration),
+    /// Its answer is complete and checked; each further token took so long, if there was one.
+    Completed(Option<Duration>),
     /// The node is at fault.
     Failed,
+}
+
+/// How fast a node is expected to be while it has nothing else to do. 0 where nothing was measured of late: a node that
+/// is not known is expected to be fast, so that it is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Expected {
+    /// Seconds from the offer to the first token.
+    pub first_token_s: f64,
+    /// Seconds of each further token.
+    pub token_s: f64,
 }
 
 /// One node's record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Standing {
-    /// Average time to the first token, seconds.
+    /// Averages, as of `measured_at`.
     first_token_s: Option<f64>,
+    token_s: Option<f64>,
+    measured_at: Option<Instant>,
+    /// Its level on chain.
+    pub(super) level: u8,
     /// In a row.
     failures: u32,
     rests_until: Option<Instant>,
 }
 
+fn average(so_far: &mut Option<f64>, newest: Duration) {
+    let newest = newest.as_secs_f64();
+    let before = so_far.unwrap_or(newest);
+    *so_far = Some(before + NEWEST * (newest - before));
+}
+
 impl Standing {
     pub(super) fn note(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
-            Outcome::Began(after) => {
-                let newest = after.as_secs_f64();
-                let average = self.first_token_s.unwrap_or(newest);
-                self.first_token_s = Some(average + NEWEST * (newest - average));
+            Outcome::Began(after) | Outcome::Late(after) => {
+                average(&mut self.first_token_s, after);
+                self.measured_at = Some(now);
             }
-            Outcome::Completed => (self.failures, self.rests_until) = (0, None),
+            Outcome::Completed(each) => {
+                if let Some(each) = each {
+                    average(&mut self.token_s, each);
+                }
+                (self.failures, self.rests_until) = (0, None);
+            }
             Outcome::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 if let Some(more) = self.failures.checked_sub(PATIENCE) {
@@ -68,12 +94,12 @@ impl Standing {
         }
     }
 
-    /// How slow a first token is expected to be on a node of which `share` thousandths are in use, in steps that a
-    /// client feels. A node that was never measured is expected to be fast, so that it is measured.
-    pub(super) fn slowness(&self, share: u32) -> u32 {
-        let expected_s = self.first_token_s.unwrap_or_default() * (1.0 + f64::from(share) / 1000.0);
-        // Below nothing, and above the longest that a task may take, the steps end.
-        (expected_s / FAST_S).max(1.0).log(STEP).min(64.0) as u32
+    /// How fast it is expected to be.
+    pub(super) fn expected(&self, now: Instant) -> Expected {
+        let age = self.measured_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let left = 0.5_f64.powf(age.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        let of = |average: Option<f64>| average.unwrap_or_default() * left;
+        Expected { first_token_s: of(self.first_token_s), token_s: of(self.token_s) }
     }
 }
 
@@ -100,23 +126,41 @@ mod tests {
         // A stream that begins says nothing about its end.
         standing.note(Outcome::Began(Duration::ZERO), now);
         assert!(!standing.takes(1, now));
-        standing.note(Outcome::Completed, now);
+        standing.note(Outcome::Completed(None), now);
         assert!(standing.takes(9, now));
         standing.note(Outcome::Failed, now);
         assert!(standing.takes(9, now), "it begins anew");
     }
 
     #[test]
-    fn what_is_expected_follows_what_was_measured_and_the_load() {
+    fn what_is_expected_follows_what_was_measured_of_late() {
+        let ms = Duration::from_millis;
         let now = Instant::now();
         let mut standing = Standing::default();
-        assert_eq!(standing.slowness(500), 0);
-        standing.note(Outcome::Began(Duration::from_millis(500)), now);
-        let (idle, busy) = (standing.slowness(0), standing.slowness(900));
-        assert!(0 < idle && idle < busy, "{idle} {busy}");
+        assert_eq!(standing.expected(now), Expected::default());
+        standing.note(Outcome::Began(ms(500)), now);
+        standing.note(Outcome::Completed(Some(ms(40))), now);
+        let first = Expected { first_token_s: 0.5, token_s: 0.04 };
+        assert_eq!(standing.expected(now), first);
+        standing.note(Outcome::Late(ms(1000)), now);
+        assert!(standing.expected(now).first_token_s > 0.55, "so slow at least");
         for _ in 0..30 {
-            standing.note(Outcome::Began(Duration::from_millis(10)), now);
+            standing.note(Outcome::Began(ms(10)), now);
         }
-        assert_eq!(standing.slowness(1000), 0, "it is fast again");
+        assert!(standing.expected(now).first_token_s < 0.02, "it is fast again");
+        standing.note(Outcome::Failed, now);
+        assert!(standing.takes(9, now), "late is no fault");
+    }
+
+    #[test]
+    fn what_was_measured_long_ago_is_forgotten() {
+        let now = Instant::now();
+        let mut standing = Standing::default();
+        standing.note(Outcome::Began(Duration::from_secs(8)), now);
+        assert_eq!(standing.expected(now + HALF_LIFE).first_token_s, 4.0);
+        assert!(standing.expected(now + 10 * HALF_LIFE).first_token_s < 0.01);
+        // A new measure counts as much as ever.
+        standing.note(Outcome::Began(Duration::from_secs(8)), now + 10 * HALF_LIFE);
+        assert_eq!(standing.expected(now + 10 * HALF_LIFE).first_token_s, 8.0);
     }
 }

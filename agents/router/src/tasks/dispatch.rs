@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chores::Chore,
+    conversations::Conversations,
+    hedge::Hedges,
     pace::Paces,
     room::WaitingRoom,
     running::{Running, Spare},
-    telemetry::{self, Stage},
+    telemetry::{self, Telemetry},
 };
 use crate::{
     book::{
@@ -34,9 +36,10 @@ use crate::{
     config::{ACCEPT_TIMEOUT, MAX_OFFERS, RouterConfig},
     http::{ask::Ask, error::ApiError},
     link::{
-        hub::{Hub, NewTask, Slot},
+        hub::{Choice, Hub, NewTask, Slot},
         state::{Scope, TaskEvent},
     },
+    traces::{Stage, Trace, Traces},
 };
 
 /// Events of a task besides its tokens: accepted, the last one, frames without ids, slack.
@@ -74,8 +77,26 @@ pub struct Dispatcher {
     pub paces: Paces,
     /// Requests that wait for room.
     pub waiting: WaitingRoom,
+    /// Which node answered a conversation last.
+    pub conversations: Conversations,
+    /// How many requests may be asked of a second node.
+    pub hedges: Hedges,
+    /// Where spans go.
+    pub traces: Traces,
     /// No new task from now on.
     pub stopping: CancellationToken,
+}
+
+/// One request's way to a node.
+pub(super) struct Try {
+    /// Nodes that were asked before.
+    pub tried: Vec<NodeId>,
+    /// When the request came.
+    pub started: Instant,
+    /// Whether another node is asked at the same time.
+    pub is_rival: bool,
+    /// The request's.
+    pub trace: Trace,
 }
 
 /// One offer and what is needed to follow it.
@@ -106,15 +127,22 @@ impl Dispatcher {
     /// # Errors
     /// 400 if the request is at fault, 429 if all nodes are busy, 502 or 503 if no node serves it.
     pub async fn begin(self: &Arc<Self>, ask: &Ask) -> Result<Running, ApiError> {
-        self.begin_again(ask, Vec::new(), Instant::now()).await
+        self.hedges.earn();
+        let trace = self.traces.begin(&Telemetry::of(ask));
+        let (tried, started) = (Vec::new(), Instant::now());
+        let first = Try { tried, started, is_rival: false, trace: trace.clone() };
+        let begun = self.begin_again(ask, first).await;
+        if let Err(error) = &begun {
+            trace.failed(error.task, error);
+        }
+        begun
     }
 
-    /// The same, after some nodes were tried.
+    /// The same, after some nodes were tried. A rival does not wait for a node: others are asked already.
     pub(super) async fn begin_again(
         self: &Arc<Self>,
         ask: &Ask,
-        mut tried: Vec<NodeId>,
-        started: Instant,
+        Try { mut tried, started, is_rival, trace }: Try,
     ) -> Result<Running, ApiError> {
         let received_ms = now_ms();
         let mut last: Option<ApiError> = None;
@@ -128,17 +156,26 @@ impl Dispatcher {
             }
             let now = self.ledger.book().now_s(now_s());
             let deadline = now.saturating_add(self.config.deadline_s);
-            let (session, slot) = match self.place(ask, deadline, &tried).await {
+            let admission = Stage::begin("admission");
+            let placed = self.place(ask, deadline, (&tried, !is_rival)).await;
+            trace.stage(admission, None);
+            let (session, slot) = match placed {
                 Ok(found) => found,
                 // What the node that was tried said is nearer to the cause.
                 Err(error) => return Err(last.unwrap_or(error)),
             };
-            let placed = Instant::now();
+            let signing = Stage::begin("signing");
             let mut offered = self.offer(ask, &session, slot, (deadline, received_ms)).await?;
-            telemetry::overhead(Stage::Offer, placed.elapsed());
+            telemetry::overhead(telemetry::Stage::Offer, signing.elapsed());
+            trace.stage(signing, Some(offered.task));
+            let offer = Stage::begin("offer");
             // A client that hangs up from here on cancels what it asked for.
-            let mut running = Running::new(self.clone(), ask, offered.task, offered.node, started);
-            match self.answer_of(ask, &mut offered).await {
+            let named = (offered.task, offered.node);
+            let kept = Try { tried: Vec::new(), started, is_rival, trace: trace.clone() };
+            let mut running = Running::new(self.clone(), ask, named, kept);
+            let reply = self.answer_of(ask, &mut offered).await;
+            trace.stage(offer, Some(offered.task));
+            match reply {
                 Reply::Accepted { prompt_tokens } => {
                     self.happened(offered.task, "accepted");
                     self.offer_closed(&offered);
@@ -261,7 +298,8 @@ impl Dispatcher {
     /// the task from the chain.
     fn offer_closed(&self, offered: &Offered) {
         for node in &offered.followers {
-            let Ok(slot) = self.hub.reserve(&[*node], &[]) else { continue };
+            let only = Choice { nodes: &[*node], ..Choice::default() };
+            let Ok(slot) = self.hub.reserve(&only) else { continue };
             // Nobody listens: its answer comes by the chain.
             let (events, _) = mpsc::channel(1);
             let (accepted, _) = oneshot::channel();

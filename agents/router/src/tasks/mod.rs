@@ -1,7 +1,9 @@
 //! A task from its request to its checked answer.
 
 pub mod chores;
+pub mod conversations;
 pub mod dispatch;
+pub mod hedge;
 pub mod pace;
 pub mod room;
 pub mod running;

@@ -8,6 +8,14 @@ use std::{
 
 /// Answers that are remembered of a model: enough for a 95th percentile, few enough to follow a change.
 const REMEMBERED: usize = 512;
+/// First tokens that must have been measured before one can be called late.
+const ENOUGH: usize = 20;
+/// What is late is found out anew after so many first tokens: sorting them takes longer than all else here.
+const RECOUNT: usize = 16;
+/// A first token is late that comes after what so many of 100 stay below.
+const LATE_PERCENT: usize = 95;
+/// No first token is late before: a client hardly feels less, and asking a second node costs gas.
+const SOONEST_LATE: Duration = Duration::from_millis(500);
 
 /// The paces of all models.
 #[derive(Debug, Default)]
@@ -17,6 +25,11 @@ pub struct Paces(Mutex<HashMap<String, Pace>>);
 struct Pace {
     first_tokens: VecDeque<Duration>,
     tokens: VecDeque<Duration>,
+    /// From the offer to the first token: without what the router and its queue took.
+    starts: VecDeque<Duration>,
+    /// Those that were counted since what is late was found out.
+    uncounted: usize,
+    late_after: Option<Duration>,
 }
 
 /// What was measured of one model; `None` where there is nothing yet.
@@ -34,6 +47,25 @@ impl Paces {
     /// A first token came so long after its request.
     pub fn first_token(&self, model: &str, after: Duration) {
         self.with(model, |pace| remember(&mut pace.first_tokens, after));
+    }
+
+    /// A first token came so long after its offer, or did not come within so long.
+    pub fn start(&self, model: &str, after: Duration) {
+        self.with(model, |pace| {
+            remember(&mut pace.starts, after);
+            pace.uncounted += 1;
+            let is_first = pace.late_after.is_none() && pace.starts.len() >= ENOUGH;
+            if is_first || pace.uncounted >= RECOUNT {
+                pace.uncounted = 0;
+                let late = share(&pace.starts, LATE_PERCENT).map(|late| late.max(SOONEST_LATE));
+                pace.late_after = late.filter(|_| pace.starts.len() >= ENOUGH);
+            }
+        });
+    }
+
+    /// The time after an offer from which on a first token is late; `None` while too few were measured.
+    pub fn late_after(&self, model: &str) -> Option<Duration> {
+        self.with(model, |pace| pace.late_after)
     }
 
     /// The further tokens of an answer took so long each.
@@ -97,5 +129,21 @@ mod tests {
         }
         assert_eq!(paces.of("a").first_token, Some((ms(7), ms(7))), "the old ones are forgotten");
         assert_eq!(paces.of("a").answers, REMEMBERED);
+    }
+
+    #[test]
+    fn late_is_what_few_first_tokens_take_and_a_client_feels() {
+        let paces = Paces::default();
+        let ms = Duration::from_millis;
+        (1..ENOUGH).for_each(|_| paces.start("a", ms(10)));
+        assert_eq!(paces.late_after("a"), None, "too few");
+        paces.start("a", ms(10));
+        assert_eq!(paces.late_after("a"), Some(SOONEST_LATE));
+        for n in 0..REMEMBERED as u64 {
+            paces.start("a", ms(1000 + n));
+        }
+        let late = paces.late_after("a").unwrap();
+        assert!(late > ms(1400) && late < ms(1500), "{late:?}");
+        assert_eq!(paces.late_after("b"), None);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     clock::now_s,
     config::{MAX_WAITING, QUEUE_TIMEOUT},
     http::{ask::Ask, error::ApiError},
-    link::hub::{NoNode, Slot},
+    link::hub::{Choice, NoNode, Slot},
 };
 
 /// A session and room on one of its nodes.
@@ -31,6 +31,8 @@ struct Waiter {
     need: Need,
     model: String,
     tried: Vec<NodeId>,
+    /// The node that answered the conversation's turn before.
+    familiar: Option<NodeId>,
     /// Where it is told, until it is; closed if nobody waits any more.
     found: Option<oneshot::Sender<Result<Place, ApiError>>>,
 }
@@ -49,15 +51,20 @@ impl WaitingRoom {
     fn turns(&self) -> MutexGuard<'_, Turns<Waiter>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns().is_empty()
+    }
 }
 
 impl Dispatcher {
-    /// A session and room on one of its nodes; waits while all are busy.
+    /// A session and room on one of its nodes; waits while all are busy, if it may.
     pub(super) async fn place(
         &self,
         ask: &Ask,
         deadline: u64,
-        tried: &[NodeId],
+        (tried, may_wait): (&[NodeId], bool),
     ) -> Result<Place, ApiError> {
         let need = Need {
             model: ask.model.model_id,
@@ -65,25 +72,26 @@ impl Dispatcher {
             redundancy: ask.redundancy,
             deadline,
         };
-        let nobody_waits = self.waiting.turns().is_empty();
-        if nobody_waits && let Some(place) = self.try_place(&need, &ask.model.name, tried)? {
+        let (found, told) = oneshot::channel();
+        let waiter = Waiter {
+            need,
+            model: ask.model.name.clone(),
+            tried: tried.to_vec(),
+            familiar: self.conversations.familiar(ask),
+            found: Some(found),
+        };
+        let nobody_waits = self.waiting.is_empty();
+        if nobody_waits && let Some(place) = self.try_place(&waiter)? {
             return Ok(place);
         }
-        let (found, told) = oneshot::channel();
-        let model = ask.model.name.clone();
-        let waiter = Waiter { need, model, tried: tried.to_vec(), found: Some(found) };
+        if !may_wait {
+            return Err(busy());
+        }
         let key = ask.key.as_ref().map(|key| key.id.as_str());
         let is_room = {
             let mut turns = self.waiting.turns();
             turns.retain(Waiter::waits);
             turns.join(key, waiter)
-        };
-        let busy = || {
-            ApiError::limited(
-                "no_capacity",
-                "all nodes of this model are busy: send the request again in a moment",
-                2,
-            )
         };
         if !is_room {
             return Err(busy());
@@ -119,7 +127,7 @@ impl Dispatcher {
             if !waiter.waits() {
                 return true;
             }
-            let place = match self.try_place(&waiter.need, &waiter.model, &waiter.tried) {
+            let place = match self.try_place(waiter) {
                 Ok(None) => return false,
                 Ok(Some(place)) => Ok(place),
                 Err(error) => Err(error),
@@ -132,12 +140,8 @@ impl Dispatcher {
         });
     }
 
-    fn try_place(
-        &self,
-        need: &Need,
-        model: &str,
-        tried: &[NodeId],
-    ) -> Result<Option<Place>, ApiError> {
+    fn try_place(&self, waiter: &Waiter) -> Result<Option<Place>, ApiError> {
+        let Waiter { need, model, tried, familiar, .. } = waiter;
         let mut book = self.ledger.book();
         let now = book.now_s(now_s());
         let candidates =
@@ -147,7 +151,8 @@ impl Dispatcher {
         for session in candidates {
             let nodes =
                 session.serving(need.deadline).map(|reservation| reservation.nodes.as_slice());
-            match self.hub.reserve(nodes.unwrap_or_default(), tried) {
+            let nodes = nodes.unwrap_or_default();
+            match self.hub.reserve(&Choice { nodes, tried, familiar: *familiar }) {
                 Ok(slot) => return Ok(Some((session, slot))),
                 Err(NoNode::Busy) => busy = true,
                 Err(NoNode::Disconnected) => {}
@@ -156,14 +161,23 @@ impl Dispatcher {
         if busy {
             return Ok(None);
         }
-        Err(ApiError::unavailable(
-            "no_miner",
-            format!(
-                "no miner of a session for {model:?} is connected: wait until one is, or look at the miners' logs"
-            ),
-            5,
-        ))
+        Err(no_miner(model))
     }
+}
+
+pub(super) fn no_miner(model: &str) -> ApiError {
+    ApiError::unavailable(
+        "no_miner",
+        format!(
+            "no miner of a session for {model:?} is connected: wait until one is, or look at the miners' logs"
+        ),
+        5,
+    )
+}
+
+pub(super) fn busy() -> ApiError {
+    let message = "all nodes of this model are busy: send the request again in a moment";
+    ApiError::limited("no_capacity", message, 2)
 }
 
 impl Waiter {

@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use assay_types::{EndReason, NodeId, ResultBlock, TaskId};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    dispatch::{Dispatcher, is_node_fault, node_gone},
-    telemetry::{self, Stage, Telemetry},
+    conversations::Turn,
+    dispatch::{Dispatcher, Try, is_node_fault, node_gone},
+    hedge::{self, Rival},
+    telemetry::{self, Telemetry},
 };
 use crate::{
     book::{db::Note, receipts::CONTRADICTED},
@@ -21,6 +23,7 @@ use crate::{
         standing::Outcome,
         state::{Answer, TaskEvent},
     },
+    traces::{Stage, Trace},
 };
 
 /// What comes next.
@@ -56,8 +59,8 @@ impl Finish {
 /// What a request needs to be asked of another node.
 #[derive(Debug)]
 pub struct Spare {
-    ask: Ask,
-    tried: Vec<NodeId>,
+    pub(super) ask: Ask,
+    pub(super) tried: Vec<NodeId>,
 }
 
 impl Spare {
@@ -76,9 +79,18 @@ pub struct Running {
     events: Option<mpsc::Receiver<TaskEvent>>,
     /// What another node needs, until the client has seen something of this one's answer.
     spare: Option<Box<Spare>>,
+    /// When another node is asked, too; `None` if none will be.
+    hedge_at: Option<Instant>,
+    /// That other node's try.
+    rival: Option<Rival>,
+    /// Whether it is the other node's try itself, and not chosen yet.
+    is_rival: bool,
+    turn: Option<Turn>,
+    trace: Trace,
     prompt_tokens: u32,
     started: Instant,
     offered: Instant,
+    accepted: Instant,
     ends: Instant,
     /// Time of the last sign of life, and of the first token.
     heard: Instant,
@@ -86,15 +98,33 @@ pub struct Running {
     finished: bool,
 }
 
+/// What happens to a task that is waited for.
+enum Step {
+    /// Its node says something.
+    Said(Piece),
+    /// The other node has said something first.
+    Outpaced(Box<Running>, Piece),
+}
+
+/// What a task's side hears.
+enum Heard {
+    Event(Option<TaskEvent>),
+    Rival(Option<(Box<Running>, Piece)>),
+    /// The first token is late: another node may do better.
+    HedgeDue,
+    /// Nothing for too long.
+    Nothing,
+}
+
 impl Running {
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
         ask: &Ask,
-        task: TaskId,
-        node: NodeId,
-        started: Instant,
+        (task, node): (TaskId, NodeId),
+        Try { started, is_rival, trace, .. }: Try,
     ) -> Self {
         let ends = started + dispatcher.total();
+        let turn = dispatcher.conversations.turn(ask);
         metrics::gauge!("assay_router_tasks", "agent" => "router").increment(1.0);
         Self {
             dispatcher,
@@ -103,9 +133,15 @@ impl Running {
             node,
             events: None,
             spare: None,
+            hedge_at: None,
+            rival: None,
+            is_rival,
+            turn,
+            trace,
             prompt_tokens: 0,
             started,
             offered: Instant::now(),
+            accepted: Instant::now(),
             ends,
             heard: Instant::now(),
             first: None,
@@ -122,7 +158,10 @@ impl Running {
         self.events = Some(events);
         self.spare = spare;
         self.prompt_tokens = prompt_tokens;
-        self.heard = Instant::now();
+        (self.heard, self.accepted) = (Instant::now(), Instant::now());
+        let may_hedge = self.dispatcher.config.hedging && !self.is_rival && self.spare.is_some();
+        let late = self.dispatcher.paces.late_after(self.telemetry.model());
+        self.hedge_at = late.filter(|_| may_hedge).map(|late| self.offered + late);
     }
 
     pub(super) fn not_taken(&mut self, error: &ApiError) {
@@ -147,40 +186,85 @@ impl Running {
     /// Whatever ends the task without a checked answer; nothing comes after it.
     pub async fn next(&mut self) -> Result<Piece, ApiError> {
         loop {
-            let outcome = self.advance().await;
-            match outcome {
-                Ok(Piece::Text(_)) => {}
-                Ok(Piece::End(finish)) => self.complete(finish),
-                Err(ref error) => {
-                    self.finished = true;
-                    self.blame(error);
-                    self.note_failure("failed", error);
-                    if let Some(another) = self.replace(error).await {
-                        *self = another;
-                        continue;
+            let error = match self.advance().await {
+                Ok(Step::Said(piece)) => {
+                    if let Piece::End(finish) = piece {
+                        self.complete(finish);
                     }
-                    self.telemetry.failed(self.started.elapsed(), error.status);
+                    return Ok(piece);
+                }
+                Ok(Step::Outpaced(winner, piece)) => {
+                    self.outpaced();
+                    self.give_way(*winner);
+                    return Ok(piece);
+                }
+                Err(error) => error,
+            };
+            self.finished = true;
+            self.blame(&error);
+            self.note_failure("failed", &error);
+            // Another node may be at work already.
+            if let Some(rival) = self.rival.take()
+                && is_node_fault(&error)
+                && let Some((winner, piece)) = rival.await
+            {
+                self.give_way(*winner);
+                return Ok(piece);
+            }
+            match self.replacement(&error).await {
+                Some(another) => self.give_way(another),
+                None => {
+                    if !self.is_rival {
+                        self.telemetry.failed(self.started.elapsed(), error.status);
+                        self.trace.failed(Some(self.task), &error);
+                    }
+                    return Err(error.of_task(self.task));
                 }
             }
-            return outcome.map_err(|error| error.of_task(self.task));
         }
     }
 
     /// Another node's try, where this one failed before anything of its answer was seen. It is a task of its own.
-    async fn replace(&mut self, error: &ApiError) -> Option<Self> {
+    async fn replacement(&mut self, error: &ApiError) -> Option<Self> {
         let Spare { ask, tried } = *self.spare.take().filter(|_| is_node_fault(error))?;
         if Instant::now() >= self.ends {
             return None;
         }
-        let another = self.dispatcher.begin_again(&ask, tried, self.started).await.ok()?;
-        tracing::info!(task = %self.task, by = %another.task, code = error.code, "a node is replaced");
+        let wanted = self.another_try(tried, self.is_rival);
+        self.dispatcher.begin_again(&ask, wanted).await.ok()
+    }
+
+    fn another_try(&self, tried: Vec<NodeId>, is_rival: bool) -> Try {
+        Try { tried, started: self.started, is_rival, trace: self.trace.clone() }
+    }
+
+    /// Another node's task is this answer's from now on.
+    fn give_way(&mut self, mut another: Self) {
+        tracing::info!(task = %self.task, by = %another.task, "a node is replaced");
         self.dispatcher.ledger.note(Note::Happened {
             task: self.task,
             event: "replaced",
             at_ms: now_ms(),
             detail: Some(another.task.to_string()),
         });
-        Some(another)
+        if another.is_rival && !self.is_rival {
+            another.is_rival = false;
+            hedge::count("won");
+            if let Some(first) = another.first {
+                another.telemetry.first_token(first - another.started);
+            }
+        }
+        *self = another;
+    }
+
+    /// The other node was faster: this one is told to stop. It has done nothing wrong.
+    fn outpaced(&mut self) {
+        let waited = self.offered.elapsed();
+        self.dispatcher.hub.judge(self.node, Outcome::Late(waited));
+        self.dispatcher.paces.start(self.telemetry.model(), waited);
+        self.dispatcher.hub.cancel(self.node, self.task);
+        self.finished = true;
+        self.note_failure("cancelled", &not_needed());
     }
 
     fn blame(&self, error: &ApiError) {
@@ -190,17 +274,25 @@ impl Running {
         }
     }
 
-    async fn advance(&mut self) -> Result<Piece, ApiError> {
+    async fn advance(&mut self) -> Result<Step, ApiError> {
         loop {
             let config = &self.dispatcher.config;
             let patience = match self.first {
                 None => config.first_token_timeout,
                 Some(_) => config.token_timeout,
             };
-            let until = self.ends.min(self.heard + patience);
-            let Some(events) = &mut self.events else { return Err(node_gone()) };
-            let Ok(event) = timeout_at(until, events.recv()).await else {
-                return Err(self.too_late(patience));
+            let event = match self.hear(self.ends.min(self.heard + patience)).await {
+                Heard::Event(event) => event,
+                Heard::Nothing => return Err(self.too_late(patience)),
+                Heard::HedgeDue => {
+                    self.hedge();
+                    continue;
+                }
+                Heard::Rival(Some((winner, piece))) => return Ok(Step::Outpaced(winner, piece)),
+                Heard::Rival(None) => {
+                    self.rival = None;
+                    continue;
+                }
             };
             self.heard = Instant::now();
             match event {
@@ -209,13 +301,18 @@ impl Running {
                         self.first_token();
                     }
                     if !text.is_empty() {
-                        return Ok(Piece::Text(text));
+                        return Ok(Step::Said(Piece::Text(text)));
                     }
                 }
                 Some(TaskEvent::Done(answer)) => {
+                    if let Some(first) = self.first {
+                        self.trace.stage(Stage::since("generation", first), Some(self.task));
+                    }
+                    let end = Stage::begin("end");
                     let checked = self.verify(*answer).await;
-                    telemetry::overhead(Stage::Check, self.heard.elapsed());
-                    return checked;
+                    telemetry::overhead(telemetry::Stage::Check, end.elapsed());
+                    self.trace.stage(end, Some(self.task));
+                    return checked.map(Step::Said);
                 }
                 Some(
                     TaskEvent::Failed { code, message } | TaskEvent::Declined { code, message },
@@ -229,14 +326,62 @@ impl Running {
         }
     }
 
+    async fn hear(&mut self, until: Instant) -> Heard {
+        let Self { events: Some(events), rival, hedge_at, .. } = self else {
+            return Heard::Event(None);
+        };
+        let found = async {
+            match rival {
+                Some(rival) => rival.await,
+                None => std::future::pending().await,
+            }
+        };
+        let wake_at = hedge_at.map_or(until, |at| at.min(until));
+        tokio::select! {
+            biased;
+            event = events.recv() => Heard::Event(event),
+            found = found => Heard::Rival(found),
+            () = sleep_until(wake_at) => match hedge_at {
+                Some(_) if wake_at < until => Heard::HedgeDue,
+                _ => Heard::Nothing,
+            },
+        }
+    }
+
+    /// The first token is late: another node is asked, too, if that is likely to help.
+    fn hedge(&mut self) {
+        self.hedge_at = None;
+        let Dispatcher { waiting, hedges, .. } = &*self.dispatcher;
+        if !waiting.is_empty() || self.spare.is_none() || !hedges.take() {
+            return;
+        }
+        if let Some(spare) = self.spare.take() {
+            self.dispatcher.happened(self.task, "hedged");
+            let Spare { ask, tried } = *spare;
+            let wanted = self.another_try(tried, true);
+            self.rival = Some(hedge::rival(self.dispatcher.clone(), ask, wanted));
+        }
+    }
+
     fn first_token(&mut self) {
         self.first = Some(self.heard);
-        self.spare = None;
-        self.dispatcher.hub.judge(self.node, Outcome::Began(self.heard - self.offered));
+        self.trace.stage(Stage::since("first token", self.accepted), Some(self.task));
+        (self.spare, self.hedge_at) = (None, None);
+        if self.rival.take().is_some() {
+            hedge::count("lost");
+        }
+        let start = self.heard - self.offered;
+        self.dispatcher.hub.judge(self.node, Outcome::Began(start));
+        self.dispatcher.paces.start(self.telemetry.model(), start);
         self.dispatcher.happened(self.task, "first_token");
+        if let Some(turn) = self.turn {
+            self.dispatcher.conversations.answered(turn, self.node);
+        }
         let after = self.heard - self.started;
         self.dispatcher.paces.first_token(self.telemetry.model(), after);
-        self.telemetry.first_token(after);
+        if !self.is_rival {
+            self.telemetry.first_token(after);
+        }
     }
 
     fn too_late(&self, patience: Duration) -> ApiError {
@@ -255,7 +400,8 @@ impl Running {
     }
 
     /// Compares what was streamed with what the miner pinned, which is what it will be paid for.
-    async fn verify(&self, answer: Answer) -> Result<Piece, ApiError> {
+    /// Takes it by exclusive reference: a try of another node is no thing to share between threads.
+    async fn verify(&mut self, answer: Answer) -> Result<Piece, ApiError> {
         let digest = answer.output_digest;
         let read = async {
             loop {
@@ -314,13 +460,13 @@ impl Running {
 
     fn complete(&mut self, finish: Finish) {
         self.finished = true;
-        self.dispatcher.hub.judge(self.node, Outcome::Completed);
         let now = Instant::now();
         self.telemetry.complete(now - self.started, &finish);
-        if let Some(first) = self.first
-            && finish.output_tokens > 1
-        {
-            let each = (now - first) / (finish.output_tokens - 1);
+        self.trace.complete((self.task, self.node), &finish);
+        let each = self.first.filter(|_| finish.output_tokens > 1);
+        let each = each.map(|first| (now - first) / (finish.output_tokens - 1));
+        self.dispatcher.hub.judge(self.node, Outcome::Completed(each));
+        if let Some(each) = each {
             self.dispatcher.paces.token(self.telemetry.model(), each);
             self.telemetry.token(each);
         }
@@ -345,9 +491,21 @@ impl Drop for Running {
         }
         // The other nodes of a redundant task go on: it is on chain, and its page shows their answers.
         self.dispatcher.hub.cancel(self.node, self.task);
+        if self.is_rival {
+            return self.note_failure("cancelled", &not_needed());
+        }
         let error =
             ApiError::node("client_gone", "the client hung up before the answer was complete");
         self.telemetry.hung_up(self.started.elapsed());
+        self.trace.failed(Some(self.task), &error);
         self.note_failure("cancelled", &error);
     }
+}
+
+/// What becomes of a task that was asked of two nodes, at one of them.
+fn not_needed() -> ApiError {
+    ApiError::node(
+        "not_needed",
+        "two nodes were asked, and the other one's first token came sooner",
+    )
 }

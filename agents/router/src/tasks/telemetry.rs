@@ -36,6 +36,11 @@ impl Telemetry {
         Self { operation, model: ask.model.name.clone() }
     }
 
+    /// What is asked for, as OpenTelemetry names it.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
     /// The model's name.
     pub fn model(&self) -> &str {
         &self.model

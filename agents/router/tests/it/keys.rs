@@ -342,7 +342,7 @@ async fn a_key_that_is_revoked_is_cut_off_in_mid_stream() {
     assert!(world.file.revoke(&key.key.id).unwrap().is_some());
     // The node is told to stop, and the stream ends with an error.
     match world.miner.recv().await {
-        Some(assay_types::link::FromRouter::Cancel { task: cancelled }) => {
+        Some(assay_types::link::FromRouter::Cancel { task: cancelled, .. }) => {
             assert_eq!(cancelled, task)
         }
         other => panic!("{other:?}"),
@@ -352,6 +352,29 @@ async fn a_key_that_is_revoked_is_cut_off_in_mid_stream() {
     assert_eq!(last["error"]["code"], "invalid_api_key", "{rest}");
     assert!(!rest.contains("[DONE]"));
     assert_eq!(error(world.ask(&key, short()).await).await.0, 401);
+    world.world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_expires_is_cut_off_in_mid_stream() {
+    let mut world = Guarded::start().await;
+    let now_s = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    // Long enough to begin with, also on a busy machine.
+    let expires_s = Some(now_s + 6);
+    let key = world.key(Limits { expires_s, ..Limits::default() }).await;
+    let asked = world.ask(&key, short_stream());
+    let (response, task) = tokio::join!(asked, async {
+        let (task, _) = world.miner.offer().await;
+        world.miner.accept(task).await;
+        world.miner.token(task, 0, "first").await;
+        task
+    });
+    assert_eq!(world.miner.cancelled().await, (task, 1));
+    let body = response.text().await.unwrap();
+    assert!(body.contains("first") && !body.contains("[DONE]"), "{body}");
+    let last: Value = serde_json::from_str(data_lines(&body).last().unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "invalid_api_key", "{body}");
+    assert!(last["error"]["message"].as_str().unwrap().contains("expired"), "{body}");
     world.world.router.stop().await.unwrap();
 }
 

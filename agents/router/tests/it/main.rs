@@ -16,4 +16,6 @@ mod proof;
 mod redundancy;
 mod resume;
 mod rotation;
+mod scheduling;
+mod traces;
 mod world;
