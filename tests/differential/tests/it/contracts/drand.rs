@@ -102,8 +102,9 @@ fn contracts_and_model_agree_on_drands_rounds() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut refused = BTreeSet::new();
     let (caller, epoch_s) = (world.people.keepers[0], 5);
+    let mut time_s = world.now_s();
     for _ in 0..CALLS {
-        let time_s = world.now_s() + u64::from(rng.random_ratio(1, 4));
+        time_s += u64::from(rng.random_ratio(1, 4));
         let (round, proof) = {
             let next = DRAND.round_at(time_s + DRAND.max_drift_s) + 1;
             world.published.relayed(&mut rng, next)

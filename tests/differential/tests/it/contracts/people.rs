@@ -12,6 +12,8 @@ const CLIENTS: u8 = 4;
 const ROUTERS: u8 = 3;
 const OWNERS: u8 = 6;
 const OPERATORS: u8 = 40;
+/// With one who owns no other node each, there are enough owners for the panel of an appeal.
+const JURORS: u8 = 12;
 
 /// Answers every call with EIP-1271's magic word: a wallet that accepts every signature, and a consumer that takes
 /// every answer.
@@ -32,6 +34,8 @@ pub struct People {
     pub routers: Vec<Address>,
     pub owners: Vec<Address>,
     pub operators: Vec<Address>,
+    /// Owners and operators of nodes that only networks with proven sessions have.
+    pub jurors: Vec<Address>,
     pub agreeable: Address,
     pub contrary: Address,
     keys: BTreeMap<Address, PrivateKeySigner>,
@@ -58,6 +62,7 @@ impl People {
             routers: [group("router", ROUTERS), vec![agreeable]].concat(),
             owners: group("owner", OWNERS),
             operators: group("operator", OPERATORS),
+            jurors: group("juror", JURORS),
             agreeable,
             contrary,
             keys,
@@ -66,7 +71,8 @@ impl People {
 
     pub fn all(&self) -> Vec<Address> {
         let few = [self.governors, self.publishers, self.keepers].concat();
-        [&few, &self.clients, &self.routers, &self.owners, &self.operators[..]].concat()
+        let owners = [&self.owners, &self.operators, &self.jurors[..]].concat();
+        [&few, &self.clients, &self.routers, &owners[..]].concat()
     }
 
     pub fn contracts(&self) -> [(Address, Bytes); 2] {

@@ -26,6 +26,9 @@ pub const CALIBRATION: Calibration = Calibration {
 };
 /// Contrasts of other weights are off by so much and more, 1/256 nat.
 const OFF: i16 = 500;
+/// Of 256 tasks, those over which validators conspire; of 256 nodes, those that take part in it.
+const PLOTS: u8 = 80;
+const PLOTTERS: u8 = 120;
 /// A margin that no honest token has, nats.
 const WRONG_NATS: f64 = 3.0;
 
@@ -52,6 +55,8 @@ pub enum Word {
     Lenient,
     /// Accuses the weights, the sampling or the content, whatever there is.
     Accuses(Deed),
+    /// The same, and others with it: they have numbers of the same other weights.
+    Conspires(Deed),
 }
 
 /// Who takes part.
@@ -93,10 +98,21 @@ fn deed(cast: Cast, task: B256, miner: u32) -> Deed {
     }
 }
 
+/// What some validators of a task have agreed to say of it; `None` of most tasks.
+fn plot(task: B256) -> Option<Deed> {
+    let plots = [Deed::Weights, Deed::Sampling, Deed::Content(Reasons::TEXT)];
+    (die(task, 0, "plot") < PLOTS).then(|| plots[usize::from(die(task, 0, "plotted") % 3)])
+}
+
 /// Most validators are honest, most of the time.
 fn word(cast: Cast, task: B256, validator: u32) -> Word {
     if cast == Cast::Liars {
         return Word::True;
+    }
+    if let Some(deed) = plot(task)
+        && die(task, validator, "conspires") < PLOTTERS
+    {
+        return Word::Conspires(deed);
     }
     match die(task, validator, "word") {
         0..205 => Word::True,
@@ -169,12 +185,13 @@ pub fn audit(
     let told = match word {
         Word::True => deed,
         Word::Lenient => Deed::Honest,
-        Word::Accuses(deed) => deed,
+        Word::Accuses(deed) | Word::Conspires(deed) => deed,
     };
     let lies = word == Word::Accuses(Deed::Weights);
+    let agreed = word == Word::Conspires(Deed::Weights);
     let mut noise = rng(task, validator, "noise");
-    let rows =
-        seen(&truth(task, miner, tokens), &mut noise, width, if lies { 0 } else { usize::MAX });
+    let weights = if agreed { truth(task, 0, tokens) } else { truth(task, miner, tokens) };
+    let rows = seen(&weights, &mut noise, width, if lies { 0 } else { usize::MAX });
     let mut wrong = rng(task, miner, "margins");
     let margin = |_| match (told, wrong.random_range(0..6)) {
         (Deed::Sampling, 0) => WRONG_NATS,
@@ -248,4 +265,14 @@ pub fn named(audit: &Audit) -> (U256, U256) {
     let worst = audit.worst_positions(16);
     let (first, second) = worst.split_at(worst.len().min(8));
     (word(first), word(second))
+}
+
+/// What a miner publishes of its answer: of the request and of both, bytes. A few are more than one call takes.
+pub fn published(task: B256, miner: u32) -> (u32, Vec<u8>) {
+    let size = match die(task, miner, "published size") {
+        0..8 => 40_000,
+        small => 2 + usize::from(small) % 20,
+    };
+    let bytes: Vec<u8> = derived(task, miner, "published").into_iter().cycle().take(size).collect();
+    (bytes.len() as u32 / 2, bytes)
 }

@@ -4,9 +4,10 @@ use alloy::primitives::{Address, B256, U256, aliases::U40};
 use assay_bindings::{
     ModelRegistry::{attestCall, calibrateCall},
     ProofOfInference::{
-        Answer, Audit, Findings, Leaf, Party, Testimony, advanceAuditCall, advancePanelCall,
-        closeEpochCall, collectCall, commitAuditCall, commitPanelCall, conveneCall, judgeCall,
-        openProofCall, revealCall, testifyCall,
+        Answer, Audit, Chunk, Findings, Leaf, Party, Testimony, advanceAuditCall, advancePanelCall,
+        appealCall, closeEpochCall, collectCall, commitAuditCall, commitPanelCall, conveneCall,
+        demandDataCall, judgeCall, openProofCall, publishDataCall, reconveneCall, revealCall,
+        testifyCall,
     },
     SessionQueue,
 };
@@ -147,6 +148,13 @@ struct Found {
     seal: B256,
 }
 
+impl Found {
+    /// Whether it says that the answer cannot be read.
+    fn is_unread(&self) -> bool {
+        self.statistics >> 96 & U256::from(Reasons::IDS.0) != U256::ZERO
+    }
+}
+
 fn proof_salt(task: B256, node: u32) -> B256 {
     derived(task, node, "proof salt")
 }
@@ -175,10 +183,101 @@ pub fn commit_audit(g: &mut Gen<'_>) -> Option<Step> {
         return None;
     }
     let found = g.finding(&audit, audit.validator)?;
+    // Who cannot read an answer has to demand it first, and some forget to.
+    let forgets = g.world.cast.fails(audit.taskId, audit.validator, "forgets", 60);
+    if found.is_unread() && !g.is_demanded(&audit) && !forgets {
+        return None;
+    }
     let sealed = if g.slip() { B256::ZERO } else { found.seal };
     let operator = g.operator(audit.validator);
     let brought = g.perhaps_other(audit);
     Some((g.caller(&[operator]), Call::from(commitAuditCall { brought, sealed_: sealed })))
+}
+
+impl Gen<'_> {
+    fn is_demanded(&self, audit: &Audit) -> bool {
+        self.state().proofs.demands.contains_key(&(audit.taskId, audit.nodeId))
+    }
+}
+
+/// A validator or member that cannot read the answer demands it; one in some tasks does whatever it can read.
+pub fn demand_data(g: &mut Gen<'_>) -> Option<Step> {
+    let again = g.slip();
+    let (any, time_s) = (g.slip(), g.time_s);
+    let (standing, audit) = g.standing(|found, _| {
+        let waits = matches!(found.state, AuditState::Drawn | AuditState::Convened);
+        any || (waits && found.until_s >= time_s)
+    })?;
+    if g.is_demanded(&audit) && !again {
+        return None;
+    }
+    let members = standing.parties.iter().skip(2).filter(|party| any || !party.isSealed);
+    let members: Vec<u32> = members.map(|party| party.nodeId).collect();
+    let validator = match standing.state {
+        AuditState::Convened => g.one(&members)?,
+        _ => audit.validator,
+    };
+    let cast = g.world.cast;
+    let unread = g.finding(&audit, validator)?.is_unread();
+    if !any && !unread && !cast.fails(audit.taskId, validator, "demands", 12) {
+        return None;
+    }
+    let validator = if g.slip() { 1 } else { validator };
+    let operator = g.operator(validator);
+    let (audit, parties) = (g.perhaps_other(audit), g.perhaps_other_parties(standing.parties));
+    let call = demandDataCall { _0: audit, _1: parties, _2: validator };
+    Some((g.caller(&[operator]), Call::from(call)))
+}
+
+/// The miner publishes the next piece, unless it withholds it.
+pub fn publish_data(g: &mut Gen<'_>) -> Option<Step> {
+    let (_, audit) = g.in_state(AuditState::Demanded)?;
+    let (id, node) = (audit.taskId, audit.nodeId);
+    if g.world.cast.fails(id, node, "withholds its data", 40) {
+        return None;
+    }
+    let demand = g.state().proofs.demands.get(&(id, node)).cloned().unwrap_or_default();
+    let (request, bytes) = records::published(id, node);
+    let offset = (demand.publishedBytes as usize).min(bytes.len());
+    let left = &bytes[offset..];
+    let most = if g.slip() { 32_769 } else { 32_768 };
+    let size = if g.chance(30) { left.len() / 2 } else { left.len() }.clamp(1, most);
+    let data = if g.slip() { Vec::new() } else { left[..size.min(left.len())].to_vec() };
+    let mut chunk = Chunk {
+        requestBytes: request,
+        totalBytes: bytes.len() as u32,
+        offset: offset as u32,
+        data: data.into(),
+    };
+    if g.slip() {
+        match g.below(4) {
+            0 => chunk.requestBytes = chunk.totalBytes + 1,
+            1 => chunk.totalBytes = 2 * 1024 * 1024 + 1,
+            2 => chunk.offset += 1,
+            _ => chunk.data = vec![7; bytes.len() + 1].into(),
+        }
+    }
+    let operator = g.operator(node);
+    let call = publishDataCall { _0: g.perhaps_other(audit), _1: chunk };
+    Some((g.caller(&[operator]), Call::from(call)))
+}
+
+/// The owner of a miner that a panel condemned appeals, honest or not; some do not.
+pub fn appeal(g: &mut Gen<'_>) -> Option<Step> {
+    let (standing, audit) = g.in_state(AuditState::Condemned)?;
+    if g.world.cast.fails(audit.taskId, audit.nodeId, "accepts", 60) {
+        return None;
+    }
+    let owner = g.state().nodes.get(&audit.nodeId).map(|node| node.owner);
+    let (audit, parties) = (g.perhaps_other(audit), g.perhaps_other_parties(standing.parties));
+    let call = appealCall { _0: audit, _1: parties };
+    Some((g.caller(&[owner.unwrap_or_default()]), Call::from(call)))
+}
+
+pub fn reconvene(g: &mut Gen<'_>) -> Option<Step> {
+    let (standing, audit) = g.in_state(AuditState::Appealed)?;
+    let (audit, parties) = (g.perhaps_other(audit), g.perhaps_other_parties(standing.parties));
+    Some((g.anybody(), Call::from(reconveneCall { _0: audit, _1: parties })))
 }
 
 pub fn open_proof(g: &mut Gen<'_>) -> Option<Step> {
@@ -322,7 +421,12 @@ pub fn testify(g: &mut Gen<'_>) -> Option<Step> {
 
 pub fn judge(g: &mut Gen<'_>) -> Option<Step> {
     let any = g.slip();
-    let (standing, audit) = g.standing(|found, _| any || found.state == AuditState::Hearing)?;
+    let time_s = g.time_s;
+    let (standing, audit) = g.standing(|found, _| match found.state {
+        AuditState::Hearing => true,
+        AuditState::Condemned => any || found.until_s < time_s,
+        _ => any,
+    })?;
     let (audit, parties) = (g.perhaps_other(audit), g.perhaps_other_parties(standing.parties));
     Some((g.anybody(), Call::from(judgeCall { _0: audit, _1: parties })))
 }
@@ -330,9 +434,11 @@ pub fn judge(g: &mut Gen<'_>) -> Option<Step> {
 pub fn advance_audit(g: &mut Gen<'_>) -> Option<Step> {
     let (early, time_s) = (g.slip(), g.time_s);
     let (_, audit) = g.standing(|found, _| {
-        early || (found.state < AuditState::Convened && found.until_s < time_s)
+        let waits = found.state < AuditState::Convened
+            || matches!(found.state, AuditState::Demanded | AuditState::Appealed);
+        early || (waits && found.until_s < time_s)
     })?;
-    Some((g.anybody(), Call::from(advanceAuditCall { brought: g.perhaps_other(audit) })))
+    Some((g.anybody(), Call::from(advanceAuditCall(g.perhaps_other(audit)))))
 }
 
 pub fn advance_panel(g: &mut Gen<'_>) -> Option<Step> {
@@ -395,8 +501,10 @@ pub fn attest(g: &mut Gen<'_>) -> Option<Step> {
 /// Rounds that draws, reveals and panels wait for.
 pub fn rounds(g: &Gen<'_>) -> Vec<u64> {
     let proofs = &g.state().proofs;
-    let waits =
-        |state| matches!(state, AuditState::Opened | AuditState::Accused | AuditState::Hearing);
+    let waits = |state| {
+        use AuditState as S;
+        matches!(state, S::Opened | S::Accused | S::Hearing | S::Appealed)
+    };
     let audits = proofs.answers.values().filter(|standing| waits(standing.state));
     let audits = audits.filter_map(|standing| Some(standing.audit.as_ref()?.round));
     audits.chain(proofs.rounds.values().map(|(round, _)| *round)).collect()
