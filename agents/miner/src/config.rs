@@ -36,6 +36,9 @@ pub struct MinerConfig {
     /// Answers of other nodes that are examined at once: each is a prefill of its prompt and its tokens, beside what
     /// the node generates. 1 to [`MAX_AUDITS`].
     pub audits: usize,
+    /// Whether this node's owner appeals where a panel found an answer false that the node's own model finds true: the
+    /// bond is lost with an appeal that fails.
+    pub appeals: bool,
 }
 
 impl Default for MinerConfig {
@@ -48,6 +51,7 @@ impl Default for MinerConfig {
             settle_margin_s: 1,
             settle_batch: MAX_SETTLE_BATCH,
             audits: 1,
+            appeals: true,
         }
     }
 }

@@ -13,9 +13,10 @@ use alloy::{
     sol_types::SolCall,
 };
 use assay_bindings::{
-    ModelRegistry, NodePool, ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue,
+    CorToken, ModelRegistry, NodePool, ProofOfInference, RandomBeacon, Session, SessionPayment,
+    SessionQueue,
 };
-use assay_chain::{Chain, Intent, Outbox, OutboxError};
+use assay_chain::{Chain, Deployment, Intent, Outbox, OutboxError};
 use assay_proof::Calibration;
 use assay_protocol::TaskState;
 use assay_types::{Lane, ModelId, NodeId, NumericClass, SessionId, Signature, TaskId, TaskRequest};
@@ -23,8 +24,20 @@ use async_trait::async_trait;
 
 /// Longest time of one read: above it the answer is of no use to an offer.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a contract may spend on checking a signature: as much as `SessionQueue` gives it.
+const MAX_CHECK_GAS: u64 = 250_000;
+/// Hundredths of a percent in a whole.
+const BPS: u64 = 10_000;
 /// Sessions whose model is remembered: far above what a node of eight places is reserved for.
 const MAX_CACHED: usize = 4096;
+
+alloy::sol! {
+    /// A contract that signs.
+    #[sol(rpc)]
+    interface IERC1271 {
+        function isValidSignature(bytes32 hash, bytes signature) external view returns (bytes4);
+    }
+}
 
 /// What decides whether a request is taken; see `Admission` of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +111,14 @@ pub enum Call {
     Audit(Box<AuditCall>),
 }
 
+impl Call {
+    /// Minor units of COR that the owner pays with it, if it is the owner's to send.
+    fn bond(&self) -> Option<U256> {
+        let Self::Audit(call) = self else { return None };
+        if let AuditCall::Appeal(_, bond) = **call { Some(bond) } else { None }
+    }
+}
+
 /// A call of `ProofOfInference`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AuditCall {
@@ -111,8 +132,27 @@ pub enum AuditCall {
     Reveal(ProofOfInference::revealCall),
     /// Opens leaves in a hearing.
     Testify(ProofOfInference::testifyCall),
+    /// Has the miner publish what cannot be read.
+    Demand(ProofOfInference::demandDataCall),
+    /// Publishes a piece of that.
+    Publish(ProofOfInference::publishDataCall),
+    /// Contests a judgement, with the bond that the owner pays: its key sends it. Minor units of COR.
+    Appeal(ProofOfInference::appealCall, U256),
     /// Pays the validators.
     Collect(ProofOfInference::collectCall),
+}
+
+/// What an appeal takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bond {
+    /// Who may appeal, and pays.
+    pub owner: Address,
+    /// Whether that is this miner's key.
+    pub is_ours: bool,
+    /// Minor units of COR.
+    pub amount: U256,
+    /// What the owner has, minor units of COR.
+    pub balance: U256,
 }
 
 impl AuditCall {
@@ -124,6 +164,9 @@ impl AuditCall {
             Self::SealForPanel(call) => call.abi_encode(),
             Self::Reveal(call) => call.abi_encode(),
             Self::Testify(call) => call.abi_encode(),
+            Self::Demand(call) => call.abi_encode(),
+            Self::Publish(call) => call.abi_encode(),
+            Self::Appeal(call, _) => call.abi_encode(),
             Self::Collect(call) => call.abi_encode(),
         }
     }
@@ -193,6 +236,19 @@ pub trait Ledger: Send + Sync {
     async fn model_of(&self, session: SessionId) -> Result<Option<ModelId>, LedgerError>;
     /// Money of a lane.
     async fn funds(&self, session: SessionId, lane: Lane) -> Result<Funds, LedgerError>;
+    /// Who holds, or held, a lane; `None` if there is no such lane.
+    async fn holder(&self, session: SessionId, lane: Lane) -> Result<Option<Address>, LedgerError> {
+        let admission = self.admission(session, lane, 0).await?;
+        Ok(admission.and_then(|admission| admission.holder))
+    }
+    /// Whether `holder` is a contract that says by EIP-1271 that this is its signature, within the gas that
+    /// `SessionQueue` gives it.
+    async fn is_signed_by(
+        &self,
+        holder: Address,
+        hash: B256,
+        signature: &Signature,
+    ) -> Result<bool, LedgerError>;
     /// Value of a beacon round; zero while it is unknown.
     async fn seed(&self, round: u64) -> Result<B256, LedgerError>;
     /// Where a task stands in the newest block.
@@ -207,16 +263,19 @@ pub trait Ledger: Send + Sync {
         miner: NodeId,
         class: NumericClass,
     ) -> Result<Option<Calibration>, LedgerError>;
+    /// What an appeal of a node takes.
+    async fn bond(&self, node: NodeId) -> Result<Bond, LedgerError>;
     /// The ticket at the head of a session's queue.
     async fn queue_head(&self, session: SessionId) -> Result<u64, LedgerError>;
     /// Sends a transaction. The same key is sent once.
     async fn send(&self, key: String, call: Call) -> Result<(), SendError>;
 }
 
-/// The contracts of a deployment, written to by the operator's outbox.
+/// The contracts of a deployment, written to by the operator's outbox, and for what is the owner's alone by the owner's.
 pub struct ChainLedger {
     chain: Chain,
     outbox: Outbox,
+    owner: Outbox,
     sessions: Mutex<HashMap<SessionId, SessionFacts>>,
 }
 
@@ -230,9 +289,26 @@ struct SessionFacts {
 }
 
 impl ChainLedger {
-    /// Reads through `chain` and sends through `outbox`.
-    pub fn new(chain: Chain, outbox: Outbox) -> Self {
-        Self { chain, outbox, sessions: Mutex::default() }
+    /// Reads through `chain` and sends through `outbox`; `owner` is the same one, or that of a key of the owner's own.
+    pub fn new(chain: Chain, outbox: Outbox, owner: Outbox) -> Self {
+        Self { chain, outbox, owner, sessions: Mutex::default() }
+    }
+
+    /// Lets the contracts take a bond from the owner.
+    async fn allow(&self, amount: U256) -> Result<(), SendError> {
+        let (at, owner) = (&self.chain.deployment, self.owner.address());
+        let token = CorToken::new(at.token, &self.chain.provider);
+        let asked = token.allowance(owner, at.payment);
+        let failed = |error: LedgerError| SendError { reason: error.to_string(), reverted: false };
+        let allowed = read_value("CorToken.allowance", asked.call().into_future()).await;
+        if allowed.map_err(failed)? >= amount {
+            return Ok(());
+        }
+        let data = CorToken::approveCall { spender: at.payment, value: amount }.abi_encode();
+        let failed = |error: LedgerError| SendError { reason: error.to_string(), reverted: false };
+        let (block, _) = head(&self.chain).await.map_err(failed)?;
+        // Each is a transaction of its own: an earlier one may be used up.
+        sent(&self.owner, Intent::call(format!("approve:{owner}:{block}"), at.token, data)).await
     }
 
     async fn session(&self, session: SessionId) -> Result<Option<SessionFacts>, LedgerError> {
@@ -289,6 +365,12 @@ pub(crate) async fn read<T>(
     }
 }
 
+/// What an appeal takes, minor units of COR: a share of what the judgement would take of the stake.
+fn appeal_bond(stake: U256, slash_bps: u16, appeal_bps: u16) -> U256 {
+    let part = |amount: U256, bps: u16| amount.saturating_mul(U256::from(bps)) / U256::from(BPS);
+    part(part(stake, slash_bps), appeal_bps)
+}
+
 /// The same for a view that never reverts on a chain with the contracts.
 pub(crate) async fn read_value<T>(
     call: &'static str,
@@ -327,9 +409,10 @@ fn unpack(nodes: U256) -> Vec<NodeId> {
         .collect()
 }
 
-fn calldata(call: Call) -> Vec<u8> {
+/// What is sent, and where it goes.
+fn intent(key: String, call: Call, at: &Deployment) -> Intent {
     let bytes = |signature: Signature| Bytes::from(signature.as_bytes().to_vec());
-    match call {
+    let data = match call {
         Call::Commit(of) => {
             let (task, answer) = *of;
             SessionQueue::commitCall { task, answers: vec![answer] }.abi_encode()
@@ -356,9 +439,10 @@ fn calldata(call: Call) -> Vec<u8> {
             let signature = Bytes::new();
             SessionQueue::declineCall { task: *task, nodeId: node.0, signature }.abi_encode()
         }
-        Call::Settle(tasks) => SessionQueue::settleCall { tasks }.abi_encode(),
-        Call::Audit(call) => call.encode(),
-    }
+        Call::Settle(tasks) => return Intent::settle(key, at.queue, tasks),
+        Call::Audit(call) => return Intent::call(key, at.proof, call.encode()),
+    };
+    Intent::call(key, at.queue, data)
 }
 
 #[async_trait]
@@ -449,6 +533,31 @@ impl Ledger for ChainLedger {
         Ok(Funds { free: funds.free.to::<u128>(), nonce_limit })
     }
 
+    async fn is_signed_by(
+        &self,
+        holder: Address,
+        hash: B256,
+        signature: &Signature,
+    ) -> Result<bool, LedgerError> {
+        let call = "isValidSignature";
+        let account = IERC1271::new(holder, &self.chain.provider);
+        let asked = account.isValidSignature(hash, signature.as_bytes().into());
+        let asked = asked.gas(MAX_CHECK_GAS);
+        let answer = tokio::time::timeout(READ_TIMEOUT, asked.call().into_future());
+        match answer.await {
+            Ok(Ok(word)) => Ok(word == IERC1271::isValidSignatureCall::SELECTOR),
+            Ok(Err(alloy::contract::Error::TransportError(error))) if !error.is_error_resp() => {
+                Err(LedgerError { call, reason: error.to_string() })
+            }
+            // A key has no code to answer, and what reverts, runs out of gas or says something else did not sign.
+            Ok(Err(_)) => Ok(false),
+            Err(_) => {
+                let reason = format!("no answer within {} s", READ_TIMEOUT.as_secs());
+                Err(LedgerError { call, reason })
+            }
+        }
+    }
+
     async fn seed(&self, round: u64) -> Result<B256, LedgerError> {
         let beacon = RandomBeacon::new(self.chain.deployment.beacon, &self.chain.provider);
         read_value("RandomBeacon.valueOf", beacon.valueOf(round).call().into_future()).await
@@ -466,6 +575,30 @@ impl Ledger for ChainLedger {
         })
     }
 
+    async fn bond(&self, node: NodeId) -> Result<Bond, LedgerError> {
+        let at = &self.chain.deployment;
+        let proof = ProofOfInference::new(at.proof, &self.chain.provider);
+        let payment = SessionPayment::new(at.payment, &self.chain.provider);
+        let pool = NodePool::new(at.nodes, &self.chain.provider);
+        let (config, stake, owner) =
+            (proof.config(), payment.stakeOf(node.0), pool.ownerOf(node.0));
+        let (config, stake, owner) = tokio::try_join!(
+            read_value("ProofOfInference.config", config.call().into_future()),
+            read_value("SessionPayment.stakeOf", stake.call().into_future()),
+            read_value("NodePool.ownerOf", owner.call().into_future()),
+        )?;
+        let owner = owner.owner;
+        let token = CorToken::new(at.token, &self.chain.provider);
+        let balance = token.balanceOf(owner);
+        let balance = read_value("CorToken.balanceOf", balance.call().into_future()).await?;
+        Ok(Bond {
+            owner,
+            is_ours: owner == self.owner.address(),
+            amount: appeal_bond(stake, config.slashBps, config.appealBps),
+            balance,
+        })
+    }
+
     async fn queue_head(&self, session: SessionId) -> Result<u64, LedgerError> {
         let contract = SessionQueue::new(self.chain.deployment.queue, &self.chain.provider);
         let call = "SessionQueue.ticketsOf";
@@ -473,16 +606,24 @@ impl Ledger for ChainLedger {
     }
 
     async fn send(&self, key: String, call: Call) -> Result<(), SendError> {
-        let at = &self.chain.deployment;
-        let to = if matches!(call, Call::Audit(_)) { at.proof } else { at.queue };
-        let intent = Intent::call(key, to, calldata(call));
-        match self.outbox.send(intent).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(SendError {
-                reverted: matches!(error, OutboxError::Reverted { .. }),
-                reason: error.to_string(),
-            }),
-        }
+        let outbox = match call.bond() {
+            Some(bond) => {
+                self.allow(bond).await?;
+                &self.owner
+            }
+            None => &self.outbox,
+        };
+        sent(outbox, intent(key, call, &self.chain.deployment)).await
+    }
+}
+
+async fn sent(outbox: &Outbox, intent: Intent) -> Result<(), SendError> {
+    match outbox.send(intent).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(SendError {
+            reverted: matches!(error, OutboxError::Reverted { .. }),
+            reason: error.to_string(),
+        }),
     }
 }
 

@@ -7,7 +7,7 @@
 //!                   │     │  ├─claims─▶ outbox
 //!                   │     │  └─▶ database (begun, answer, dropped) ─▶ committer
 //!                   ├─moves─▶ committer ─▶ outbox (commit, precommit, open, decline, settle)
-//!                   └─audits─▶ audits ─▶ outbox (proofs, seals, findings, testimonies, pay)
+//!                   └─audits─▶ audits ─▶ outbox (proofs, seals, findings, testimonies, demands, appeals, pay)
 //! ```
 //!
 //! The order that matters: a task is written down, then begun; a result is pinned, then the answer is stored,
@@ -37,7 +37,7 @@ pub use assay_proof::Calibration;
 pub use config::{MAX_AUDITS, MAX_CAPACITY, MAX_ROUTERS, MAX_SETTLE_BATCH, MinerConfig};
 pub use error::MinerError;
 pub use ledger::{
-    Admission, AuditCall, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
+    Admission, AuditCall, Bond, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
 };
 pub use status::MinerStatus;
 pub use wiring::{MinerDeps, MinerHandle, NodeParts, start, start_node};

@@ -152,9 +152,10 @@ pub async fn start(config: MinerConfig, deps: MinerDeps) -> Result<MinerHandle, 
     if let Some(owner) = owner.clone() {
         runtime.spawn(Phase::Output, "owner-outbox", boxed(owner.run(stop.clone())));
     }
+    let owner = owner.unwrap_or_else(|| outbox.clone());
     let registration = Registration {
         chain: &deps.chain,
-        owner: owner.as_ref().unwrap_or(&outbox),
+        owner: &owner,
         operator: deps.operator.address(),
         info: &info,
         capacity: config.capacity,
@@ -166,7 +167,7 @@ pub async fn start(config: MinerConfig, deps: MinerDeps) -> Result<MinerHandle, 
     let parts = NodeParts {
         node,
         operator: deps.operator,
-        ledger: Arc::new(ChainLedger::new(deps.chain, outbox)),
+        ledger: Arc::new(ChainLedger::new(deps.chain, outbox, owner)),
         events,
         database,
         store: deps.store,
@@ -252,6 +253,7 @@ fn audits_of(
         answers: shared.answers.clone(),
         clock: shared.clock.clone(),
         stats: shared.stats.clone(),
+        appeals: config.appeals,
     };
     let (auditor, caught_up) = (Arc::new(auditor), caught_up.clone());
     (sender, Audits { auditor, inputs, at_once: config.audits, caught_up })

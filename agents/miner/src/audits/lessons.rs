@@ -38,7 +38,9 @@ fn words(rule: u8) -> &'static str {
         Ok(Rule::Equivocation) => "two different commitments for one task",
         Ok(Rule::Idle) => "a drawn validator that did not commit in time",
         Ok(Rule::Withheld) => "findings that were sealed and not opened",
-        Ok(Rule::Unopened) => "a proof that was not opened",
+        Ok(Rule::Unopened) => {
+            "a proof that was not opened, or data that were demanded and not published"
+        }
         Ok(Rule::Fingerprint) => "an answer that other weights made",
         Ok(Rule::Sampling) => "an answer whose tokens do not follow from the model",
         Ok(Rule::Content) => "an answer whose end, text, prompt or ids are false",
@@ -117,6 +119,24 @@ fn of_own(event: &AuditMoved) -> Option<Lesson> {
                 Reasons(audit.reasons)
             ),
         ),
+        AuditState::Demanded => bad(
+            "demanded",
+            format!(
+                "task {task}: whoever looks at the answer cannot read it: it has to be published on chain by {} (unix seconds)",
+                event.until
+            ),
+        ),
+        AuditState::Condemned => bad(
+            "condemned",
+            format!(
+                "task {task}: a panel found the answer false ({}): the stake is lost unless the node's owner appeals by {} (unix seconds): `assay node appeal {task}`",
+                Reasons(audit.reasons),
+                event.until
+            ),
+        ),
+        AuditState::Appealed => {
+            good("appealed", format!("task {task}: the judgement is contested; others decide"))
+        }
         AuditState::Passed => {
             good("passed", format!("task {task}: the audit found the answer true"))
         }

@@ -12,6 +12,8 @@ mod duty;
 mod evidence;
 mod lessons;
 mod material;
+mod own;
+mod published;
 mod service;
 mod state;
 mod told;

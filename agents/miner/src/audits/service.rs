@@ -36,7 +36,7 @@ impl Audits {
             () = self.caught_up.cancelled() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let mut state = State::new(self.at_once);
+        let mut state = State::new(self.at_once, self.auditor.clock.now_s());
         for task in self.auditor.answers.audited_tasks()? {
             self.look(task, &mut state)?;
         }
@@ -82,12 +82,13 @@ impl Audits {
 
     fn act(&self, action: Action, tries: &mut JoinSet<Input>) {
         match action {
-            Action::Try { key, due, attempt } => {
+            Action::Try { key, due, attempt, waited_s } => {
                 let left_s = due.until_s.saturating_sub(self.auditor.clock.now_s());
                 let limit = Duration::from_secs(left_s.saturating_add(1).min(LONGEST_TRY_S));
                 let auditor = self.auditor.clone();
                 tries.spawn(async move {
-                    let tried = tokio::time::timeout(limit, auditor.perform(key, due, attempt));
+                    let tried =
+                        tokio::time::timeout(limit, auditor.perform(key, due, (attempt, waited_s)));
                     Input::Tried(key, due, tried.await.unwrap_or(Outcome::Failed))
                 });
             }

@@ -50,8 +50,8 @@ pub(crate) enum Input {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Try it. `attempt` counts refusals, and makes the outbox's key.
-    Try { key: Key, due: Due, attempt: u32 },
+    /// Try it. `attempt` counts refusals, and makes the outbox's key; it was due for `waited_s` seconds.
+    Try { key: Key, due: Due, attempt: u32, waited_s: u64 },
     /// Say that its time is over.
     Missed { key: Key, due: Due },
 }
@@ -61,6 +61,8 @@ struct Entry {
     due: Option<Due>,
     /// What is being tried, maybe of an earlier standing.
     busy: Option<Due>,
+    /// It stands so since then.
+    since_s: u64,
     /// The next try is due then.
     from_s: u64,
     failures: u32,
@@ -77,8 +79,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(at_once: usize) -> Self {
-        Self { open: BTreeMap::new(), at_once, now_s: 0 }
+    pub(crate) fn new(at_once: usize, now_s: u64) -> Self {
+        Self { open: BTreeMap::new(), at_once, now_s }
     }
 
     /// How many duties are open.
@@ -95,9 +97,11 @@ impl State {
     pub(crate) fn on(&mut self, input: Input) {
         match input {
             Input::Stands(key, due) => {
+                let now_s = self.now_s;
                 let entry = self.open.entry(key).or_default();
                 if entry.due.map(|due| due.version) != due.map(|due| due.version) {
-                    (entry.failures, entry.refusals, entry.from_s) = (0, 0, 0);
+                    (entry.failures, entry.refusals) = (0, 0);
+                    (entry.from_s, entry.since_s) = (0, now_s);
                 }
                 entry.due = due;
                 self.forget(key);
@@ -137,7 +141,8 @@ impl State {
                 ready.push((*key, due));
             }
         }
-        ready.sort_by_key(|(_, due)| due.until_s);
+        // Whoever does not publish what was demanded loses its stake however true it is.
+        ready.sort_by_key(|(_, due)| (due.duty != Duty::Publish, due.until_s));
         for (key, due) in ready {
             let (count, limit) = match due.duty.examines() {
                 true => (&mut examining, self.at_once),
@@ -146,7 +151,8 @@ impl State {
             let Some(entry) = self.open.get_mut(&key).filter(|_| *count < limit) else { continue };
             *count += 1;
             entry.busy = Some(due);
-            actions.push(Action::Try { key, due, attempt: entry.refusals });
+            let waited_s = now_s.saturating_sub(entry.since_s);
+            actions.push(Action::Try { key, due, attempt: entry.refusals, waited_s });
         }
         self.open.retain(|_, entry| entry.due.is_some() || entry.busy.is_some());
         actions

@@ -8,7 +8,7 @@ fn task(number: u8) -> TaskId {
 }
 
 fn due(duty: Duty, until_s: u64) -> Due {
-    Due { duty, until_s, version: B256::repeat_byte(1) }
+    Due { duty, until_s, version: B256::repeat_byte(1), ahead: 0 }
 }
 
 fn tried(actions: &[Action]) -> Vec<(TaskId, u32)> {
@@ -23,10 +23,10 @@ fn tried(actions: &[Action]) -> Vec<(TaskId, u32)> {
 
 #[test]
 fn a_duty_is_tried_until_an_event_tells_that_it_is_done() {
-    let mut state = State::new(1);
+    let mut state = State::new(1, 0);
     let (key, seal) = ((task(1), MINER), due(Duty::Seal, 100));
     state.on(Input::Stands(key, Some(seal)));
-    assert_eq!(state.tick(10), [Action::Try { key, due: seal, attempt: 0 }]);
+    assert_eq!(state.tick(10), [Action::Try { key, due: seal, attempt: 0, waited_s: 10 }]);
     assert_eq!(state.tick(11), [], "one try at once");
     // A node that was drawn waits for a block.
     state.on(Input::Tried(key, seal, Outcome::Waiting));
@@ -49,8 +49,33 @@ fn a_duty_is_tried_until_an_event_tells_that_it_is_done() {
 }
 
 #[test]
+fn how_long_a_duty_was_due_is_counted_from_its_standing() {
+    // What an earlier life left was due for no time of this one.
+    let mut later = State::new(1, 90);
+    later.on(Input::Stands((task(1), MINER), Some(due(Duty::Seal, 100))));
+    assert!(matches!(later.tick(91)[..], [Action::Try { waited_s: 1, .. }]));
+    let waited = |actions: Vec<Action>| match actions[..] {
+        [Action::Try { waited_s, .. }] => waited_s,
+        _ => panic!("{actions:?}"),
+    };
+    let mut state = State::new(1, 0);
+    let (key, seal) = ((task(1), MINER), due(Duty::Seal, 100));
+    state.tick(10);
+    state.on(Input::Stands(key, Some(seal)));
+    assert_eq!(waited(state.tick(13)), 3);
+    state.on(Input::Tried(key, seal, Outcome::Waiting));
+    // Told once more, and the same.
+    state.on(Input::Stands(key, Some(seal)));
+    assert_eq!(waited(state.tick(20)), 10);
+    let other = Due { version: B256::repeat_byte(2), ..seal };
+    state.on(Input::Stands(key, Some(other)));
+    state.on(Input::Tried(key, seal, Outcome::Waiting));
+    assert_eq!(waited(state.tick(21)), 1);
+}
+
+#[test]
 fn an_audit_that_moves_on_is_begun_anew() {
-    let mut state = State::new(1);
+    let mut state = State::new(1, 0);
     let (key, first) = ((task(1), MINER), due(Duty::Testify(2), 100));
     state.on(Input::Stands(key, Some(first)));
     state.tick(10);
@@ -59,12 +84,12 @@ fn an_audit_that_moves_on_is_begun_anew() {
     state.on(Input::Stands(key, Some(second)));
     assert_eq!(state.tick(10), []);
     state.on(Input::Tried(key, first, Outcome::Refused));
-    assert_eq!(state.tick(10), [Action::Try { key, due: second, attempt: 0 }]);
+    assert_eq!(state.tick(10), [Action::Try { key, due: second, attempt: 0, waited_s: 0 }]);
 }
 
 #[test]
 fn the_model_examines_no_more_than_it_may_and_the_most_urgent_first() {
-    let mut state = State::new(2);
+    let mut state = State::new(2, 0);
     for number in 1..=4 {
         let until_s = 100 - u64::from(number);
         state.on(Input::Stands((task(number), MINER), Some(due(Duty::Seal, until_s))));
@@ -79,7 +104,7 @@ fn the_model_examines_no_more_than_it_may_and_the_most_urgent_first() {
 
 #[test]
 fn what_came_too_late_is_said_once_and_given_up() {
-    let mut state = State::new(1);
+    let mut state = State::new(1, 0);
     let (key, seal) = ((task(1), MINER), due(Duty::Seal, 100));
     state.on(Input::Stands(key, Some(seal)));
     assert_eq!(state.tick(101), [Action::Missed { key, due: seal }]);
@@ -94,7 +119,7 @@ fn what_came_too_late_is_said_once_and_given_up() {
 
 #[test]
 fn what_cannot_be_done_is_left_and_pay_has_time() {
-    let mut state = State::new(1);
+    let mut state = State::new(1, 0);
     let (key, reveal) = ((task(1), MINER), due(Duty::Reveal, 100));
     state.on(Input::Stands(key, Some(reveal)));
     state.tick(10);

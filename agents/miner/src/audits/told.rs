@@ -8,10 +8,14 @@ use assay_bindings::{
     SessionQueue::TaskCommitted,
 };
 use assay_chain::{Block, ChainEvent, DatabaseError, KEPT_BLOCKS, ProtocolEvent};
-use assay_protocol::{audit::nodes_of, state::AuditState};
-use assay_types::{NodeId, TaskId};
+use assay_protocol::{
+    audit::{earners_of, nodes_of},
+    state::{AuditState, HAS_MEMBERS},
+};
+use assay_types::{Lane, NodeId, SessionId, TaskId};
 use rusqlite::{Transaction, params};
 
+use super::{duty::FIRST_MEMBER, published::Published};
 use crate::answers::{Answers, failure};
 
 /// Bytes of a topic.
@@ -29,6 +33,8 @@ pub(crate) struct Audited {
     pub parties: Vec<Party>,
     /// sha-256 of the miner's contrasts, once it has opened them.
     pub proof_digest: Option<B256>,
+    /// Request and answer as far as the miner has published them; `None` if nobody demanded them.
+    pub data: Option<Published>,
 }
 
 /// All that was told of a task.
@@ -36,6 +42,8 @@ pub(crate) struct Audited {
 pub(crate) struct Case {
     /// sha-256 of the request block; `None` if the task was submitted before this database began.
     pub request_digest: Option<B256>,
+    /// Whose request it is; `None` like that.
+    pub lane: Option<(SessionId, Lane)>,
     /// Beacon round that seeds the answers; 0 while that is open.
     pub seed_round: u64,
     /// Answers by node.
@@ -49,18 +57,31 @@ impl Case {
         match event {
             ProtocolEvent::TaskSubmitted(event) => {
                 self.request_digest = Some(event.requestDigest);
+                self.lane = Some((SessionId(event.sessionId), Lane(event.task.lane)));
                 self.seed_round = event.task.seedRound;
             }
             ProtocolEvent::TaskMoved(event) => self.seed_round = event.task.seedRound,
             ProtocolEvent::TaskCommitted(event) => drop(self.answers.insert(event.nodeId, event)),
             ProtocolEvent::AuditMoved(event) => {
                 let Ok(state) = AuditState::try_from(event.state) else { return };
-                let old = self.audits.remove(&event.nodeId);
-                let (parties, proof_digest) =
-                    old.map_or((Vec::new(), None), |old| (old.parties, old.proof_digest));
                 let (until_s, audit) = (event.until.to::<u64>(), event.audit);
-                let now = Audited { state, until_s, audit, parties, proof_digest };
+                let (parties, proof_digest, data) = match self.audits.remove(&event.nodeId) {
+                    Some(old) => (old.parties, old.proof_digest, old.data),
+                    None => Default::default(),
+                };
+                let now = Audited { state, until_s, audit, parties, proof_digest, data };
                 self.audits.insert(event.nodeId, now);
+            }
+            ProtocolEvent::DataDemanded(event) => {
+                if let Some(audited) = self.audits.get_mut(&event.nodeId) {
+                    audited.data = Some(Published::default());
+                }
+            }
+            ProtocolEvent::DataPublished(event) => {
+                let audited = self.audits.get_mut(&event.nodeId);
+                if let Some(data) = audited.and_then(|audited| audited.data.as_mut()) {
+                    data.take(&event);
+                }
             }
             ProtocolEvent::PanelMoved(event) => {
                 if let Some(audited) = self.audits.get_mut(&event.nodeId) {
@@ -73,13 +94,40 @@ impl Case {
                 }
             }
             ProtocolEvent::TaskSettled(_) | ProtocolEvent::TaskRefunded(_) => {
-                self.audits.retain(|_, audited| audited.audit.earners != 0);
+                self.audits.retain(|_, audited| audited.owes());
                 self.audits.values_mut().for_each(|audited| audited.state = AuditState::Closed);
             }
             ProtocolEvent::AuditCollected(event) => drop(self.audits.remove(&event.nodeId)),
             _ => {}
         }
     }
+}
+
+impl Audited {
+    fn is_ours(&self, node: NodeId) -> bool {
+        concerns(&self.audit, node) || self.members().any(|member| member == node)
+    }
+
+    /// Of an audit that is over: whether somebody is to be paid for it.
+    fn owes(&self) -> bool {
+        !earners_of(&self.audit).is_empty() || self.owes_members()
+    }
+
+    fn owes_members(&self) -> bool {
+        self.until_s & HAS_MEMBERS != 0
+    }
+
+    /// Members of an appeal's panel that are paid, at most: those that have opened.
+    fn members(&self) -> impl Iterator<Item = NodeId> {
+        let parties = self.parties.iter().filter(|_| self.owes_members());
+        let members = parties.skip(FIRST_MEMBER).filter(|party| party.isOpen);
+        members.map(|party| NodeId(party.nodeId))
+    }
+}
+
+/// Whether a node is paid for an audit that is over.
+pub(crate) fn earned(audited: &Audited, node: NodeId) -> bool {
+    earners_of(&audited.audit).contains(&node.0) || audited.members().any(|member| member == node)
 }
 
 /// The place of a node in a set.
@@ -92,6 +140,18 @@ pub(crate) fn concerns(audit: &Audit, node: NodeId) -> bool {
     audit.nodeId == node.0 || place_of(audit.drawn, node).is_some()
 }
 
+/// Whether the event tells that this node answered, or is to look at the answer.
+fn is_ours(event: &ProtocolEvent, node: NodeId) -> bool {
+    match event {
+        ProtocolEvent::AuditMoved(event) => concerns(&event.audit, node),
+        // Those of an appeal stand in no audit.
+        ProtocolEvent::PanelMoved(event) => {
+            event.parties.iter().any(|party| party.nodeId == node.0)
+        }
+        _ => false,
+    }
+}
+
 fn task_of(event: &ProtocolEvent) -> Option<B256> {
     Some(match event {
         ProtocolEvent::TaskSubmitted(event) => event.taskId,
@@ -102,6 +162,8 @@ fn task_of(event: &ProtocolEvent) -> Option<B256> {
         ProtocolEvent::AuditMoved(event) => event.taskId,
         ProtocolEvent::PanelMoved(event) => event.taskId,
         ProtocolEvent::ProofOpened(event) => event.taskId,
+        ProtocolEvent::DataDemanded(event) => event.taskId,
+        ProtocolEvent::DataPublished(event) => event.taskId,
         ProtocolEvent::AuditCollected(event) => event.taskId,
         _ => return None,
     })
@@ -138,8 +200,7 @@ fn commit(tx: &Transaction<'_>, node: NodeId, block: &Block) -> rusqlite::Result
         }
         let log = event.body.encode();
         let topics: Vec<u8> = log.topics().iter().flat_map(|topic| topic.0).collect();
-        let ours =
-            matches!(&event.body, ProtocolEvent::AuditMoved(event) if concerns(&event.audit, node));
+        let ours = is_ours(&event.body, node);
         tx.prepare_cached(
             "INSERT INTO told (number, seq, task_id, topics, data, ours) VALUES (?, ?, ?, ?, ?, ?)",
         )?
@@ -170,13 +231,11 @@ fn commit(tx: &Transaction<'_>, node: NodeId, block: &Block) -> rusqlite::Result
 /// This node's part of what was paid together.
 fn pay(case: &Case, node: NodeId, event: &AuditCollected) -> u128 {
     let Some(audited) = case.audits.get(&event.nodeId) else { return 0 };
-    let earners = audited.audit.earners;
-    match place_of(audited.audit.drawn, node) {
-        Some(place) if earners >> place & 1 == 1 => {
-            event.amount.saturating_to::<u128>() / u128::from(earners.count_ones())
-        }
-        _ => 0,
+    if !earned(audited, node) {
+        return 0;
     }
+    let earners = earners_of(&audited.audit).len() + audited.members().count();
+    event.amount.saturating_to::<u128>() / earners as u128
 }
 
 fn revert(tx: &Transaction<'_>, number: i64) -> rusqlite::Result<Told> {
@@ -210,7 +269,7 @@ fn prune(tx: &Transaction<'_>, node: NodeId, number: i64) -> rusqlite::Result<()
     let mut statement = tx.prepare_cached("SELECT task_id FROM told_ends WHERE number <= ?")?;
     for task in tasks(&mut statement, [old])? {
         let open = case(tx, task)?.audits;
-        if open.values().any(|audited| concerns(&audited.audit, node)) {
+        if open.values().any(|audited| audited.is_ours(node)) {
             continue;
         }
         for sql in ["DELETE FROM told WHERE task_id = ?", "DELETE FROM findings WHERE task_id = ?"]

@@ -71,7 +71,7 @@ fn committed(node: u32) -> ProtocolEvent {
     TaskCommitted { taskId: TASK.0, nodeId: node, outputTokens: 5, ..Default::default() }.into()
 }
 
-fn moved(state: AuditState, validator: u32, earners: u8) -> ProtocolEvent {
+fn moved(state: AuditState, validator: u32, earners: u16) -> ProtocolEvent {
     let drawn = U256::from(validator);
     let audit = Audit { nodeId: 3, validator, drawn, earners, ..Audit::default() };
     let (state, until) = (state as u8, U40::from(60));

@@ -5,18 +5,27 @@
 
 use std::sync::Arc;
 
-use alloy::{primitives::keccak256, signers::local::PrivateKeySigner};
-use assay_bindings::{ProofOfInference, SessionQueue};
+use alloy::{
+    primitives::{Address, U256, keccak256, utils::format_ether},
+    signers::local::PrivateKeySigner,
+};
+use assay_bindings::ProofOfInference::{
+    Testimony, collectCall, commitAuditCall, commitPanelCall, demandDataCall, revealCall,
+    testifyCall,
+};
 use assay_chain::DatabaseError;
 use assay_engine::{Answered, Engine, EngineError, examine};
 use assay_proof::{Audit, Calibration, Reasons, Record, Width};
 use assay_protocol::{QueueScope, audit::Question, opened};
 use assay_store::{Bytes, ContentStore, StoreError};
-use assay_types::{B256, CommitScope, NodeId, RequestBlock, ResultBlock, TaskId, TokenSeal};
+use assay_types::{
+    B256, CommitScope, EndReason, NodeId, RequestBlock, ResultBlock, TaskId, TokenSeal,
+};
 
 use super::{
-    duty::{Due, Duty, MINER},
+    duty::{Due, Duty, MINER, version},
     evidence::{EvidenceError, Sealed, compared_positions, own_testimony},
+    published::Blocks,
     state::{Key, Outcome},
     told::{Audited, Case},
 };
@@ -32,6 +41,13 @@ use crate::{
 /// that the model needs.
 const LAST_CALL_S: u64 = 12;
 
+/// What cannot be fetched is demanded after a sixth of the time that there was: long enough for what is only late, and so
+/// early that whoever has no use for a lost audit hears of it.
+const PATIENCE: u64 = 5;
+/// Seconds that a party of a dispute leaves to each of those before it: about a block of a rollup, so that what one sends
+/// is mined before the next one sends.
+const TURN_S: u64 = 2;
+
 /// What duties are done with.
 pub(crate) struct Auditor {
     pub node: NodeId,
@@ -42,6 +58,8 @@ pub(crate) struct Auditor {
     pub answers: Answers,
     pub clock: Arc<ChainClock>,
     pub stats: Arc<Stats>,
+    /// Whether a judgement over an answer that its own model finds true is contested.
+    pub appeals: bool,
 }
 
 /// Why a duty is not done yet, or cannot be done.
@@ -65,7 +83,13 @@ pub(crate) enum Trouble {
     Evidence(#[from] EvidenceError),
     #[error("the operator's key does not sign: {0}")]
     Key(#[from] alloy::signers::Error),
+    #[error("an appeal takes {} COR of the owner {owner}, who has less: send it the rest", format_ether(*.amount))]
+    NoBond { owner: Address, amount: U256 },
 }
+
+/// Its events were told before this database began.
+pub(super) const UNKNOWN: Trouble =
+    Trouble::Lost("the task was submitted before this node's database began");
 
 impl Trouble {
     fn outcome(&self) -> Outcome {
@@ -86,10 +110,15 @@ enum Missing {
 }
 
 impl Auditor {
-    /// Tries a duty. `attempt` counts refusals.
-    pub(crate) async fn perform(&self, (task, miner): Key, due: Due, attempt: u32) -> Outcome {
+    /// Tries a duty that was due for `waited_s` seconds. `attempt` counts refusals.
+    pub(crate) async fn perform(
+        &self,
+        (task, miner): Key,
+        due: Due,
+        (attempt, waited_s): (u32, u64),
+    ) -> Outcome {
         let name = due.duty.name();
-        let call = match self.prepare((task, miner), due).await {
+        let call = match self.prepare((task, miner), due, waited_s).await {
             Ok(call) => call,
             Err(trouble) => {
                 let outcome = trouble.outcome();
@@ -119,40 +148,45 @@ impl Auditor {
     }
 
     /// The transaction of a duty.
-    async fn prepare(&self, key: Key, due: Due) -> Result<AuditCall, Trouble> {
-        let case = self.answers.case(key.0)?;
-        let Some(audited) = case.audits.get(&key.1.0) else {
-            return Err(Trouble::NotYet("the audit"));
+    async fn prepare(&self, key: Key, due: Due, waited_s: u64) -> Result<AuditCall, Trouble> {
+        let left_s = due.until_s.saturating_sub(self.clock.now_s());
+        let is_last_call = left_s <= LAST_CALL_S;
+        let is_patient = waited_s.saturating_mul(PATIENCE) < left_s && !is_last_call;
+        let reads = match due.duty.seals() {
+            // It takes its time, and others may move the audit meanwhile.
+            true => self.seal(key, &self.answers.case(key.0)?, is_patient).await?,
+            false => true,
         };
-        let is_last_call = self.clock.now_s().saturating_add(LAST_CALL_S) >= due.until_s;
-        let audit = audited.audit.clone();
-        let parties = audited.parties.clone();
+        if waited_s < due.ahead.saturating_mul(TURN_S) && !is_last_call {
+            return Err(Trouble::NotYet("the turn of this node"));
+        }
+        let case = self.answers.case(key.0)?;
+        let audited = case.audits.get(&key.1.0).filter(|audited| version(audited) == due.version);
+        let audited = audited.ok_or(Trouble::NotYet("what the audit stands at now"))?;
+        let (audit, parties) = (audited.audit.clone(), audited.parties.clone());
         Ok(match due.duty {
+            Duty::Publish => AuditCall::Publish(self.publish(key.0, &case, audited).await?),
             Duty::Open => AuditCall::Open(self.open(key, audited).await?),
+            Duty::Appeal => self.appeal(key, &case, audited).await?,
+            Duty::Seal | Duty::SealForPanel if !reads => {
+                AuditCall::Demand(demandDataCall { _0: audit, _1: parties, _2: self.node.0 })
+            }
             Duty::Seal => {
-                let sealed_ = self.seal(key, &case, is_last_call).await?;
-                AuditCall::Seal(ProofOfInference::commitAuditCall { brought: audit, sealed_ })
+                AuditCall::Seal(commitAuditCall { brought: audit, sealed_: self.sealed(key)? })
             }
-            Duty::SealForPanel => {
-                let sealed_ = self.seal(key, &case, is_last_call).await?;
-                AuditCall::SealForPanel(ProofOfInference::commitPanelCall {
-                    _0: audit,
-                    _1: parties,
-                    _2: self.node.0,
-                    _3: sealed_,
-                })
-            }
+            Duty::SealForPanel => AuditCall::SealForPanel(commitPanelCall {
+                _0: audit,
+                _1: parties,
+                _2: self.node.0,
+                _3: self.sealed(key)?,
+            }),
             Duty::Reveal => AuditCall::Reveal(self.reveal(key, audited, is_last_call).await?),
             Duty::Testify(place) => {
                 let testimony = self.testify(key, audited, place).await?;
-                AuditCall::Testify(ProofOfInference::testifyCall {
-                    _0: audit,
-                    _1: parties,
-                    _2: self.node.0,
-                    _3: testimony,
-                })
+                let (_0, _1, _2, _3) = (audit, parties, self.node.0, testimony);
+                AuditCall::Testify(testifyCall { _0, _1, _2, _3 })
             }
-            Duty::Collect => AuditCall::Collect(ProofOfInference::collectCall(audit)),
+            Duty::Collect => AuditCall::Collect(collectCall(audit)),
         })
     }
 
@@ -167,7 +201,11 @@ impl Auditor {
         if value.is_zero() { Err(Trouble::NotYet("the round's value")) } else { Ok(value) }
     }
 
-    async fn limits(&self, audited: &Audited, class_of: NodeId) -> Result<Calibration, Trouble> {
+    pub(super) async fn limits(
+        &self,
+        audited: &Audited,
+        class_of: NodeId,
+    ) -> Result<Calibration, Trouble> {
         let class = self.engine.info().numeric_class;
         let limits = self.ledger.limits(audited.audit.model, class_of, class).await?;
         limits.ok_or(Trouble::Lost("the pair of numeric classes is not calibrated"))
@@ -183,52 +221,76 @@ impl Auditor {
         }
     }
 
-    // ---------------------------------------------------------------- the own answer
-
-    /// Its proof, once its contrasts are where everybody finds them.
-    async fn open(
-        &self,
-        (task, _): Key,
-        audited: &Audited,
-    ) -> Result<ProofOfInference::openProofCall, Trouble> {
-        let answer = self.answers.answer(task)?;
-        let answer = answer.ok_or(Trouble::Lost(
-            "the database does not know the answer that the chain has of this node: its proof cannot be opened",
-        ))?;
-        let digest = self.store.put(answer.proof_block.clone().into()).await?;
-        Ok(ProofOfInference::openProofCall {
-            brought: audited.audit.clone(),
-            answer: answer_of(&answer.answer),
-            root: answer.proof.root,
-            salt: answer.proof.salt,
-            proofDigest: digest,
-        })
-    }
-
-    /// What this node recorded of its own answer.
-    async fn own_record(&self, task: TaskId) -> Result<Record, Trouble> {
-        let answer = self.answers.answer(task)?.ok_or(Trouble::Lost("the answer is not known"))?;
-        let block = self.store.get(answer.answer.outputDigest).await?;
-        let lost = || Trouble::Lost("what this node recorded is not what it sealed");
-        let result = ResultBlock::decode(&block).map_err(|_| lost())?;
-        let width = width_of(answer.proof_block.len(), result.ids.len()).ok_or_else(lost)?;
-        Record::open(&answer.proof_block, result.ids, width, answer.proof.root).map_err(|_| lost())
-    }
-
     // ---------------------------------------------------------------- as validator
 
-    /// H' of what this node finds: what it has stored, or else what it finds now and stores before anybody sees its seal.
-    async fn seal(&self, key: Key, case: &Case, is_last_call: bool) -> Result<B256, Trouble> {
-        let scope = self.scope(key.0, self.node);
-        let sealed = match self.answers.sealed(key)? {
-            Some(sealed) => sealed,
-            None => {
-                let found = self.examine(key, case, is_last_call).await?;
-                let salt = audit_salt(&self.operator, &scope, key.1)?;
-                self.answers.seal(key, Sealed { found, salt })?
+    /// H' of what this node has found and stored.
+    fn sealed(&self, key: Key) -> Result<B256, Trouble> {
+        let sealed = self.answers.sealed(key)?;
+        let sealed = sealed.ok_or(Trouble::NotYet("what this node finds"))?;
+        Ok(sealed.seal(&self.scope(key.0, self.node), key.1)?)
+    }
+
+    /// Stores what this node finds, once, before anybody sees its seal; false if it is to demand request and answer.
+    async fn seal(&self, key: Key, case: &Case, is_patient: bool) -> Result<bool, Trouble> {
+        if self.answers.sealed(key)?.is_some() {
+            return Ok(true);
+        }
+        let Some(found) = self.find(key, case, is_patient).await? else { return Ok(false) };
+        let salt = audit_salt(&self.operator, &self.scope(key.0, self.node), key.1)?;
+        self.answers.seal(key, Sealed { found, salt })?;
+        Ok(true)
+    }
+
+    /// What this node finds; `None` if it cannot read what nobody has demanded yet. Of what is published everybody reads the
+    /// same.
+    pub(super) async fn find(
+        &self,
+        (task, miner): Key,
+        case: &Case,
+        is_patient: bool,
+    ) -> Result<Option<Audit>, Trouble> {
+        let event = case.answers.get(&miner.0).ok_or(UNKNOWN)?;
+        let request_digest = case.request_digest.ok_or(UNKNOWN)?;
+        let data = case.audits.get(&miner.0).and_then(|audited| audited.data.as_ref());
+        let blocks = match data {
+            Some(data) => {
+                let blocks = data.blocks(request_digest, event.outputDigest);
+                Some(blocks.ok_or(Trouble::NotYet("what was demanded"))?)
             }
+            None => self.fetch_blocks(request_digest, event.outputDigest, is_patient).await?,
         };
-        Ok(sealed.seal(&scope, key.1)?)
+        let Some(blocks) = blocks else { return Ok(None) };
+        let found = self.examine((task, miner), case, &blocks).await?;
+        let is_unread = found.statistics().faults.contains(Reasons::IDS);
+        Ok((data.is_some() || !is_unread).then_some(found))
+    }
+
+    /// Request and answer out of the content store; `None` if one of them cannot be had.
+    async fn fetch_blocks(
+        &self,
+        request: B256,
+        result: B256,
+        is_patient: bool,
+    ) -> Result<Option<Blocks>, Trouble> {
+        let Some(request) = self.fetch(request, is_patient).await? else { return Ok(None) };
+        let Some(result) = self.fetch(result, is_patient).await? else { return Ok(None) };
+        let (request, result) =
+            (RequestBlock::decode(&request).ok(), ResultBlock::decode(&result).ok());
+        Ok(Some(Blocks { request, result, are_genuine: true }))
+    }
+
+    /// A block; `None` if it cannot be had, or is none, and it is no longer the time to be patient.
+    async fn fetch(&self, digest: B256, is_patient: bool) -> Result<Option<Bytes>, Trouble> {
+        match self.store.get(digest).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::TooLarge { .. }) => Ok(None),
+            Err(error) if !is_patient => {
+                tracing::warn!(%digest, %error, "a block of an answer cannot be read: it is demanded on chain");
+                Ok(None)
+            }
+            Err(StoreError::NotFound { .. }) => Err(Trouble::NotYet("a block of the answer")),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What the model thinks of the answer.
@@ -236,39 +298,23 @@ impl Auditor {
         &self,
         (task, miner): Key,
         case: &Case,
-        is_last_call: bool,
+        blocks: &Blocks,
     ) -> Result<Audit, Trouble> {
-        let unknown = || Trouble::Lost("the task was submitted before this node's database began");
-        let event = case.answers.get(&miner.0).ok_or_else(unknown)?;
-        let request_digest = case.request_digest.ok_or_else(unknown)?;
+        let event = case.answers.get(&miner.0).ok_or(UNKNOWN)?;
         let seal = opened(event).seal();
+        let Blocks { request, result, are_genuine } = blocks;
+        let Some(request) = request.as_ref().filter(|_| *are_genuine) else {
+            tracing::warn!(%task, %miner, are_genuine, "examined: what was answered cannot be read");
+            return Ok(unreadable(&seal, result.as_ref().filter(|_| *are_genuine), *are_genuine));
+        };
         let beacon = self.value(case.seed_round).await?;
-        let request = match self.block(request_digest).await? {
-            Ok(bytes) => RequestBlock::decode(&bytes).ok(),
-            Err(Missing::NoBlock) => None,
-            // Who cannot see the question says nothing about the answer: an accusation that others refute costs all
-            // of the stake, a duty that is not done a little of it.
-            Err(Missing::Nobody) => return Err(Trouble::NotYet("the request block")),
-        };
-        let result = match self.block(event.outputDigest).await? {
-            Ok(bytes) => ResultBlock::decode(&bytes).ok(),
-            Err(Missing::Nobody) if !is_last_call => {
-                return Err(Trouble::NotYet("the result block"));
-            }
-            Err(_) => None,
-        };
-        let Some(request) = request else {
-            // What is no request was not answered by any model.
-            tracing::warn!(%task, %miner, "examined: the request that was answered is none");
-            return Ok(unreadable(&seal, result.as_ref()));
-        };
         let answered = Answered {
             scope: self.scope(task, miner),
             beacon,
             seal: &seal,
-            request: &request,
+            request,
             result: result.as_ref(),
-            cancel_is_signed: false,
+            cancel_is_signed: self.cancel_is_signed((task, miner), case, result.as_ref()).await?,
         };
         let found = examine(self.engine.as_ref(), &answered, Width::default()).await?;
         let statistics = found.audit.statistics();
@@ -280,12 +326,28 @@ impl Auditor {
         Ok(found.audit)
     }
 
+    /// Whether the answer is one that the holder of the task's lane has cut short.
+    async fn cancel_is_signed(
+        &self,
+        (task, miner): Key,
+        case: &Case,
+        result: Option<&ResultBlock>,
+    ) -> Result<bool, Trouble> {
+        let Some(block) = result.filter(|block| block.end_reason == EndReason::Cancelled) else {
+            return Ok(false);
+        };
+        let Some((session, lane)) = case.lane else { return Ok(false) };
+        let holder = self.ledger.holder(session, lane).await?;
+        let scope = self.scope(task, miner);
+        Ok(holder.is_some_and(|holder| block.is_cancelled_by(&scope, holder)))
+    }
+
     async fn reveal(
         &self,
         key: Key,
         audited: &Audited,
         is_last_call: bool,
-    ) -> Result<ProofOfInference::revealCall, Trouble> {
+    ) -> Result<revealCall, Trouble> {
         let sealed = self.answers.sealed(key)?;
         let sealed = sealed.ok_or(Trouble::Lost(
             "the database does not know what this node sealed: it cannot be opened",
@@ -294,7 +356,7 @@ impl Auditor {
         let limits = self.limits(audited, key.1).await?;
         let record = self.record(audited, &sealed, is_last_call).await?;
         let findings = sealed.open(key, value, record.as_ref(), &limits)?;
-        Ok(ProofOfInference::revealCall { brought: audited.audit.clone(), findings })
+        Ok(revealCall { brought: audited.audit.clone(), findings })
     }
 
     /// What the miner recorded; `None` if it cannot be had, or is not what it sealed.
@@ -328,7 +390,7 @@ impl Auditor {
         key: Key,
         audited: &Audited,
         place: usize,
-    ) -> Result<ProofOfInference::Testimony, Trouble> {
+    ) -> Result<Testimony, Trouble> {
         let audit = &audited.audit;
         let question = Question::of(Reasons(audit.reasons));
         let value = match question {
@@ -347,30 +409,10 @@ impl Auditor {
     }
 }
 
-/// Findings about an answer to what is no request.
-fn unreadable(seal: &TokenSeal, result: Option<&ResultBlock>) -> Audit {
+/// Findings about an answer to what is no request, or to what is not what was asked.
+fn unreadable(seal: &TokenSeal, result: Option<&ResultBlock>, is_genuine: bool) -> Audit {
     let ids = result.map_or(&[][..], |block| &block.ids);
-    let reasons = if result.is_some() { Reasons::PROMPT } else { Reasons::PROMPT | Reasons::IDS };
-    Audit::new(seal.output_tokens, ids, &[], Width::default(), reasons)
-}
-
-/// Contrasts of a position, from the length of a proof block.
-fn width_of(bytes: usize, tokens: usize) -> Option<Width> {
-    [Width::Two, Width::Four].into_iter().find(|width| width.bytes() * tokens == bytes)
-}
-
-/// The same answer, for the other contract.
-fn answer_of(answer: &SessionQueue::Answer) -> ProofOfInference::Answer {
-    ProofOfInference::Answer {
-        nodeId: answer.nodeId,
-        outputDigest: answer.outputDigest,
-        promptHash: answer.promptHash,
-        promptTokens: answer.promptTokens,
-        outputTokens: answer.outputTokens,
-        numericClass: answer.numericClass,
-        endReason: answer.endReason,
-        salt: answer.salt,
-        proofSeal: answer.proofSeal,
-        signature: answer.signature.clone(),
-    }
+    let prompt = if is_genuine { Reasons::PROMPT } else { Reasons::default() };
+    let faults = if result.is_some() { prompt } else { prompt | Reasons::IDS };
+    Audit::new(seal.output_tokens, ids, &[], Width::default(), faults)
 }

@@ -12,7 +12,8 @@ use alloy::{
     sol_types::SolEvent,
 };
 use assay_bindings::{
-    COR, ModelRegistry, ProofOfInference, RandomBeacon, Session, SessionPayment, SessionQueue,
+    COR, DeployConfig, ModelRegistry, ProofOfInference, RandomBeacon, Session, SessionPayment,
+    SessionQueue,
 };
 use assay_engine::{EchoEngine, EchoOptions, Engine};
 use assay_miner::{Calibration, MinerError, MinerHandle};
@@ -23,11 +24,13 @@ use assay_types::{NodeId, TaskId, TaskRequest};
 
 use crate::{
     net::Net,
-    world::{PATIENCE, until},
+    world::{MemStore, PATIENCE, until},
 };
 
-/// One more than an audit, its panel and the miner are.
+/// One more than an audit, its panel and the miner are: too few for an appeal.
 const OWNERS: usize = 6;
+/// So many that the seven others of an appeal are found among them for certain.
+const MANY: usize = 16;
 /// Stake of a node of two places.
 const STAKE: u128 = 200 * COR;
 
@@ -53,6 +56,7 @@ struct Court {
     net: Net,
     keys: Vec<PrivateKeySigner>,
     engines: Vec<Arc<EchoEngine>>,
+    stores: Vec<Arc<MemStore>>,
     /// `None` while it is down.
     miners: Vec<Option<MinerHandle>>,
     nodes: Vec<NodeId>,
@@ -68,22 +72,28 @@ fn engine(weights: u8) -> Arc<EchoEngine> {
 
 impl Court {
     async fn new() -> Self {
-        let keys: Vec<_> = (0..OWNERS).map(|_| PrivateKeySigner::random()).collect();
+        Self::of(OWNERS, &DeployConfig::development()).await
+    }
+
+    async fn of(owners: usize, terms: &DeployConfig) -> Self {
+        let keys: Vec<_> = (0..owners).map(|_| PrivateKeySigner::random()).collect();
         let addresses: Vec<_> = keys.iter().map(PrivateKeySigner::address).collect();
-        let net = Net::with_keys(&addresses, &keys).await;
-        let engines = (0..OWNERS).map(|_| engine(0)).collect();
+        let net = Net::with_terms(&addresses, &keys, terms).await;
+        let engines = (0..owners).map(|_| engine(0)).collect();
+        let stores = vec![net.store.clone(); owners];
         let mut court = Self {
             net,
             keys,
             engines,
-            miners: (0..OWNERS).map(|_| None).collect(),
+            stores,
+            miners: (0..owners).map(|_| None).collect(),
             nodes: vec![],
             session: 0,
             asked: 0,
             nonce: 0,
         };
-        for i in 0..OWNERS {
-            court.net.give(court.keys[i].address(), 200).await;
+        for i in 0..owners {
+            court.net.give(court.keys[i].address(), 250).await;
             court.start(i).await;
             court.nodes.push(court.miner(i).node_id());
         }
@@ -98,8 +108,9 @@ impl Court {
     }
 
     async fn start(&mut self, i: usize) {
-        let (key, engine) = (&self.keys[i], self.engines[i].clone());
-        self.miners[i] = Some(self.net.start_with(key, key, engine).await.unwrap());
+        let key = &self.keys[i];
+        let own = (self.engines[i].clone(), self.stores[i].clone());
+        self.miners[i] = Some(self.net.start_with(key, key, own).await.unwrap());
     }
 
     fn miner(&self, i: usize) -> &MinerHandle {
@@ -125,8 +136,15 @@ impl Court {
         self.start(i).await;
     }
 
+    /// From now on its blocks are found by a daemon of its own, whatever the others' finds.
+    async fn move_out(&mut self, i: usize) {
+        self.kill(i).await;
+        self.stores[i] = self.net.store.beside();
+        self.start(i).await;
+    }
+
     async fn kill_and_start_all(&mut self) {
-        for i in 0..OWNERS {
+        for i in 0..self.keys.len() {
             self.kill(i).await;
             self.start(i).await;
         }
@@ -200,6 +218,13 @@ impl Court {
             (Some(AuditState::Hearing), Some(event)) => {
                 self.reveal(event.audit.round).await;
                 self.sent(proof.judge(event.audit, parties)).await;
+            }
+            (Some(AuditState::Condemned), Some(event)) => {
+                self.sent(proof.judge(event.audit, parties)).await;
+            }
+            (Some(AuditState::Appealed), Some(event)) => {
+                self.reveal(event.audit.round).await;
+                self.sent(proof.reconvene(event.audit, parties)).await;
             }
             (Some(AuditState::Exposed), _) => self.draw(task).await,
             (Some(state), _) if state >= AuditState::Passed => self.settle(task).await,
@@ -295,7 +320,7 @@ impl Court {
     /// Those that have lost stake.
     async fn slashed(&self) -> Vec<usize> {
         let mut slashed = Vec::new();
-        for i in 0..OWNERS {
+        for i in 0..self.keys.len() {
             if self.stake(i).await < STAKE {
                 slashed.push(i);
             }
@@ -363,7 +388,11 @@ async fn an_honest_answer_is_audited_passes_and_pays_its_validator() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_are_killed_between_all_steps_do_their_duties() {
-    let mut court = Court::new().await;
+    // Nobody loses its patience while all of them are started again.
+    let mut terms = DeployConfig::development();
+    terms.proof.seal_time_s = 1000;
+    (terms.longest_audit_s, terms.node.unbonding_period_s) = (20_000, 40_000);
+    let mut court = Court::of(OWNERS, &terms).await;
     let task = court.ask("an answer of nodes that die").await;
     court.kill_and_start_all().await;
     // The validator finds nothing that it needs.
@@ -406,7 +435,8 @@ async fn other_weights_are_accused_tried_and_slashed() {
     assert_eq!(rules, [Rule::Fingerprint as u8]);
     let told = || court.miner(court.asked).status();
     until("it is told", || told().events.get("disproved") == Some(&1)).await;
-    for what in ["convicted", "slashed"] {
+    // Its own model bears it out, so it appealed; of six owners no second panel can be drawn.
+    for what in ["condemned", "appealed", "convicted", "slashed"] {
         assert_eq!(court.count(court.asked, what), 1, "{what}");
     }
     assert_eq!(told().slashed, STAKE);
@@ -487,5 +517,128 @@ async fn a_proof_that_nobody_can_fetch_is_shown_to_the_panel() {
     until("it is told", || court.count(court.asked, "acquitted") == 1).await;
     assert_eq!(court.count(court.asked, "accused"), 1);
     until("the miner is paid", || court.miner(court.asked).status().settled == 1).await;
+    court.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_miner_alone_can_show_is_demanded_and_published() {
+    let mut court = Court::new().await;
+    let asked = court.asked;
+    court.move_out(asked).await;
+    let task = court.ask("an answer that its miner alone can show").await;
+    let committed = court.events::<SessionQueue::TaskCommitted>(task).await.pop().unwrap();
+    court.net.store.hide(committed.outputDigest);
+    court.stores[asked].fail_gets(true);
+    court.keep_until(task, AuditState::Drawn).await;
+    let validator = court.validator(task).await;
+    // Longer than what is only late is waited for.
+    let config = court.proof().config().call().await.unwrap();
+    court.pass(config.sealTime.to::<u64>() / 4).await;
+    court.keep_until(task, AuditState::Demanded).await;
+    until("the miner knows", || court.count(asked, "demanded") == 1).await;
+    // It goes on where it was.
+    court.kill(asked).await;
+    court.stores[asked].fail_gets(false);
+    court.start(asked).await;
+    assert_eq!(court.keep_until_over(task).await, TaskState::Settled as u8);
+    let published = court.events::<ProofOfInference::DataPublished>(task).await;
+    let [piece] = &published[..] else { panic!("{} pieces", published.len()) };
+    assert_eq!(piece.totalBytes as usize, piece.data.len());
+    let result = court.stores[asked].get(committed.outputDigest).await.unwrap();
+    assert_eq!(piece.data[piece.requestBytes as usize..], result);
+    assert!(court.slashed().await.is_empty());
+    // Whoever demands is not paid.
+    assert!(court.events::<ProofOfInference::AuditCollected>(task).await.is_empty());
+    assert_eq!(court.count(validator, "found_true"), 1);
+    court.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_miner_that_does_not_publish_loses() {
+    let mut court = Court::new().await;
+    let task = court.ask("an answer that nobody shows").await;
+    let submitted = court.events::<SessionQueue::TaskSubmitted>(task).await.pop().unwrap();
+    // Whoever cannot read the question demands as well.
+    court.net.store.forget(submitted.requestDigest);
+    court.keep_until(task, AuditState::Drawn).await;
+    let config = court.proof().config().call().await.unwrap();
+    court.pass(config.sealTime.to::<u64>() / 4).await;
+    court.keep_until(task, AuditState::Demanded).await;
+    let (demander, asked) = (court.validator(task).await, court.asked);
+    court.pass(config.openTime.to::<u64>() + 1).await;
+    let event = court.events::<ProofOfInference::AuditMoved>(task).await.pop().unwrap();
+    let call = court.proof().advanceAudit(event.audit).from(court.net.admin.address()).send().await;
+    court.net.mined(call).await;
+    assert_eq!(court.keep_until_over(task).await, TaskState::Refunded as u8);
+    assert_eq!(court.slashed().await, [asked]);
+    // Its one prover is the one that demanded.
+    let payment = SessionPayment::new(court.net.deployment.payment, &court.net.provider);
+    let balance = payment.balanceOf(court.keys[demander].address(), 0).call().await.unwrap();
+    assert_eq!(balance.to::<u128>(), STAKE / 2);
+    until("it says why", || {
+        let error = court.miner(asked).status().last_error;
+        error.is_some_and(|error| error.contains("publish"))
+    })
+    .await;
+    court.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_condemned_by_liars_appeals_and_is_cleared() {
+    let mut court = Court::of(MANY, &DeployConfig::development()).await;
+    let task = court.ask("an answer that four liars call false").await;
+    court.net.store.fail_gets(true);
+    court.keep_until(task, AuditState::Drawn).await;
+    let mut liars = vec![court.validator(task).await];
+    court.cheat(liars[0]).await;
+    court.net.store.fail_gets(false);
+    court.keep_until(task, AuditState::Accused).await;
+    court.net.store.fail_gets(true);
+    court.keep_until(task, AuditState::Convened).await;
+    let panel = court.events::<ProofOfInference::PanelMoved>(task).await.pop().unwrap();
+    for party in &panel.parties[2..] {
+        let member = court.nodes.iter().position(|node| node.0 == party.nodeId).unwrap();
+        court.cheat(member).await;
+        liars.push(member);
+    }
+    court.net.store.fail_gets(false);
+    court.keep_until(task, AuditState::Appealed).await;
+    assert_eq!(court.keep_until_over(task).await, TaskState::Settled as u8);
+    liars.sort_unstable();
+    assert_eq!(court.slashed().await, liars);
+    let asked = court.asked;
+    until("the miner is paid", || court.miner(asked).status().settled == 1).await;
+    for what in ["condemned", "appealed", "acquitted"] {
+        assert_eq!(court.count(asked, what), 1, "{what}");
+    }
+    // Its bond is its own again.
+    let payment = SessionPayment::new(court.net.deployment.payment, &court.net.provider);
+    let appealed = court.events::<ProofOfInference::Appealed>(task).await.pop().unwrap();
+    assert_eq!(appealed.bond.to::<u128>(), STAKE / 10);
+    let balance = payment.balanceOf(court.keys[asked].address(), 0).call().await.unwrap();
+    assert!(balance.to::<u128>() >= STAKE / 10, "{balance}");
+    court.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_its_own_answer_false_does_not_appeal() {
+    let mut court = Court::new().await;
+    let asked = court.asked;
+    court.cheat(asked).await;
+    let task = court.ask("an answer of a model that is mended later").await;
+    court.kill(asked).await;
+    court.engines[asked] = engine(0);
+    court.start(asked).await;
+    court.keep_until(task, AuditState::Condemned).await;
+    until("it says why", || {
+        let error = court.miner(asked).status().last_error;
+        error.is_some_and(|error| error.contains("finds the answer false, too"))
+    })
+    .await;
+    let config = court.proof().config().call().await.unwrap();
+    court.pass(config.appealTime.to::<u64>() + 1).await;
+    assert_eq!(court.keep_until_over(task).await, TaskState::Refunded as u8);
+    assert_eq!(court.slashed().await, [asked]);
+    assert!(court.events::<ProofOfInference::Appealed>(task).await.is_empty());
     court.close().await;
 }

@@ -15,12 +15,13 @@ use alloy::{
 use assay_bindings::SessionQueue::{self, Answer, Part, Task, TaskSubmitted};
 use assay_chain::{Block, BlockRef, ChainEvent, Event, ProtocolEvent};
 use assay_miner::{
-    Admission, Calibration, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
+    Admission, Bond, Calibration, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake,
+    TaskStatus,
 };
 use assay_protocol::{PartState, QueueScope, TaskRecord, TaskState, commitment_of, digest};
 use assay_types::{
-    Address, B256, Dispatch, Lane, ModelId, NodeId, NumericClass, SessionId, Signed, TaskId,
-    TaskRequest,
+    Address, B256, Dispatch, Lane, ModelId, NodeId, NumericClass, SessionId, Signature, Signed,
+    TaskId, TaskRequest,
 };
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -75,6 +76,8 @@ struct ChainState {
     odds: Option<Odds>,
     /// What was asked of odds.
     stakes: Vec<Stake>,
+    /// A contract that holds lanes, and the one hash that it has signed.
+    contract_signed: Option<(Address, B256, Signature)>,
 }
 
 /// A change between a look and a send.
@@ -149,6 +152,11 @@ impl FakeChain {
 
     pub fn set_lane(&self, lane: u32, holder: Address) {
         self.state().lanes.insert(lane, holder);
+    }
+
+    /// From now on this contract says that it has signed this.
+    pub fn set_contract_signed(&self, holder: Address, hash: B256, signature: Signature) {
+        self.state().contract_signed = Some((holder, hash, signature));
     }
 
     /// The next send is refused.
@@ -598,6 +606,15 @@ pub fn settled_event(task: TaskId) -> ProtocolEvent {
 
 #[async_trait]
 impl Ledger for FakeChain {
+    async fn is_signed_by(
+        &self,
+        holder: Address,
+        hash: B256,
+        signature: &Signature,
+    ) -> Result<bool, LedgerError> {
+        Ok(self.state().contract_signed == Some((holder, hash, *signature)))
+    }
+
     fn chain_id(&self) -> u64 {
         CHAIN_ID
     }
@@ -662,6 +679,10 @@ impl Ledger for FakeChain {
         Ok(None)
     }
 
+    async fn bond(&self, _: NodeId) -> Result<Bond, LedgerError> {
+        Err(LedgerError { call: "bond", reason: "nobody is audited here".into() })
+    }
+
     async fn queue_head(&self, _: SessionId) -> Result<u64, LedgerError> {
         Ok(self.state().line.1 + 1)
     }
@@ -671,8 +692,10 @@ impl Ledger for FakeChain {
             let (request, signature, _) = &**of;
             let signer = request.signer(CHAIN_ID, QUEUE, signature).unwrap();
             let lane = (SessionId(request.sessionId), Lane(request.lane));
-            let admission = self.admission(lane.0, lane.1, 0).await.unwrap().unwrap();
-            assert_eq!(admission.holder, Some(signer));
+            let holder = self.admission(lane.0, lane.1, 0).await.unwrap().unwrap().holder.unwrap();
+            let hash = request.signing_hash(CHAIN_ID, QUEUE);
+            let by_contract = self.is_signed_by(holder, hash, signature).await.unwrap();
+            assert!(holder == signer || by_contract);
         }
         let events = {
             let mut state = self.state();

@@ -60,6 +60,15 @@ impl Net {
 
     /// The same, whose provider signs for `keys`, too.
     pub async fn with_keys(funded: &[Address], keys: &[PrivateKeySigner]) -> Self {
+        Self::with_terms(funded, keys, &DeployConfig::development()).await
+    }
+
+    /// The same with other terms of the contracts.
+    pub async fn with_terms(
+        funded: &[Address],
+        keys: &[PrivateKeySigner],
+        terms: &DeployConfig,
+    ) -> Self {
         let (admin, client) = (PrivateKeySigner::random(), PrivateKeySigner::random());
         let mut accounts = vec![admin.address(), client.address()];
         accounts.extend(funded);
@@ -73,8 +82,7 @@ impl Net {
         keys.iter().for_each(|key| wallet.register_signer(key.clone()));
         let url = devnet.http_url().parse().unwrap();
         let provider = ProviderBuilder::new().wallet(wallet).connect_http(url).erased();
-        let config = DeployConfig::development();
-        let deployment = deploy(&provider, admin.address(), &config).await.unwrap();
+        let deployment = deploy(&provider, admin.address(), terms).await.unwrap();
         let engine = Arc::new(EchoEngine::new(EchoOptions::default()).unwrap());
         let net = Self {
             devnet,
@@ -121,22 +129,22 @@ impl Net {
         owner: &PrivateKeySigner,
         operator: &PrivateKeySigner,
     ) -> Result<MinerHandle, MinerError> {
-        self.start_with(owner, operator, self.engine.clone()).await
+        self.start_with(owner, operator, (self.engine.clone(), self.store.clone())).await
     }
 
-    /// The same with an engine of its own.
+    /// The same with an engine and a store of its own.
     pub async fn start_with(
         &self,
         owner: &PrivateKeySigner,
         operator: &PrivateKeySigner,
-        engine: Arc<EchoEngine>,
+        (engine, store): (Arc<EchoEngine>, Arc<MemStore>),
     ) -> Result<MinerHandle, MinerError> {
         let chain = Chain::connect(&self.devnet.ws_url(), self.deployment.clone()).await.unwrap();
         let deps = MinerDeps {
             chain,
             owner: owner.clone(),
             operator: operator.clone(),
-            store: self.store.clone(),
+            store,
             engine,
             model_id: self.engine.info().model_id,
         };

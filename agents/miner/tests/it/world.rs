@@ -1,7 +1,7 @@
 //! Fakes of what is around a miner: store, router; the chain is in `chain`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::Path,
     sync::{
@@ -49,7 +49,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A content store in memory.
 #[derive(Default)]
 pub struct MemStore {
-    blocks: Mutex<HashMap<B256, StoreBytes>>,
+    blocks: Arc<Mutex<HashMap<B256, StoreBytes>>>,
+    /// What is not found here.
+    hidden: Mutex<HashSet<B256>>,
     failures: AtomicU64,
     gets_fail: AtomicBool,
     puts_fail: AtomicBool,
@@ -69,6 +71,16 @@ impl MemStore {
     /// From now on nothing is taken, or everything is again.
     pub fn fail_puts(&self, fail: bool) {
         self.puts_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// Another daemon with the same blocks.
+    pub fn beside(&self) -> Arc<Self> {
+        Arc::new(Self { blocks: self.blocks.clone(), ..Self::default() })
+    }
+
+    /// The block is not found here; other daemons have it.
+    pub fn hide(&self, digest: B256) {
+        self.hidden.lock().unwrap().insert(digest);
     }
 
     /// Nobody has the block any more.
@@ -104,7 +116,8 @@ impl ContentStore for MemStore {
 
     async fn get(&self, digest: B256) -> Result<StoreBytes, StoreError> {
         self.closed(&self.gets_fail)?;
-        let found = self.blocks.lock().unwrap().get(&digest).cloned();
+        let is_hidden = self.hidden.lock().unwrap().contains(&digest);
+        let found = self.blocks.lock().unwrap().get(&digest).cloned().filter(|_| !is_hidden);
         found.ok_or_else(|| StoreError::NotFound { cid: cid_of(digest).to_string() })
     }
 
