@@ -104,7 +104,11 @@ contract AuditGasTest is ProofBase {
         attest(3);
         heard();
         proof.judge(audit, parties);
-        vm.snapshotGasLastCall(GROUP, "dispute, comparison and slash");
+        assertTrue(vm.snapshotGasLastCall(GROUP, "dispute, comparison that condemns") <= COMPARISON_TARGET, "target");
+        follow();
+        skipTime(APPEAL_TIME + 1);
+        proof.judge(audit, parties);
+        vm.snapshotGasLastCall(GROUP, "dispute, execution of a judgement");
     }
 
     function heard() internal {

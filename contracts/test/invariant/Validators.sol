@@ -78,12 +78,14 @@ abstract contract Validators is Trials {
         models.calibrate(MODEL, OTHER_CLASS, CLASS, calibration());
         models.calibrate(MODEL, OTHER_CLASS, OTHER_CLASS, calibration());
         vm.stopPrank();
-        // One pair alone can cost stake.
+        // The pairs of one class of miners alone can cost stake.
         uint32[3] memory witnesses = [uint32(1), 4, 5];
         for (uint256 i; i < 3; ++i) {
             NodeId nodeId = NodeId.wrap(witnesses[i]);
             vm.prank(operatorOf(nodeId));
             models.attest(MODEL, CLASS, CLASS, calibration(), nodeId);
+            vm.prank(operatorOf(nodeId));
+            models.attest(MODEL, CLASS, OTHER_CLASS, calibration(), nodeId);
         }
         for (uint32 i = 1; i <= NODES_WITH_HISTORY; ++i) {
             bytes32 slot = keccak256(abi.encode(MODEL_INDEX, keccak256(abi.encode(i, RECORDS_SLOT))));

@@ -231,8 +231,8 @@ contract ReconveneTest is AppealBase {
         assertNothingOpen();
     }
 
-    /// An accuser whom three liars contradict as they do the miner is heard again, and keeps its stake. [V13, V21]
-    function test_an_accuser_that_is_heard_again() public {
+    /// There is room for another opinion. [V13]
+    function test_one_of_seven_who_found_the_same_leaves_the_first_panel_its_stakes() public {
         accuse(honest(TOKENS), seen10(), 0x20);
         // Content is polled: the flag is upheld by all three.
         commitAll(seen10(), 0x20, LAST_MEMBER);
@@ -254,7 +254,6 @@ contract ReconveneTest is AppealBase {
         }
         judge();
         assertStage(AuditState.Passed);
-        // One of the seven found the same: there is room for another opinion.
         assertEq(stakeOf(audit.validator), stake, "accuser");
         assertEq(stakeOf(first), stake, "first panel");
         assertEq(audit.earners, 0x0e, "the accuser is not paid");
