@@ -28,6 +28,7 @@ use crate::{
     link::{hub::Hub, service::LinkServer, state::Scope},
     ports::ChainPort,
     tasks::{
+        carry::Carried,
         chores::{Chore, Chores},
         conversations::Conversations,
         dispatch::Dispatcher,
@@ -177,13 +178,14 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let dispatcher = Arc::new(Dispatcher {
         config: config.clone(),
         scope,
-        signer: key,
+        signer: key.clone(),
         hub: hub.clone(),
         ledger: ledger.clone(),
         store: store.clone(),
         chores: chores.clone(),
         paces: Paces::default(),
         waiting: WaitingRoom::default(),
+        carried: Carried::default(),
         conversations: Conversations::default(),
         hedges: Hedges::default(),
         traces,
@@ -192,7 +194,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     let links = Arc::new(LinkServer {
         hub: hub.clone(),
         scope,
-        signer,
+        signer: key,
         chain: chain.clone(),
         ledger: ledger.clone(),
         resume_timeout: config.resume_timeout,

@@ -21,7 +21,8 @@ pub struct Answered<'a> {
     pub request: &'a RequestBlock,
     /// What was answered; `None` if what the digest names is no result block.
     pub result: Option<&'a ResultBlock>,
-    /// Whether the client or its router signed that it cancels after so many tokens.
+    /// Whether the holder of the task's lane signed that it cancels after so many tokens
+    /// ([`ResultBlock::is_cancelled_by`]).
     pub cancel_is_signed: bool,
 }
 
@@ -158,6 +159,7 @@ mod tests {
         };
         let done = engine.generate(wanted).await.unwrap().finish().await.unwrap();
         let result = ResultBlock {
+            cancellation: None,
             end_reason: done.end_reason,
             stream_hash: StreamHash::of(task, &done.ids),
             ids: done.ids,
@@ -220,6 +222,29 @@ mod tests {
         let statistics = seen.audit.statistics();
         assert_eq!((statistics.tokens, statistics.max_margin), (seal.output_tokens, 0));
         assert!(verdict(&statistics, Failing::default(), true, &strict()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_cut_is_true_if_its_cancellation_is_signed() {
+        let engine = engine(0);
+        let request = request();
+        let (seal, whole) = answer(&engine, &request).await;
+        let ids = whole.ids[..4].to_vec();
+        let text = engine.read(&ids, &request.stop).await.unwrap().text;
+        let cut = ResultBlock { ids, text, end_reason: EndReason::Cancelled, ..whole };
+        let seal = TokenSeal { output_tokens: 4, end_reason: EndReason::Max, ..seal };
+        for (cancel_is_signed, faults) in [(true, Reasons::default()), (false, Reasons::END)] {
+            let answered = Answered {
+                scope: SCOPE,
+                beacon: BEACON,
+                seal: &seal,
+                request: &request,
+                result: Some(&cut),
+                cancel_is_signed,
+            };
+            let seen = examine(&engine, &answered, Width::Four).await.unwrap();
+            assert_eq!(seen.audit.statistics().faults, faults);
+        }
     }
 
     #[tokio::test]

@@ -42,7 +42,7 @@ pub struct Found<'a> {
     /// After how many ids a stop sequence was complete, if one was; what an unfinished character held back
     /// until the end counts as the last.
     pub stopped_at: Option<u32>,
-    /// Whether the client or its router signed that it cancels after so many tokens.
+    /// Whether the holder of the task's lane signed that it cancels after so many tokens.
     pub cancel_is_signed: bool,
 }
 
@@ -145,9 +145,9 @@ pub fn check_ids(tokens: u32, ids: &[u32], vocabulary: u32) -> Result<(), Fault>
 /// Whether the answer ended where, and as, its ids say. An end token ends it before anything else, then a
 /// completed stop sequence, then the length; otherwise only a signature.
 fn check_end(claim: &Claim<'_>, found: &Found<'_>) -> Result<(), Fault> {
-    let (tokens, claimed) = (claim.tokens, claim.end_reason);
-    if claimed != claim.block_end_reason {
-        return Err(Fault::TwoEnds(claimed, claim.block_end_reason));
+    let (tokens, claimed) = (claim.tokens, claim.block_end_reason);
+    if claim.end_reason != claimed.sealed() {
+        return Err(Fault::TwoEnds(claim.end_reason, claimed));
     }
     if tokens > found.max_output {
         return Err(Fault::TooLong { tokens, max_output: found.max_output });
@@ -196,7 +196,7 @@ mod tests {
             tokens: ids.len() as u32,
             ids,
             text: "some text",
-            end_reason,
+            end_reason: end_reason.sealed(),
             block_end_reason: end_reason,
             prompt_hash: prompt_hash(&PROMPT),
             prompt_tokens: 3,
@@ -243,6 +243,12 @@ mod tests {
             (&[7, 8], EndReason::Eos, found(), end(EndReason::Eos, "nothing ended it")),
             (&[7, 8], EndReason::Stop, found(), end(EndReason::Stop, "nothing ended it")),
             (&[7], EndReason::Cancelled, found(), end(EndReason::Cancelled, "nobody signed that")),
+            (
+                &[7, END],
+                EndReason::Cancelled,
+                Found { cancel_is_signed: true, ..found() },
+                end(EndReason::Cancelled, "its last id is an end token"),
+            ),
             // Padded.
             (&[7, END, 8, 9], EndReason::Max, found(), Fault::GoesOn(2)),
             (&[7, END, END], EndReason::Eos, found(), Fault::GoesOn(2)),

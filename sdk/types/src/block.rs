@@ -3,10 +3,10 @@
 //! Canonical means RFC 8785 restricted to integers and strings: keys in order, no white space, and a
 //! decoder that refuses any other spelling of the same value.
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256, Bytes, Signature};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{EndReason, commitment::sha256};
+use crate::{Cancellation, CommitScope, EndReason, Signed, commitment::sha256};
 
 /// Version written into every block.
 pub const BLOCK_VERSION: u32 = 1;
@@ -18,6 +18,8 @@ pub const MAX_MESSAGES: usize = 1024;
 pub const MAX_STOPS: usize = 4;
 /// Bytes of one stop sequence: it is held back while it may still complete.
 pub const MAX_STOP_BYTES: usize = 256;
+/// Bytes of a signature by a key: `r`, `s` and which of two points.
+const SIGNATURE_BYTES: usize = 65;
 /// Tokens of a prompt: the largest context that a manifest may declare.
 pub const MAX_PROMPT_LIMIT: u32 = 1 << 20;
 /// Tokens of an answer: keeps ids and text of any answer inside one block.
@@ -99,6 +101,10 @@ pub struct RequestBlock {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResultBlock {
+    /// Of an answer that was cancelled: the signature of the lane's holder over the [`Cancellation`] after exactly
+    /// these ids; 65 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancellation: Option<Bytes>,
     /// Why the generation ended.
     pub end_reason: EndReason,
     /// Token ids in order, an end token included.
@@ -249,13 +255,28 @@ impl ResultBlock {
             return Err(BlockError::Version { got: block.version });
         }
         check_range("ids", block.ids.len(), 1, MAX_OUTPUT_LIMIT as usize)?;
+        let signature = block.cancellation.as_ref().map_or(SIGNATURE_BYTES, |bytes| bytes.len());
+        check_range("bytes of cancellation", signature, SIGNATURE_BYTES, SIGNATURE_BYTES)?;
         Ok(block)
+    }
+
+    /// Whether `holder`, who holds the lane of the task, signed that it ends after exactly these ids.
+    pub fn is_cancelled_by(&self, scope: &CommitScope, holder: Address) -> bool {
+        let Ok(tokens) = u32::try_from(self.ids.len()) else { return false };
+        let signed = self.cancellation.as_ref().and_then(|bytes| Signature::from_raw(bytes).ok());
+        let cancellation = Cancellation::new(scope.task, tokens);
+        let signer =
+            signed.and_then(|it| cancellation.signer(scope.chain_id, scope.queue, &it).ok());
+        signer == Some(holder)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy::signers::{SignerSync, local::PrivateKeySigner};
+
     use super::*;
+    use crate::{NodeId, TaskId};
 
     fn request() -> RequestBlock {
         RequestBlock {
@@ -315,6 +336,49 @@ mod tests {
         assert!(matches!(block.encode(), Err(BlockError::TooLarge { .. })));
     }
 
+    #[test]
+    fn a_cancellation_is_of_its_holder_task_and_length_alone() {
+        let key = PrivateKeySigner::random();
+        let scope = CommitScope {
+            chain_id: 31337,
+            queue: Address::repeat_byte(9),
+            task: TaskId(B256::repeat_byte(1)),
+            node: NodeId(1),
+        };
+        let hash = Cancellation::new(scope.task, 2).signing_hash(scope.chain_id, scope.queue);
+        let signature = key.sign_hash_sync(&hash).unwrap();
+        let block = ResultBlock {
+            cancellation: Some(signature.as_bytes().into()),
+            end_reason: EndReason::Cancelled,
+            ids: vec![7, 8],
+            salt: B256::ZERO,
+            stream_hash: B256::ZERO,
+            text: "two".into(),
+            version: BLOCK_VERSION,
+        };
+        let (bytes, _) = block.encode().unwrap();
+        assert_eq!(ResultBlock::decode(&bytes).unwrap(), block);
+        let holder = key.address();
+        assert!(block.is_cancelled_by(&scope, holder));
+        assert!(!block.is_cancelled_by(&scope, Address::repeat_byte(3)));
+        for ids in [vec![7], vec![7, 8, 9]] {
+            assert!(!ResultBlock { ids, ..block.clone() }.is_cancelled_by(&scope, holder));
+        }
+        for other in [
+            CommitScope { task: TaskId(B256::repeat_byte(2)), ..scope },
+            CommitScope { chain_id: 1, ..scope },
+            CommitScope { queue: Address::ZERO, ..scope },
+        ] {
+            assert!(!block.is_cancelled_by(&other, holder));
+        }
+        assert!(
+            !ResultBlock { cancellation: None, ..block.clone() }.is_cancelled_by(&scope, holder)
+        );
+        let long = ResultBlock { cancellation: Some(vec![1; 66].into()), ..block };
+        let (bytes, _) = long.encode().unwrap();
+        assert!(matches!(ResultBlock::decode(&bytes), Err(BlockError::Bound { .. })));
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes_never_panic(bytes: Vec<u8>) {
@@ -325,7 +389,7 @@ mod tests {
         #[test]
         fn any_result_round_trips(ids in proptest::collection::vec(0u32..151_936, 1..64), text: String) {
             let block = ResultBlock {
-                end_reason: EndReason::Max, ids, salt: B256::ZERO, stream_hash: B256::ZERO, text,
+                cancellation: None, end_reason: EndReason::Max, ids, salt: B256::ZERO, stream_hash: B256::ZERO, text,
                 version: BLOCK_VERSION,
             };
             let (bytes, _) = block.encode().unwrap();

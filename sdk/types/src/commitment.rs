@@ -96,8 +96,19 @@ pub enum EndReason {
     Stop = 2,
     /// `maxOutput` tokens were made.
     Max = 3,
-    /// The client or its router cancelled, by signature.
+    /// Whoever holds the task's lane cancelled, by signature.
     Cancelled = 4,
+}
+
+impl EndReason {
+    /// What stands in H1. The contracts know no cancellation: whoever cancels after so many tokens asks for no more of
+    /// them, so that the answer has as many as were asked for. The result block tells the truth, with the signature.
+    pub fn sealed(self) -> Self {
+        match self {
+            Self::Cancelled => Self::Max,
+            other => other,
+        }
+    }
 }
 
 impl TryFrom<u8> for EndReason {

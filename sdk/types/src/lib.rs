@@ -24,7 +24,9 @@ pub use ids::{
     AssetId, Lane, ModelId, ModelIndex, NodeId, Nonce, NumericClass, NumericClassError, SessionId,
     TaskId,
 };
-pub use request::{Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain};
+pub use request::{
+    Cancellation, Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain,
+};
 pub use signature::{BadKey, SigningKey};
 
 pub use alloy::primitives::{Address, B256, Bytes, Signature, U256, keccak256};

@@ -29,6 +29,9 @@ pub const LINK_VERSION: u32 = 3;
 pub const MAX_FRAME_BYTES: usize = (2 << 20) + (64 << 10);
 /// A receipt is signed after this many tokens: little enough to lose, rare enough to sign.
 pub const RECEIPT_EVERY_TOKENS: u32 = 32;
+/// A cancellation may leave out so many of the tokens that were sent: they are on their way, and no receipt covers
+/// them. One that leaves out more comes too late: the answer goes on, and is paid whole.
+pub const CANCEL_SLACK_TOKENS: u32 = RECEIPT_EVERY_TOKENS;
 /// Seconds between pings: far below what a proxy or a NAT lets a connection be silent.
 pub const PING_INTERVAL_S: u64 = 5;
 /// A peer that says nothing for so many ping intervals is gone.
@@ -117,6 +120,15 @@ pub struct Offer {
     pub stream: bool,
 }
 
+/// The lane's holder pays for the first tokens of an answer, and wants no more of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedCancellation {
+    /// How many.
+    pub tokens: u32,
+    /// By the lane's holder, over the [`crate::Cancellation`].
+    pub signature: Signature,
+}
+
 /// Frames that a router sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -152,6 +164,9 @@ pub enum FromRouter {
     Cancel {
         /// The task.
         task: TaskId,
+        /// What is paid for; nothing if no token came.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signed: Option<SignedCancellation>,
     },
     /// No new offers will come.
     Drain,

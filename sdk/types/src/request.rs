@@ -1,4 +1,4 @@
-//! What participants sign (EIP-712): the request of a task, a node's commitment, a node's refusal.
+//! What participants sign (EIP-712): the request of a task and its cancellation, a node's commitment, a node's refusal.
 
 use std::borrow::Cow;
 
@@ -42,6 +42,13 @@ alloy::sol! {
     struct Decline {
         bytes32 taskId;
         uint32 nodeId;
+    }
+
+    /// The holder of a task's lane wants no more than so many tokens of its answer, and pays for them.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Cancellation {
+        bytes32 taskId;
+        uint32 tokens;
     }
 }
 
@@ -102,11 +109,19 @@ pub trait Signed: SolStruct {
 impl Signed for TaskRequest {}
 impl Signed for Precommit {}
 impl Signed for Decline {}
+impl Signed for Cancellation {}
 
 impl TaskRequest {
     /// Id of the task that this request asks for.
     pub fn task_id(&self, queue: Address) -> TaskId {
         task_id(queue, SessionId(self.sessionId), Lane(self.lane), Nonce(self.nonce))
+    }
+}
+
+impl Cancellation {
+    /// A task's end after its first `tokens` tokens.
+    pub fn new(task: TaskId, tokens: u32) -> Self {
+        Self { taskId: task.0, tokens }
     }
 }
 

@@ -96,6 +96,7 @@ impl End {
         let receipt = receipt(key, node, task, (tokens, stream_hash))?;
         let reason = EndReason::Max;
         let block = ResultBlock {
+            cancellation: None,
             end_reason: reason,
             stream_hash,
             ids,
@@ -230,7 +231,7 @@ impl Node {
                         frames.send(frame).await?;
                     }
                 }
-                Some(FromRouter::Cancel { task }) => {
+                Some(FromRouter::Cancel { task, .. }) => {
                     let at = SystemTime::now().duration_since(UNIX_EPOCH)?;
                     writeln!(cancels, "{}", at.as_micros())?;
                     if let Some(stop) = running.remove(&task) {

@@ -202,6 +202,7 @@ mod tests {
         let made = engine.generate(wanted).await.unwrap().finish().await.unwrap();
         assert_eq!(made.ids.len(), made.contrasts.len());
         let result = ResultBlock {
+            cancellation: None,
             end_reason: made.end_reason,
             stream_hash: StreamHash::of(task, &made.ids),
             ids: made.ids,

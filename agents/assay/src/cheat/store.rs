@@ -51,6 +51,7 @@ mod tests {
         let server = StoreServer::start(config).await.unwrap();
         let store = Withholding { honest: Arc::new(KuboStore::new(&server.url()).unwrap()) };
         let answer = ResultBlock {
+            cancellation: None,
             end_reason: EndReason::Eos,
             ids: vec![1, 2, 3],
             salt: B256::ZERO,

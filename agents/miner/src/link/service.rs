@@ -251,9 +251,9 @@ impl Connection<'_> {
                         frames.push(FromMiner::Error { task: Some(task), code, message });
                     }
                 }
-                Action::Cancel { task } => {
+                Action::Cancel { task, signed } => {
                     if let Some(link) = self.link.clone() {
-                        self.tell(worker::Input::Cancel { task, link }).await?;
+                        self.tell(worker::Input::Cancel { task, signed, link }).await?;
                     }
                 }
                 Action::Note { code, message } => {

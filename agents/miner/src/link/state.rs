@@ -5,7 +5,7 @@ use assay_types::{
     Address, B256, NodeId, TaskId,
     link::{
         DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, MISSED_PINGS,
-        Offer, challenge_hash, version_of,
+        Offer, SignedCancellation, challenge_hash, version_of,
     },
 };
 
@@ -51,6 +51,7 @@ pub(crate) enum Action {
     },
     Cancel {
         task: TaskId,
+        signed: Option<SignedCancellation>,
     },
     /// Say it in the log.
     Note {
@@ -168,7 +169,9 @@ impl State {
                 vec![Action::Offer { task, offer }]
             }
             (Phase::Open, FromRouter::Resume { task, seq }) => vec![Action::Resume { task, seq }],
-            (Phase::Open, FromRouter::Cancel { task }) => vec![Action::Cancel { task }],
+            (Phase::Open, FromRouter::Cancel { task, signed }) => {
+                vec![Action::Cancel { task, signed }]
+            }
             (Phase::Open, FromRouter::Drain) => vec![Action::Note {
                 code: "drain".into(),
                 message: "the router offers nothing more".into(),
@@ -374,7 +377,7 @@ mod tests {
 
     #[test]
     fn nothing_is_served_before_the_handshake() {
-        let cancel = FromRouter::Cancel { task: TaskId(B256::ZERO) };
+        let cancel = FromRouter::Cancel { task: TaskId(B256::ZERO), signed: None };
         closes(&state().on_frame(cancel.clone()), "out of turn");
         let resume = FromRouter::Resume { task: TaskId(B256::ZERO), seq: 0 };
         closes(&state().on_frame(resume), "out of turn");

@@ -20,6 +20,9 @@ pub(crate) const COMMIT_MARGIN_S: u64 = 5;
 /// Seconds that must be left for generating; below that an offer is a task lost.
 const MIN_WORK_S: u64 = 3;
 
+/// The lane of a session's owner, whose money he may take back at any time.
+const OWNERS_LANE: Lane = Lane(0);
+
 /// A reason not to serve a task, with its stable code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -126,8 +129,9 @@ impl Terms {
     }
 }
 
-/// Whether the holder of the lane signed exactly this request, and is the router that offers it. A request that passes
-/// is genuine: what it leads to is its holder's doing. Returns what decides whether it is taken.
+/// Whether the holder of the lane signed exactly this request, which is all that the contract asks for: any router may
+/// pass it on. A request that passes is genuine: what it leads to is its holder's doing. Returns what decides whether it
+/// is taken.
 pub(crate) async fn genuine(
     tools: &Tools,
     offer: &Offer,
@@ -149,7 +153,8 @@ pub(crate) async fn genuine(
             format!("session {session} or its lane {lane} does not exist on chain {chain}"),
         ));
     };
-    if holder != signer {
+    let hash = || request.signing_hash(ledger.chain_id(), ledger.queue());
+    if holder != signer && !ledger.is_signed_by(holder, hash(), &offer.signature).await? {
         return Err(refuse(
             "bad_signature",
             format!(
@@ -157,11 +162,12 @@ pub(crate) async fn genuine(
             ),
         ));
     }
-    if holder != router {
+    // Who sees one of several answers early could have it copied.
+    if holder != router && request.redundancy > 1 {
         return Err(refuse(
             "wrong_router",
             format!(
-                "router {router} offers a request of {holder}, who holds lane {lane} of session {session}: only the holder may offer it"
+                "router {router} offers a request for several answers of {holder}, who holds lane {lane} of session {session}: only the holder may offer it"
             ),
         ));
     }
@@ -296,6 +302,13 @@ pub(crate) async fn accept(
         return Err(refuse(
             "not_reserved",
             format!("the queue would give the request to other nodes than {}", tools.node),
+        ));
+    }
+    // Its owner may close the session before the answer: then the contract takes no such request any more.
+    if on_chain.is_none() && terms.lane == OWNERS_LANE {
+        return Err(refuse(
+            "not_on_chain",
+            "a request in lane 0 is served once it is on chain: submit it first, or sign for another lane",
         ));
     }
     if on_chain.is_none() && request.nonce >= funds.nonce_limit {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use alloy::signers::SignerSync;
-use assay_engine::{GenerateEvent, GenerateRequest};
+use assay_engine::{EngineError, GenerateEvent, GenerateRequest};
 use assay_proof::{Contrasts, Record};
 use assay_store::StoreError;
 use assay_types::{
-    B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, Signed, StreamHash, TaskId,
-    link::{RECEIPT_EVERY_TOKENS, StreamReceipt},
+    B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, Signature, Signed, StreamHash,
+    TaskId,
+    link::{RECEIPT_EVERY_TOKENS, SignedCancellation, StreamReceipt},
     prompt_hash, seed_g,
 };
 use futures::StreamExt;
@@ -34,6 +35,8 @@ pub(crate) struct Made {
     pub end_reason: EndReason,
     pub stream_hash: B256,
     pub prompt_hash: B256,
+    /// Of an answer that was cancelled.
+    pub cancellation: Option<Signature>,
 }
 
 /// What is generated goes to the outlet; in another life of the task, only once it has repeated what the earlier one
@@ -107,14 +110,52 @@ fn differs() -> Refusal {
     )
 }
 
-/// Runs the model and streams. `signed` is the newest receipt of an earlier life.
-pub(crate) async fn generate(
-    tools: &Tools,
-    task: TaskId,
-    checked: Checked,
-    outlet: &Outlet,
-    signed: Option<SignedReceipt>,
-) -> Result<Made, Refusal> {
+impl Tape<'_> {
+    /// The whole answer.
+    fn whole(self, end_reason: EndReason, prompt_hash: B256) -> Result<Made, Refusal> {
+        self.end()?;
+        let Self { ids, contrasts, text, stream, .. } = self;
+        let record = record(ids, contrasts)?;
+        let stream_hash = stream.value();
+        Ok(Made { record, text, end_reason, stream_hash, prompt_hash, cancellation: None })
+    }
+
+    /// The answer up to where the lane's holder has cancelled it, as a generation of exactly these tokens has it.
+    async fn until(
+        mut self,
+        cut: SignedCancellation,
+        stop: &[String],
+        prompt_hash: B256,
+    ) -> Result<Made, Refusal> {
+        let tokens = usize::try_from(cut.tokens).unwrap_or(usize::MAX);
+        self.ids.truncate(tokens);
+        self.contrasts.truncate(tokens);
+        let engine = &self.tools.engine;
+        let reading = engine.read(&self.ids, stop).await.map_err(failed)?;
+        let is_end = |id: &u32| engine.end_tokens().contains(id);
+        let end_reason = match reading.stopped_at {
+            // It had come to its end before the cancellation came.
+            _ if self.ids.last().is_some_and(is_end) => EndReason::Eos,
+            Some(_) => EndReason::Stop,
+            None => EndReason::Cancelled,
+        };
+        let stream_hash = StreamHash::of(self.task, &self.ids);
+        let record = record(self.ids, self.contrasts)?;
+        let cancellation = (end_reason == EndReason::Cancelled).then_some(cut.signature);
+        Ok(Made { record, text: reading.text, end_reason, stream_hash, prompt_hash, cancellation })
+    }
+}
+
+fn record(ids: Vec<u32>, contrasts: Vec<Contrasts>) -> Result<Record, Refusal> {
+    Record::new(ids, contrasts).map_err(|error| refuse("engine_internal", error.to_string()))
+}
+
+fn failed(error: EngineError) -> Refusal {
+    refuse(error.code(), error.to_string())
+}
+
+/// What the engine is asked for, with the seed that the node cannot choose, and the hash of its prompt.
+fn wanted(tools: &Tools, task: TaskId, checked: Checked) -> (GenerateRequest, B256) {
     let prompt_hash = prompt_hash(&checked.prompt_ids);
     let seed = seed_g(&SeedInput {
         chain_id: tools.ledger.chain_id(),
@@ -124,15 +165,21 @@ pub(crate) async fn generate(
         node: tools.node,
         beacon: checked.beacon,
     });
-    let max_output = checked.block.max_output;
-    let request = GenerateRequest {
-        prompt_ids: checked.prompt_ids,
-        sampling: checked.block.sampling,
-        seed,
-        max_output,
-        stop: checked.block.stop,
-    };
-    let failed = |error: assay_engine::EngineError| refuse(error.code(), error.to_string());
+    let Checked { block, prompt_ids, .. } = checked;
+    let (sampling, max_output, stop) = (block.sampling, block.max_output, block.stop);
+    (GenerateRequest { prompt_ids, sampling, seed, max_output, stop }, prompt_hash)
+}
+
+/// Runs the model and streams. `signed` is the newest receipt of an earlier life.
+pub(crate) async fn generate(
+    tools: &Tools,
+    task: TaskId,
+    checked: Checked,
+    outlet: &Outlet,
+    signed: Option<SignedReceipt>,
+) -> Result<Made, Refusal> {
+    let (request, prompt_hash) = wanted(tools, task, checked);
+    let (max_output, stop) = (request.max_output, request.stop.clone());
     let stalled = || {
         let seconds = tools.stall_timeout.as_secs_f64();
         refuse(
@@ -144,8 +191,20 @@ pub(crate) async fn generate(
     let mut events = start.await.map_err(|_| stalled())?.map_err(failed)?;
     let mut tape = Tape::new(tools, task, outlet, signed);
     loop {
-        let event = tokio::time::timeout(tools.stall_timeout, events.next());
-        match event.await.map_err(|_| stalled())?.transpose().map_err(failed)? {
+        // What an earlier life has signed for is repeated first.
+        if let Some(cut) = outlet.cut_at()
+            && tape.signed.is_none()
+            && tape.ids.len() >= cut.tokens as usize
+        {
+            // The engine stops.
+            drop(events);
+            return tape.until(cut, &stop, prompt_hash).await;
+        }
+        let event = tokio::select! {
+            event = tokio::time::timeout(tools.stall_timeout, events.next()) => event,
+            () = outlet.cut_came() => continue,
+        };
+        match event.map_err(|_| stalled())?.transpose().map_err(failed)? {
             Some(GenerateEvent::Token { id, contrasts, text: piece }) => {
                 if tape.ids.len() >= max_output as usize {
                     return Err(refuse(
@@ -156,17 +215,7 @@ pub(crate) async fn generate(
                 tape.push(id, contrasts, &piece)?;
             }
             Some(GenerateEvent::Done { end_reason }) if !tape.ids.is_empty() => {
-                tape.end()?;
-                let Tape { ids, contrasts, text, stream, .. } = tape;
-                let record = Record::new(ids, contrasts)
-                    .map_err(|error| refuse("engine_internal", error.to_string()))?;
-                return Ok(Made {
-                    record,
-                    text,
-                    end_reason,
-                    stream_hash: stream.value(),
-                    prompt_hash,
-                });
+                return tape.whole(end_reason, prompt_hash);
             }
             Some(GenerateEvent::Done { .. }) => {
                 return Err(refuse("engine_internal", "the engine ended without a token"));
@@ -207,6 +256,7 @@ pub(crate) async fn pin_result(
     salt: B256,
 ) -> Result<B256, Refusal> {
     let block = ResultBlock {
+        cancellation: made.cancellation.map(|signature| signature.as_bytes().into()),
         end_reason: made.end_reason,
         ids: made.record.ids().to_vec(),
         salt,

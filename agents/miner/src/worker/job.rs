@@ -172,6 +172,7 @@ async fn begin(
         Source::Offer(offer) => {
             let router = outlet.router().unwrap_or_default();
             let admission = genuine(tools, offer, router).await?;
+            outlet.set_holder(admission.holder);
             accept(tools, terms, &offer.request, &admission).await
         }
         Source::Chain => accept_given(tools, terms).await,
@@ -240,7 +241,7 @@ fn stand_by(
         prompt_tokens,
         output_tokens: u32::try_from(made.record.ids().len()).unwrap_or(u32::MAX),
         class: tools.engine.info().numeric_class,
-        end_reason: made.end_reason,
+        end_reason: made.end_reason.sealed(),
         salt: salts.tokens,
     };
     let tree = made.record.tree().map_err(|error| refuse("internal", error.to_string()))?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_types::{
     Address, B256, Bytes, Signature, TaskId, TokenSeal,
-    link::{FromMiner, RECEIPT_EVERY_TOKENS},
+    link::{FromMiner, RECEIPT_EVERY_TOKENS, SignedCancellation},
 };
 use tokio::sync::Notify;
 
@@ -19,6 +19,7 @@ pub(crate) struct Outlet {
     request_digest: B256,
     inner: Arc<Mutex<Inner>>,
     block_came: Arc<Notify>,
+    cut_came: Arc<Notify>,
 }
 
 /// The node's signature over the first `seq` tokens.
@@ -35,6 +36,12 @@ struct Inner {
     link: Option<LinkRef>,
     /// Whose task it is, also while its connection is down.
     router: Option<Address>,
+    /// Who holds its lane, once a signed request was seen.
+    holder: Option<Address>,
+    /// Tokens that were ever sent.
+    shown: usize,
+    /// What the lane's holder pays for, if not for all.
+    cut: Option<SignedCancellation>,
     /// Whether the link is to ask for frames already.
     announced: bool,
     /// Whether tokens are shown.
@@ -83,6 +90,7 @@ impl Outlet {
             request_digest,
             inner: Arc::new(Mutex::new(inner)),
             block_came: Arc::default(),
+            cut_came: Arc::default(),
         }
     }
 
@@ -155,6 +163,37 @@ impl Outlet {
     /// Whose task it is; `None` while only the chain has given it.
     pub(crate) fn router(&self) -> Option<Address> {
         self.lock().router
+    }
+
+    /// Who holds the task's lane, by a request whose signature was checked.
+    pub(crate) fn set_holder(&self, holder: Option<Address>) {
+        self.lock().holder = holder;
+    }
+
+    /// Who holds the task's lane; `None` while no signed request of it was seen.
+    pub(crate) fn holder(&self) -> Option<Address> {
+        self.lock().holder
+    }
+
+    /// Tokens that were sent, whether they arrived or not.
+    pub(crate) fn shown(&self) -> u32 {
+        u32::try_from(self.lock().shown).unwrap_or(u32::MAX)
+    }
+
+    /// The lane's holder has signed for so many tokens: no more of them are made.
+    pub(crate) fn cut(&self, cut: SignedCancellation) {
+        self.lock().cut = Some(cut);
+        self.cut_came.notify_one();
+    }
+
+    /// Where the answer ends early.
+    pub(crate) fn cut_at(&self) -> Option<SignedCancellation> {
+        self.lock().cut
+    }
+
+    /// Waits until [`Self::cut_at`] may have changed.
+    pub(crate) async fn cut_came(&self) {
+        self.cut_came.notified().await;
     }
 
     /// Bytes that it holds, about.
@@ -311,6 +350,7 @@ impl Inner {
         let to = ((from / every + 1) * every).min(self.ids.len());
         let begin = from.checked_sub(1).map_or(0, |last| self.ends[last]);
         self.said.tokens = to;
+        self.shown = self.shown.max(to);
         Some(FromMiner::Token {
             task,
             seq: u32::try_from(from).unwrap_or(u32::MAX),

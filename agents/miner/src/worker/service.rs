@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use assay_chain::DatabaseError;
 use assay_types::{
-    Address, TaskId,
-    link::{FromMiner, Offer},
+    Address, Cancellation, Signed, TaskId,
+    link::{CANCEL_SLACK_TOKENS, FromMiner, Offer, SignedCancellation},
     sha256,
 };
 use tokio::{
@@ -158,7 +158,7 @@ impl Worker {
             Input::Cancel { .. } => false,
         };
         let cancel = match &input {
-            Input::Cancel { task, link } => Some((*task, link.clone())),
+            Input::Cancel { task, link, .. } => Some((*task, link.clone())),
             _ => None,
         };
         let actions = state.on(input, spent);
@@ -207,14 +207,10 @@ impl Worker {
                     self.drop_if_genuine(task, link.router, offer, &mut jobs.aside);
                 }
             }
-            Action::Cancel { job, task, link } => {
+            Action::Cancel { job, task, signed, link } => {
                 let running = jobs.by_tokio.values_mut().find(|running| running.id == job);
                 match running.filter(|running| running.outlet.belongs_to(link.router)) {
-                    Some(running) => {
-                        running.ending = Some(("cancelled", "stopped as its router asked"));
-                        running.outlet.mute(link);
-                        running.abort.abort();
-                    }
+                    Some(running) => self.cancel(running, signed, link),
                     None => {
                         tracing::debug!(%task, router = %link.router, "a cancel of a task of another router");
                         tell_unknown(task, &link);
@@ -319,6 +315,37 @@ impl Worker {
         }
     }
 
+    /// The router wants no more of the answer. What was shown is paid: by a signature of the lane's holder over it, or
+    /// else the answer goes on and is paid whole. What is nothing to speak of is given up.
+    fn cancel(&self, running: &mut Job, signed: Option<SignedCancellation>, link: LinkRef) {
+        let (outlet, task) = (&running.outlet, running.task);
+        let (holder, is_holder) = (outlet.holder(), outlet.holder() == Some(link.router));
+        outlet.mute(link);
+        let (chain_id, queue) = (self.tools.ledger.chain_id(), self.tools.ledger.queue());
+        let is_signed = |signed: &SignedCancellation| {
+            let cancellation = Cancellation::new(task, signed.tokens);
+            let signer = cancellation.signer(chain_id, queue, &signed.signature).ok();
+            signed.tokens > 0 && signer.is_some() && signer == holder
+        };
+        let signed = signed.filter(is_signed);
+        let paid = signed.map_or(0, |signed| signed.tokens);
+        let shown = outlet.shown();
+        if shown > paid.saturating_add(CANCEL_SLACK_TOKENS) {
+            tracing::info!(%task, shown, paid, "a cancellation would leave out what was shown: the answer goes on");
+            return;
+        }
+        match signed {
+            Some(signed) => outlet.cut(signed),
+            None if is_holder => {
+                running.ending = Some(("cancelled", "stopped as its router asked"));
+                running.abort.abort();
+            }
+            None => {
+                tracing::debug!(%task, "only the lane's holder takes a task back: the answer goes on")
+            }
+        }
+    }
+
     fn decline(&self, task: TaskId, link: &LinkRef, (code, message): (&'static str, &str)) {
         self.tools.stats.declined(code);
         link.send(FromMiner::Decline { task, code: code.into(), message: message.into() });
@@ -349,7 +376,13 @@ impl Worker {
             let digest = outlet.request_digest();
             let same = offer.request.requestDigest == digest && sha256(&offer.block) == digest;
             let refusal = match genuine(&tools, &offer, link.router).await {
-                Ok(_) if same => None,
+                Ok(admission) if same && may_follow(&outlet, admission.holder, link.router) => {
+                    outlet.set_holder(admission.holder);
+                    None
+                }
+                Ok(_) if same => {
+                    Some(("wrong_router", "another router shows this answer already".into()))
+                }
                 Ok(_) => {
                     Some(("bad_request", "another request of this nonce is being served".into()))
                 }
@@ -368,8 +401,8 @@ impl Worker {
         });
     }
 
-    /// Its router goes elsewhere, so the task is not served when the chain shows it, unless somebody
-    /// else made the offer up.
+    /// The holder of its lane goes elsewhere, so the task is not served when the chain shows it. Who offers the request
+    /// of another has no say in that.
     fn drop_if_genuine(
         &self,
         task: TaskId,
@@ -383,13 +416,19 @@ impl Worker {
             let deadline_s = request.deadline;
             let offer = Offer { request, signature, block: assay_types::Bytes::new(), stream };
             let times = (deadline_s, tools.clock.now_s());
-            if genuine(&tools, &offer, router).await.is_ok()
+            if let Ok(admission) = genuine(&tools, &offer, router).await
+                && admission.holder == Some(router)
                 && let Err(error) = tools.answers.drop_task(task, "busy", times)
             {
                 tracing::error!(%task, %error, "a declined task could not be remembered");
             }
         });
     }
+}
+
+/// Whether a router may be shown an answer that is under way: it holds the lane, or nobody else is shown it.
+fn may_follow(outlet: &Outlet, holder: Option<Address>, router: Address) -> bool {
+    holder == Some(router) || outlet.router().is_none_or(|other| other == router)
 }
 
 /// The router need not count on an end of the task: it does not run here, or not for this router.

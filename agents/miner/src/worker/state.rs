@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use assay_types::{Dispatch, TaskId, link::Offer};
+use assay_types::{
+    Dispatch, TaskId,
+    link::{Offer, SignedCancellation},
+};
 
 use super::{LinkRef, check::has_time, claim::Claim};
 use crate::tasks::{ChainTask, Standing};
@@ -23,7 +26,7 @@ pub(crate) enum Input {
     /// The chain has changed a task; `None` if its submission was reverted.
     Chain { task: TaskId, now: Option<Box<ChainTask>>, standing: Standing },
     /// A router's client is gone.
-    Cancel { task: TaskId, link: LinkRef },
+    Cancel { task: TaskId, signed: Option<SignedCancellation>, link: LinkRef },
 }
 
 /// Number of a job; never reused.
@@ -50,7 +53,7 @@ pub(crate) enum Action {
         message: &'static str,
     },
     /// Stop the job, if it is this router's: its client is gone.
-    Cancel { job: JobId, task: TaskId, link: LinkRef },
+    Cancel { job: JobId, task: TaskId, signed: Option<SignedCancellation>, link: LinkRef },
     /// Stop the job, unless it has its answer: the task is not this node's to answer any more.
     Stop { job: JobId },
     /// Do not serve the task any more: there is no time left.
@@ -111,8 +114,8 @@ impl State {
         match input {
             Input::Offer { task, link, offer } => self.offer(task, link, offer, spent),
             Input::Chain { task, now, standing } => self.chain(task, now, (standing, spent)),
-            Input::Cancel { task, link } => match self.running.get(&task) {
-                Some(job) => vec![Action::Cancel { job: *job, task, link }],
+            Input::Cancel { task, signed, link } => match self.running.get(&task) {
+                Some(job) => vec![Action::Cancel { job: *job, task, signed, link }],
                 None => vec![],
             },
         }

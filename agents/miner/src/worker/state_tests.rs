@@ -161,7 +161,7 @@ fn a_cancel_meets_its_task_alone() {
     let mut state = State::new(2);
     state.on(offer(1), false);
     state.on(offer(2), false);
-    let cancel = |byte| Input::Cancel { task: task(byte), link: link() };
+    let cancel = |byte| Input::Cancel { task: task(byte), signed: None, link: link() };
     assert!(matches!(state.on(cancel(2), false)[..], [Action::Cancel { job: JobId(1), .. }]));
     assert!(state.on(cancel(9), false).is_empty());
     assert_eq!(state.running(), 2);

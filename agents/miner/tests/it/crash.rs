@@ -272,7 +272,7 @@ async fn nobody_works_for_an_empty_lane() {
     world.chain.set_free(FEE);
     world.engine.set_failure(None);
     until("the second is served", || world.chain.task(task_of(&offer)).is_some()).await;
-    link.send(FromRouter::Cancel { task: task_of(&offer) }).await;
+    link.send(FromRouter::Cancel { task: task_of(&offer), signed: None }).await;
     assert_eq!(link.task(task_of(&offer)).await.code(), "cancelled");
     link.send(boxed(&second)).await;
     assert_eq!(link.task(task_of(&second)).await.text, "x");

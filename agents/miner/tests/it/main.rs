@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audits;
+mod cancel;
 mod chain;
 mod committing;
 mod crash;

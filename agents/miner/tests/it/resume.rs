@@ -136,7 +136,7 @@ async fn what_cannot_be_resumed_is_refused_and_costs_nothing_else() {
         let FromMiner::Error { task: Some(of), code, .. } = b.next().await else { panic!() };
         assert_eq!((of, code.as_str()), (task, "unknown_task"));
     }
-    b.send(FromRouter::Cancel { task }).await;
+    b.send(FromRouter::Cancel { task, signed: None }).await;
     let FromMiner::Error { task: Some(of), code, .. } = b.next().await else { panic!() };
     assert_eq!((of, code.as_str()), (task, "unknown_task"));
     // Tokens that were never made.
@@ -190,7 +190,7 @@ async fn the_end_of_a_cancelled_task_is_told_on_the_link_that_cancelled_it() {
     while !matches!(link.next().await, FromMiner::Token { .. }) {}
     drop(link);
     let mut link = world.link().await;
-    link.send(FromRouter::Cancel { task }).await;
+    link.send(FromRouter::Cancel { task, signed: None }).await;
     let FromMiner::Error { task: Some(of), code, .. } = link.next().await else { panic!() };
     assert_eq!((of, code.as_str()), (task, "cancelled"));
     assert!(world.chain.sent().is_empty());

@@ -199,12 +199,12 @@ async fn a_full_node_is_busy_and_does_not_serve_what_it_declined() {
     world.engine.set_failure(None);
     world.chain.mine(1, vec![world.chain.submit(&third.request)]).await;
     world.store.put(third.block.0.clone()).await.unwrap();
-    link.send(FromRouter::Cancel { task: task_of(&world.offer(0, "hang")) }).await;
+    link.send(FromRouter::Cancel { task: task_of(&world.offer(0, "hang")), signed: None }).await;
     let fourth = world.offer(3, "fourth");
     until("a free place", || miner.status().running == 1).await;
     link.send(boxed(&fourth)).await;
     assert_eq!(link.task(task_of(&fourth)).await.text, "fourth");
-    link.send(FromRouter::Cancel { task: task_of(&world.offer(1, "hang")) }).await;
+    link.send(FromRouter::Cancel { task: task_of(&world.offer(1, "hang")), signed: None }).await;
     until("all is idle", || miner.status().running == 0).await;
     // What was declined is handed back at once, and never served.
     until("both ends", || world.chain.sent().len() == 2).await;
@@ -230,7 +230,7 @@ async fn a_cancel_stops_its_task_and_no_other() {
     loop {
         match link.next().await {
             FromMiner::Token { task, .. } if task == first && !cancelled => {
-                link.send(FromRouter::Cancel { task }).await;
+                link.send(FromRouter::Cancel { task, signed: None }).await;
                 cancelled = true;
             }
             FromMiner::Token { task, text: piece, .. } if task == second => text.push_str(&piece),
@@ -457,7 +457,7 @@ async fn an_answer_that_the_stake_does_not_cover_is_declined_before_any_work() {
     while !matches!(link.next().await, FromMiner::Token { .. }) {}
     assert_eq!(world.chain.last_stake().promised, [(SessionId(SESSION), FEE)]);
     for offer in [&offer, &second] {
-        link.send(FromRouter::Cancel { task: task_of(offer) }).await;
+        link.send(FromRouter::Cancel { task: task_of(offer), signed: None }).await;
         assert_eq!(link.task(task_of(offer)).await.code(), "cancelled");
     }
     // The router need not keep what was asked: a validator finds it all the same.

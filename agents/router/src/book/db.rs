@@ -395,7 +395,9 @@ pub(super) fn happened(
 ) -> Result<()> {
     run(
         tx,
-        "INSERT OR IGNORE INTO timeline (task, event, at_ms, detail) VALUES (?1, ?2, ?3, ?4)",
+        // Nothing is kept of tasks that others pay for.
+        "INSERT OR IGNORE INTO timeline (task, event, at_ms, detail)
+         SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM tasks WHERE task = ?1)",
         params![task.to_string(), event, int(at_ms), detail],
     )?;
     Ok(())

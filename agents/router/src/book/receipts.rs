@@ -26,7 +26,8 @@ pub fn save(tx: &Transaction<'_>, task: &TaskId, signed: &SignedReceipt) -> Resu
     let SignedReceipt { receipt, signature } = signed;
     run(
         tx,
-        "INSERT INTO receipts VALUES (?1, ?2, ?3, ?4, ?5)
+        // Nothing is kept of tasks that others pay for.
+        "INSERT INTO receipts SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM tasks WHERE task = ?1)
          ON CONFLICT (task) DO UPDATE SET node = ?2, seq = ?3, stream_hash = ?4, signature = ?5
             WHERE excluded.seq > seq",
         params![

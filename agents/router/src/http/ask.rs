@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::{MAX_REDUNDANCY, MESSAGE_TOKENS, RouterConfig, ServedModel, TEMPLATE_TOKENS},
     keys::key::ApiKey,
+    tasks::carry::SignedAsk,
 };
 
 /// Sampling parameters of OpenAI's that no API of this router has, and what to do instead.
@@ -52,6 +53,8 @@ pub struct Ask {
     pub redundancy: u8,
     /// The key that pays, where keys are asked for.
     pub key: Option<Arc<ApiKey>>,
+    /// The request itself, where its holder has signed it; else the router signs one.
+    pub signed: Option<Arc<SignedAsk>>,
 }
 
 /// What all answers of one request have in common.
@@ -118,6 +121,7 @@ impl Common {
             max_prompt,
             redundancy: self.redundancy,
             key: None,
+            signed: None,
         })
     }
 
@@ -232,7 +236,7 @@ pub fn message(fields: &mut Fields, roles: &[&str], content: String) -> Result<M
     }
 }
 
-fn model(fields: &mut Fields, models: &[ServedModel]) -> Result<ServedModel, ApiError> {
+pub(super) fn model(fields: &mut Fields, models: &[ServedModel]) -> Result<ServedModel, ApiError> {
     let served = || {
         let names: Vec<&str> = models.iter().map(|m| m.name.as_str()).collect();
         format!("use one of: {}", names.join(", "))

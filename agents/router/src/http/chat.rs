@@ -53,8 +53,7 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     let Streaming { stream, include_usage } = Streaming::take(fields)?;
     let n = ask::choices(fields)?;
     fields.end()?;
-    let wording = Box::new(Chat { include_usage, ended: Vec::new() });
-    Ok(Order::new(ask::asks(&common, vec![prompt], n)?, stream, wording))
+    Ok(Order::new(ask::asks(&common, vec![prompt], n)?, stream, wording(include_usage)))
 }
 
 fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
@@ -77,6 +76,11 @@ fn message(value: Value, place: &str) -> Result<Message, ApiError> {
     let message = Message { content: content?, ..message };
     fields.end()?;
     Ok(message)
+}
+
+/// The words of one answer.
+pub fn wording(include_usage: bool) -> Box<dyn Wording> {
+    Box::new(Chat { include_usage, ended: Vec::new() })
 }
 
 /// Usage as OpenAI counts it, but for prompts: each answer's own, because each is paid.

@@ -14,6 +14,7 @@ mod models;
 mod openapi;
 mod places;
 mod proof;
+mod requests;
 mod responses;
 pub mod routes;
 pub mod server;

@@ -26,7 +26,7 @@ use super::{
     messages, models, openapi,
     places::Places,
     proof::proof_json,
-    responses,
+    requests, responses,
     socket::Socket,
     timeline::task_json,
     wording::Order,
@@ -86,6 +86,7 @@ pub fn routes(app: Arc<App>, health: Health) -> Router {
         .route("/v1/chat/completions", complete(chat::read))
         .route("/v1/completions", complete(completions::read))
         .route("/v1/responses", complete(responses::read).get(socket))
+        .route("/v1/requests", complete(requests::read))
         .route("/v1/embeddings", post(embeddings))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))

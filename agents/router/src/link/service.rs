@@ -2,12 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use assay_types::{
-    Address, B256, NodeId, TaskId,
+    Address, B256, Cancellation, NodeId, Signed, SigningKey, TaskId,
     link::{
-        DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, PING_INTERVAL_S, challenge_hash,
-        version_of,
+        DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, PING_INTERVAL_S,
+        SignedCancellation, challenge_hash, version_of,
     },
 };
 use axum::extract::ws::{Message, WebSocket};
@@ -44,7 +43,7 @@ pub struct LinkServer {
     /// What signatures are bound to.
     pub scope: Scope,
     /// The router's key.
-    pub signer: PrivateKeySigner,
+    pub signer: SigningKey,
     /// Who operates a node.
     pub chain: Arc<dyn ChainPort>,
     /// Where receipts are kept.
@@ -164,9 +163,7 @@ impl LinkServer {
             }
         }
         let hash = challenge_hash(DOMAIN_LINK_ROUTER, chain_id, queue, node, router, theirs);
-        let signature = self.signer.sign_hash_sync(&hash).map_err(|error| {
-            farewell("internal_error", format!("this router cannot sign: {error}"))
-        })?;
+        let signature = self.signer.sign_hash(&hash);
         write(sink, &FromRouter::Welcome { signature }).await?;
         Ok(Proven { node, operator: signer, capacity })
     }
@@ -181,6 +178,8 @@ impl LinkServer {
             clients: HashMap::new(),
             hub: self.hub.clone(),
             ledger: self.ledger.clone(),
+            scope: self.scope,
+            signer: self.signer.clone(),
             node,
             operator: proven.operator,
             connection,
@@ -297,6 +296,8 @@ struct Desk {
     clients: HashMap<TaskId, Client>,
     hub: Hub,
     ledger: Ledger,
+    scope: Scope,
+    signer: SigningKey,
     node: NodeId,
     operator: Address,
     connection: u64,
@@ -328,12 +329,10 @@ impl Desk {
     fn take(&mut self, input: Input) -> Result<(), Farewell> {
         for action in self.peer.on(input) {
             match action {
-                Action::Send(frame) => {
-                    let sent = self.frames.as_ref().map(|frames| frames.try_send(frame));
-                    if !matches!(sent, Some(Ok(()))) {
-                        let message = "the node does not read what it is sent";
-                        return Err(farewell("slow_reader", message));
-                    }
+                Action::Send(frame) => self.send(frame)?,
+                Action::Cancel(task, tokens) => {
+                    let signed = self.cancellation(task, tokens);
+                    self.send(FromRouter::Cancel { task, signed })?;
                 }
                 Action::Tell(task, event) => self.tell(task, event),
                 Action::Keep(task, receipt) => self.ledger.note(Note::Signed { task, receipt }),
@@ -350,6 +349,21 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    fn send(&self, frame: FromRouter) -> Result<(), Farewell> {
+        let sent = self.frames.as_ref().map(|frames| frames.try_send(frame));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(farewell("slow_reader", "the node does not read what it is sent")),
+        }
+    }
+
+    /// The word that so many tokens of a task in the router's own lane are paid. In the lane of another it says nothing.
+    fn cancellation(&self, task: TaskId, tokens: u32) -> Option<SignedCancellation> {
+        let Scope { chain_id, queue, .. } = self.scope;
+        let hash = Cancellation::new(task, tokens).signing_hash(chain_id, queue);
+        (tokens > 0).then(|| SignedCancellation { tokens, signature: self.signer.sign_hash(&hash) })
     }
 
     fn tell(&mut self, task: TaskId, event: TaskEvent) {

@@ -82,6 +82,8 @@ pub enum Input {
 pub enum Action {
     /// Write a frame.
     Send(FromRouter),
+    /// Tell the node to stop: so many of its tokens are paid.
+    Cancel(TaskId, u32),
     /// Tell the task's client.
     Tell(TaskId, TaskEvent),
     /// Keep it with the task: should the commit contradict it, it is evidence.
@@ -209,19 +211,17 @@ impl Peer {
             stream.muted = true;
             actions.push(Action::Tell(task, node_gone("it broke off too often")));
         }
-        actions.push(Action::Send(if stream.muted {
-            FromRouter::Cancel { task }
-        } else {
-            FromRouter::Resume { task, seq: stream.count() }
-        }));
+        actions.push(match stream.muted {
+            true => Action::Cancel(task, stream.cancel()),
+            false => Action::Send(FromRouter::Resume { task, seq: stream.count() }),
+        });
         self.streams.insert(task, stream);
         actions
     }
 
     fn cancel(&mut self, task: TaskId) -> Option<Action> {
         let stream = self.streams.get_mut(&task).filter(|stream| !stream.muted)?;
-        stream.muted = true;
-        Some(Action::Send(FromRouter::Cancel { task }))
+        Some(Action::Cancel(task, stream.cancel()))
     }
 
     fn tick(&mut self, now_s: u64) -> Vec<Action> {
@@ -496,7 +496,7 @@ mod tests {
         let told = |a: &Action| matches!(a, Action::Tell(TASK, TaskEvent::Failed { .. }));
         assert!(actions.iter().any(told), "it was not accepted");
         // Should the node come back, it is told to stop.
-        let cancel = Action::Send(FromRouter::Cancel { task: TASK });
+        let cancel = Action::Cancel(TASK, 0);
         assert_eq!(new_peer().on(Input::Adopt(streams)), [cancel]);
     }
 
@@ -543,7 +543,7 @@ mod tests {
             peer = new_peer();
             match &peer.on(Input::Adopt(streams))[..] {
                 [Action::Send(FromRouter::Resume { .. })] => resumed += 1,
-                [Action::Tell(TASK, event), Action::Send(FromRouter::Cancel { .. })] => {
+                [Action::Tell(TASK, event), Action::Cancel(TASK, _)] => {
                     break event.clone();
                 }
                 other => panic!("{other:?}"),
@@ -558,10 +558,15 @@ mod tests {
     fn a_cancelled_task_is_checked_but_not_told_and_forgotten_in_time() {
         let mut peer = peer_with_task();
         accept(&mut peer);
-        let cancel = [Action::Send(FromRouter::Cancel { task: TASK })];
+        assert!(!tokens(&mut peer, 0, 3).is_empty());
+        let cancel = [Action::Cancel(TASK, 3)];
         assert_eq!(peer.on(Input::Cancel(TASK)), cancel);
         assert!(peer.on(Input::Cancel(TASK)).is_empty());
-        assert!(tokens(&mut peer, 0, 1).is_empty());
+        // What was on its way is not paid, also if the node is told over another connection.
+        assert!(tokens(&mut peer, 3, 1).is_empty());
+        let (_, streams) = peer.part("x");
+        let mut peer = new_peer();
+        assert_eq!(peer.on(Input::Adopt(streams)), cancel);
         peer.on(Input::Frame(FromMiner::Pong { seq: 1 }));
         assert!(!peer.on(Input::Tick { now_s: 1060 }).contains(&Action::Forget(TASK)));
         assert!(peer.on(Input::Tick { now_s: 1061 }).contains(&Action::Forget(TASK)));

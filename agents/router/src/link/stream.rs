@@ -66,6 +66,8 @@ pub struct Stream {
     pub(super) deadline: u64,
     /// The client is gone; frames are still checked and thrown away.
     pub(super) muted: bool,
+    /// Tokens that had come when it was cancelled, and are paid.
+    cancelled_at: Option<u32>,
     max_prompt: u32,
     max_output: u32,
     /// Whether the offer asks for tokens.
@@ -85,6 +87,7 @@ impl Stream {
             task,
             deadline: offer.request.deadline,
             muted: false,
+            cancelled_at: None,
             max_prompt: offer.request.maxPrompt,
             max_output: offer.request.maxOutput,
             open: offer.stream,
@@ -105,6 +108,13 @@ impl Stream {
     /// Tokens that came.
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Nobody wants more of it; the tokens that had come by then.
+    pub(super) fn cancel(&mut self) -> u32 {
+        self.muted = true;
+        let count = self.count();
+        *self.cancelled_at.get_or_insert(count)
     }
 
     /// Whether it may go on over another connection; counts it.

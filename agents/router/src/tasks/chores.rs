@@ -47,6 +47,13 @@ pub enum Chore {
         /// What its lane's holder signed.
         request: TaskRequest,
     },
+    /// The request block of a task that another has signed for.
+    Pin {
+        /// The task.
+        task: TaskId,
+        /// Its request block.
+        block: Bytes,
+    },
     /// The timeline wants this transaction's gas.
     Gas(B256),
 }
@@ -101,6 +108,9 @@ impl Chores {
                 let pin = self.pin(task, block, now_ms());
                 let submit = self.submit_if_taken(task, request, accepted);
                 tokio::join!(pin, submit);
+            }
+            Chore::Pin { task, block } => {
+                self.pin(task, block, now_ms()).await;
             }
             Chore::Submit { task, request } => self.submit(task, request).await,
             Chore::Gas(transaction) => match self.chain.gas_used(transaction).await {

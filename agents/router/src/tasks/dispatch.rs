@@ -17,9 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    carry::Carried,
     chores::Chore,
     conversations::Conversations,
-    hedge::Hedges,
+    hedge::{self, Hedges},
     pace::Paces,
     room::WaitingRoom,
     running::{Running, Spare},
@@ -43,9 +44,9 @@ use crate::{
 };
 
 /// Events of a task besides its tokens: accepted, the last one, frames without ids, slack.
-const SPARE_EVENTS: usize = 16;
+pub(super) const SPARE_EVENTS: usize = 16;
 /// Codes with which a miner says that the conversation is too long.
-const TOO_LONG: [&str; 2] = ["prompt_too_long", "context_exceeded"];
+pub(super) const TOO_LONG: [&str; 2] = ["prompt_too_long", "context_exceeded"];
 /// Codes with which a miner says that no node could serve the request.
 const CLIENT_FAULTS: [&str; 7] = [
     "empty_prompt",
@@ -77,6 +78,8 @@ pub struct Dispatcher {
     pub paces: Paces,
     /// Requests that wait for room.
     pub waiting: WaitingRoom,
+    /// Tasks of others that are under way.
+    pub carried: Carried,
     /// Which node answered a conversation last.
     pub conversations: Conversations,
     /// How many requests may be asked of a second node.
@@ -100,10 +103,10 @@ pub(super) struct Try {
 }
 
 /// One offer and what is needed to follow it.
-struct Offered {
-    task: TaskId,
-    node: NodeId,
-    events: mpsc::Receiver<TaskEvent>,
+pub(super) struct Offered {
+    pub task: TaskId,
+    pub node: NodeId,
+    pub events: mpsc::Receiver<TaskEvent>,
     /// The other nodes of a redundant task.
     followers: Vec<NodeId>,
     /// What they are offered.
@@ -111,7 +114,7 @@ struct Offered {
 }
 
 /// How a node answered.
-enum Reply {
+pub(super) enum Reply {
     Accepted {
         prompt_tokens: u32,
     },
@@ -131,7 +134,10 @@ impl Dispatcher {
         let trace = self.traces.begin(&Telemetry::of(ask));
         let (tried, started) = (Vec::new(), Instant::now());
         let first = Try { tried, started, is_rival: false, trace: trace.clone() };
-        let begun = self.begin_again(ask, first).await;
+        let begun = match &ask.signed {
+            Some(signed) => self.carry(ask, signed, first).await,
+            None => self.begin_again(ask, first).await,
+        };
         if let Err(error) = &begun {
             trace.failed(error.task, error);
         }
@@ -147,13 +153,7 @@ impl Dispatcher {
         let received_ms = now_ms();
         let mut last: Option<ApiError> = None;
         for _ in tried.len()..MAX_OFFERS {
-            if self.stopping.is_cancelled() {
-                return Err(ApiError::unavailable(
-                    "stopping",
-                    "this router is stopping: send the request again in a moment",
-                    5,
-                ));
-            }
+            self.check_stopping()?;
             let now = self.ledger.book().now_s(now_s());
             let deadline = now.saturating_add(self.config.deadline_s);
             let admission = Stage::begin("admission");
@@ -173,19 +173,27 @@ impl Dispatcher {
             let named = (offered.task, offered.node);
             let kept = Try { tried: Vec::new(), started, is_rival, trace: trace.clone() };
             let mut running = Running::new(self.clone(), ask, named, kept);
-            let reply = self.answer_of(ask, &mut offered).await;
+            tried.push(offered.node);
+            let nodes = session.serving(deadline).map(|reservation| reservation.nodes.as_slice());
+            let nodes = nodes.filter(|_| !is_rival).unwrap_or_default();
+            let others = Choice { nodes, tried: &tried, familiar: None };
+            let reply = self.answer_of(ask, &mut offered, &others).await;
             trace.stage(offer, Some(offered.task));
+            let Some(reply) = reply else {
+                let late = hedge::late_offer();
+                running.passed_over(&late);
+                last = Some(late.of_task(offered.task));
+                continue;
+            };
             match reply {
                 Reply::Accepted { prompt_tokens } => {
                     self.happened(offered.task, "accepted");
                     self.offer_closed(&offered);
-                    tried.push(offered.node);
                     running.accepted(offered.events, prompt_tokens, Spare::of(ask, tried));
                     return Ok(running);
                 }
                 Reply::NotThis(error) => {
                     running.not_taken(&error);
-                    tried.push(offered.node);
                     last = Some(error.of_task(offered.task));
                 }
                 Reply::Never(error) => {
@@ -195,6 +203,15 @@ impl Dispatcher {
             }
         }
         Err(last.unwrap_or_else(|| ApiError::internal("no offer was made")))
+    }
+
+    /// Whether new tasks may begin.
+    pub(super) fn check_stopping(&self) -> Result<(), ApiError> {
+        if !self.stopping.is_cancelled() {
+            return Ok(());
+        }
+        let message = "this router is stopping: send the request again in a moment";
+        Err(ApiError::unavailable("stopping", message, 5))
     }
 
     pub(super) fn happened(&self, task: TaskId, event: &'static str) {
@@ -312,15 +329,28 @@ impl Dispatcher {
     }
 
     /// How the node answers. What a key pays is in the database before its client sees anything.
-    async fn answer_of(&self, ask: &Ask, offered: &mut Offered) -> Reply {
+    /// `None` if it is late, and one of the others is to be asked instead.
+    async fn answer_of(
+        &self,
+        ask: &Ask,
+        offered: &mut Offered,
+        others: &Choice<'_>,
+    ) -> Option<Reply> {
+        let reply = self.timely(ask, offered, others);
         match ask.key {
-            None => self.reply(offered).await,
-            Some(_) => tokio::join!(self.reply(offered), self.ledger.written()).0,
+            None => reply.await,
+            Some(_) => tokio::join!(reply, self.ledger.written()).0,
         }
     }
 
-    async fn reply(&self, offered: &mut Offered) -> Reply {
-        match timeout(ACCEPT_TIMEOUT, offered.events.recv()).await {
+    /// What a node says to an offer; `declined` words a refusal.
+    pub(super) async fn reply(
+        &self,
+        (task, node): (TaskId, NodeId),
+        events: &mut mpsc::Receiver<TaskEvent>,
+        declined: fn(&str, &str) -> Reply,
+    ) -> Reply {
+        match timeout(ACCEPT_TIMEOUT, events.recv()).await {
             Ok(Some(TaskEvent::Accepted { prompt_tokens })) => Reply::Accepted { prompt_tokens },
             Ok(Some(TaskEvent::Declined { code, message })) => declined(&code, &message),
             Ok(Some(TaskEvent::Failed { code, message })) => {
@@ -328,7 +358,7 @@ impl Dispatcher {
             }
             Ok(_) => Reply::NotThis(node_gone()),
             Err(_) => {
-                self.hub.cancel(offered.node, offered.task);
+                self.hub.cancel(node, task);
                 let message = format!(
                     "the node did not answer the offer within {} s: send the request again",
                     ACCEPT_TIMEOUT.as_secs()
@@ -357,7 +387,7 @@ pub(super) fn node_gone() -> ApiError {
 }
 
 /// The nodes of a task by part, as the contract chooses them.
-fn nodes_of(reservation: &Reservation, request: &TaskRequest) -> Vec<NodeId> {
+pub(super) fn nodes_of(reservation: &Reservation, request: &TaskRequest) -> Vec<NodeId> {
     let nodes = &reservation.nodes;
     let (named, lane, nonce) =
         (Some(NodeId(request.nodeId)), Lane(request.lane), Nonce(request.nonce));
@@ -449,7 +479,7 @@ pub(super) fn no_session(unready: Unready, model: &str) -> ApiError {
     ApiError::unavailable(code, message, after)
 }
 
-fn declined(code: &str, message: &str) -> Reply {
+pub(super) fn declined(code: &str, message: &str) -> Reply {
     if TOO_LONG.contains(&code) {
         let message = format!(
             "{message} (shorten the conversation, or ask for fewer tokens with max_tokens)"

@@ -6,6 +6,9 @@
 //! its node have had the whole answer by then, it is paid, as for any client that hangs up too late. So few requests
 //! are asked twice, and only where it is likely to help:
 //!
+//! A node that has not even answered the offer by then is not waited for beside the other one: its task is taken back,
+//! and mostly is not on chain yet.
+//!
 //! - never after the first token, never for a redundant task, never a third time;
 //! - after a time that few first tokens of the model take, as they were measured here, and that a client feels;
 //! - only while nobody waits for a node: where all nodes are slow, more tasks make them slower;
@@ -17,12 +20,16 @@ use std::sync::{
 };
 
 use futures::future::BoxFuture;
+use tokio::time::timeout;
 
 use super::{
-    dispatch::{Dispatcher, Try},
+    dispatch::{Dispatcher, Offered, Reply, Try, declined},
     running::{Piece, Running},
 };
-use crate::http::ask::Ask;
+use crate::{
+    http::{ask::Ask, error::ApiError},
+    link::hub::Choice,
+};
 
 /// Tasks for each that may be asked twice.
 const TASKS_A_HEDGE: u32 = 10;
@@ -70,6 +77,47 @@ pub(super) fn rival(dispatcher: Arc<Dispatcher>, ask: Ask, wanted: Try) -> Rival
         let piece = running.next().await.ok()?;
         Some((running, piece))
     })
+}
+
+impl Dispatcher {
+    /// What the node says to the offer; `None` if it has not said anything when its first token would be late, and one of
+    /// the others has room.
+    pub(super) async fn timely(
+        &self,
+        ask: &Ask,
+        offered: &mut Offered,
+        others: &Choice<'_>,
+    ) -> Option<Reply> {
+        let (task, node) = (offered.task, offered.node);
+        let late = self.paces.late_after(&ask.model.name);
+        if let Some(late) = late.filter(|_| self.config.hedging && ask.redundancy == 1) {
+            let reply = self.reply((task, node), &mut offered.events, declined);
+            match timeout(late, reply).await {
+                Ok(reply) => return Some(reply),
+                Err(_) if self.hub.reserve(others).is_ok() && self.hedges.take() => {
+                    count("passed_over");
+                    return None;
+                }
+                Err(_) => {}
+            }
+        }
+        Some(self.reply((task, node), &mut offered.events, declined).await)
+    }
+}
+
+/// What becomes of a task whose node is late to answer the offer.
+pub(super) fn late_offer() -> ApiError {
+    let message =
+        "the node had not answered the offer when its first token was due: another one was asked";
+    ApiError::node("not_needed", message)
+}
+
+/// What becomes of a task that was asked of two nodes, at one of them.
+pub(super) fn not_needed() -> ApiError {
+    ApiError::node(
+        "not_needed",
+        "two nodes were asked, and the other one's first token came sooner",
+    )
 }
 
 /// What became of a hedge.

@@ -1,5 +1,6 @@
 //! A task from its request to its checked answer.
 
+pub mod carry;
 pub mod chores;
 pub mod conversations;
 pub mod dispatch;

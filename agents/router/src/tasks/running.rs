@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    carry::Carriage,
     conversations::Turn,
     dispatch::{Dispatcher, Try, is_node_fault, node_gone},
     hedge::{self, Rival},
@@ -86,6 +87,8 @@ pub struct Running {
     /// Whether it is the other node's try itself, and not chosen yet.
     is_rival: bool,
     turn: Option<Turn>,
+    /// Of a request that another has signed.
+    carriage: Option<Carriage>,
     trace: Trace,
     prompt_tokens: u32,
     started: Instant,
@@ -137,6 +140,7 @@ impl Running {
             rival: None,
             is_rival,
             turn,
+            carriage: None,
             trace,
             prompt_tokens: 0,
             started,
@@ -162,6 +166,11 @@ impl Running {
         let may_hedge = self.dispatcher.config.hedging && !self.is_rival && self.spare.is_some();
         let late = self.dispatcher.paces.late_after(self.telemetry.model());
         self.hedge_at = late.filter(|_| may_hedge).map(|late| self.offered + late);
+    }
+
+    /// Nobody else is shown the task while this lives.
+    pub(super) fn keep(&mut self, carriage: Carriage) {
+        self.carriage = Some(carriage);
     }
 
     pub(super) fn not_taken(&mut self, error: &ApiError) {
@@ -194,7 +203,7 @@ impl Running {
                     return Ok(piece);
                 }
                 Ok(Step::Outpaced(winner, piece)) => {
-                    self.outpaced();
+                    self.passed_over(&hedge::not_needed());
                     self.give_way(*winner);
                     return Ok(piece);
                 }
@@ -257,14 +266,14 @@ impl Running {
         *self = another;
     }
 
-    /// The other node was faster: this one is told to stop. It has done nothing wrong.
-    fn outpaced(&mut self) {
+    /// Another node is faster: this one is told to stop. It has done nothing wrong.
+    pub(super) fn passed_over(&mut self, why: &ApiError) {
         let waited = self.offered.elapsed();
         self.dispatcher.hub.judge(self.node, Outcome::Late(waited));
         self.dispatcher.paces.start(self.telemetry.model(), waited);
         self.dispatcher.hub.cancel(self.node, self.task);
         self.finished = true;
-        self.note_failure("cancelled", &not_needed());
+        self.note_failure("cancelled", why);
     }
 
     fn blame(&self, error: &ApiError) {
@@ -492,7 +501,7 @@ impl Drop for Running {
         // The other nodes of a redundant task go on: it is on chain, and its page shows their answers.
         self.dispatcher.hub.cancel(self.node, self.task);
         if self.is_rival {
-            return self.note_failure("cancelled", &not_needed());
+            return self.note_failure("cancelled", &hedge::not_needed());
         }
         let error =
             ApiError::node("client_gone", "the client hung up before the answer was complete");
@@ -500,12 +509,4 @@ impl Drop for Running {
         self.trace.failed(Some(self.task), &error);
         self.note_failure("cancelled", &error);
     }
-}
-
-/// What becomes of a task that was asked of two nodes, at one of them.
-fn not_needed() -> ApiError {
-    ApiError::node(
-        "not_needed",
-        "two nodes were asked, and the other one's first token came sooner",
-    )
 }

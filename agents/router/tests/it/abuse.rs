@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use alloy::signers::local::PrivateKeySigner;
 use assay_router::config::{MAX_BODY_BYTES, MAX_REQUESTS, Patience, SOCKET_FRAMES};
-use assay_types::link::FromRouter;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -200,7 +199,7 @@ async fn a_client_that_hangs_up_costs_its_miner_nothing() {
         stream.read_exact(&mut seen).await.unwrap();
         assert_eq!(&seen, b"HTTP/1.1 200 OK");
         drop(stream);
-        assert_eq!(miner.recv().await, Some(FromRouter::Cancel { task }));
+        assert_eq!(miner.cancelled().await.0, task);
         let shown = world.task_until(&task.to_string(), |t| t["answer"] == "cancelled").await;
         assert_eq!(shown["error"]["code"], "client_gone");
         // The miner is still asked, and the router did not close its connection.

@@ -1,6 +1,6 @@
 //! The APIs beside chat completions: what a client of each sees.
 
-use assay_types::{Prompt, RequestBlock, link::FromRouter};
+use assay_types::{Prompt, RequestBlock};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -92,7 +92,7 @@ async fn one_answer_that_fails_ends_the_others() {
         two.token(lost, 0, "x").await;
         drop(two);
         // The one that works is told to stop.
-        assert_eq!(one.recv().await, Some(FromRouter::Cancel { task }));
+        assert_eq!(one.cancelled().await.0, task);
     };
     let (response, ()) = tokio::join!(world.ask(ask), serve);
     assert_eq!(response.status(), 502);
@@ -345,7 +345,7 @@ async fn a_websocket_has_one_response_after_the_other() {
     socket.send(Ws::text(create.to_string())).await.unwrap();
     assert_eq!(next(&mut socket).await["error"]["code"], "response_in_progress");
     drop(socket);
-    assert_eq!(miner.recv().await, Some(FromRouter::Cancel { task }));
+    assert_eq!(miner.cancelled().await.0, task);
     world.task_until(&task.to_string(), |t| t["answer"] == "cancelled").await;
     world.router.stop().await.unwrap();
 }

@@ -277,7 +277,7 @@ async fn a_client_that_leaves_cancels_its_task() {
             None
         };
         drop(response);
-        assert_eq!(miner.recv().await, Some(FromRouter::Cancel { task }));
+        assert_eq!(miner.cancelled().await.0, task);
         // What the miner says until it has stopped is no violation: the connection serves the next client.
         miner.token(task, 1, "y").await;
         miner
@@ -414,6 +414,6 @@ async fn a_silent_node_times_out() {
     });
     let (status, code, _) = error_of(response).await;
     assert_eq!((status, code.as_str()), (502, "node_timeout"));
-    assert_eq!(miner.recv().await, Some(FromRouter::Cancel { task }));
+    assert_eq!(miner.cancelled().await.0, task);
     world.router.stop().await.unwrap();
 }

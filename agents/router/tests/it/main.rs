@@ -14,6 +14,7 @@ mod ledger;
 mod live;
 mod proof;
 mod redundancy;
+mod requests;
 mod resume;
 mod rotation;
 mod scheduling;

@@ -91,7 +91,7 @@ async fn an_audit_is_told_as_the_chain_tells_it() {
         .await;
     let judged =
         ProofStep::Judged { question: 1, failing: U256::from(0b110), guilty: true, slashed: true };
-    let end = world.mine(vec![told(task, judged), moved(task, 12, 2)]).await;
+    let end = world.mine(vec![told(task, judged), moved(task, 15, 2)]).await;
     let whole = proof(&world, &id).await;
     let answer = &whole["answers"][0];
     assert_eq!((&answer["state"], &answer["until_s"]), (&json!("disproved"), &Value::Null));

@@ -108,12 +108,12 @@ async fn an_offer_that_was_not_answered_goes_to_another_node_at_once() {
     assert_eq!(response.status(), 200);
     // The one that left may be at work on it.
     let mut back = world.miner(node).await;
-    assert_eq!(back.recv().await, Some(FromRouter::Cancel { task }));
+    assert_eq!(back.cancelled().await, (task, 0));
     world.router.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_the_node_is_away_cancels_its_task() {
+async fn a_client_that_leaves_while_the_node_is_away_cancels_its_task_and_pays_what_came() {
     let (_data, world) = patient(&[1]).await;
     let mut miner = world.miner(1).await;
     let asking = tokio::spawn(world.ask(hello(true)));
@@ -125,7 +125,7 @@ async fn a_client_that_leaves_while_the_node_is_away_cancels_its_task() {
     drop(response);
     world.task_until(&task.to_string(), |t| t["answer"] == "cancelled").await;
     let mut miner = world.miner(1).await;
-    assert_eq!(miner.recv().await, Some(FromRouter::Cancel { task }));
+    assert_eq!(miner.cancelled().await, (task, 1));
     world.router.stop().await.unwrap();
 }
 

@@ -125,6 +125,24 @@ async fn a_node_that_dies_while_another_one_is_asked_is_replaced_by_it() {
 }
 
 #[tokio::test]
+async fn a_node_that_does_not_answer_an_offer_is_passed_over() {
+    let mut pair = Pair::start().await;
+    for _ in 0..MEASURED {
+        pair.answered(hello(false)).await;
+    }
+    let asked = tokio::spawn(pair.world.ask(hello(false)));
+    let silent = pair.offered().await;
+    let (second, _) = pair.miners[1].serve(&["well"]).await;
+    assert_eq!(text_of(asked.await.unwrap()).await, "well");
+    assert_ne!(silent, second);
+    assert_eq!(pair.miners[0].cancelled().await, (silent, 0));
+    let silent =
+        pair.world.task_until(&silent.to_string(), |task| task["answer"] == "cancelled").await;
+    assert_eq!(silent["error"]["code"], "not_needed");
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn no_second_node_is_asked_once_the_first_token_is_there() {
     let mut pair = Pair::start().await;
     for _ in 0..MEASURED {

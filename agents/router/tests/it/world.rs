@@ -23,11 +23,11 @@ use assay_router::{
 };
 use assay_store::{Bytes, ContentStore, StoreError};
 use assay_types::{
-    Address, B256, EndReason, Lane, ModelId, ModelIndex, NodeId, Nonce, ResultBlock, SessionId,
-    Signed, StreamHash, TaskId, TaskRequest,
+    Address, B256, Cancellation, EndReason, Lane, ModelId, ModelIndex, NodeId, Nonce, ResultBlock,
+    SessionId, Signed, StreamHash, TaskId, TaskRequest,
     link::{
         DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
-        StreamReceipt, challenge_hash,
+        SignedCancellation, StreamReceipt, challenge_hash,
     },
     sha256,
 };
@@ -374,6 +374,8 @@ pub struct Miner {
     pub store: Arc<MemoryStore>,
     /// `SessionQueue`, as the router's challenge names it.
     queue: Address,
+    /// The router's key, as the challenge names it.
+    router: Address,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
@@ -388,15 +390,16 @@ impl Miner {
         // Without Nagle's delay, as a real miner connects.
         let url = format!("ws://{address}/link");
         let (socket, _) = connect_async_with_config(url, None, true).await.unwrap();
-        let (operator, queue) = (operator.clone(), Address::ZERO);
-        let mut miner = Self { node, operator, store, queue, socket };
+        let (operator, unknown) = (operator.clone(), Address::ZERO);
+        let (queue, router) = (unknown, unknown);
+        let mut miner = Self { node, operator, store, queue, router, socket };
         let Some(FromRouter::Challenge { version, chain_id, queue: q, router, nonce }) =
             miner.recv().await
         else {
             panic!("no challenge")
         };
         assert_eq!((version, chain_id), (LINK_VERSION, CHAIN_ID));
-        miner.queue = q;
+        (miner.queue, miner.router) = (q, router);
         let hash = challenge_hash(DOMAIN_LINK_MINER, chain_id, q, node, router, nonce);
         let signature = miner.operator.sign_hash_sync(&hash).unwrap();
         let mine = B256::repeat_byte(0x55);
@@ -424,6 +427,25 @@ impl Miner {
                 Ok(Ws::Close(_)) | Err(_) => return None,
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// The task that is to be stopped, and how many of its tokens the router has signed for.
+    pub async fn cancelled(&mut self) -> (TaskId, u32) {
+        match self.recv().await {
+            Some(FromRouter::Cancel { task, signed: None }) => (task, 0),
+            Some(FromRouter::Cancel {
+                task,
+                signed: Some(SignedCancellation { tokens, signature }),
+            }) => {
+                let cancellation = Cancellation::new(task, tokens);
+                assert_eq!(
+                    cancellation.signer(CHAIN_ID, self.queue, &signature).unwrap(),
+                    self.router
+                );
+                (task, tokens)
+            }
+            other => panic!("no cancel but {other:?}"),
         }
     }
 
@@ -481,6 +503,7 @@ impl Miner {
         let output_tokens = ids.len() as u32;
         let end_reason = EndReason::Eos;
         let block = ResultBlock {
+            cancellation: None,
             end_reason,
             stream_hash: StreamHash::of(task, &pinned_ids),
             ids: pinned_ids,

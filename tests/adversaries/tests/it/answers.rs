@@ -121,6 +121,19 @@ pub fn ids(steps: &[Step]) -> Vec<u32> {
     steps.iter().map(|step| step.id).collect()
 }
 
+/// What a miner does of which request and answer are demanded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDemand {
+    /// Publishes both.
+    #[default]
+    Everything,
+    /// Publishes another answer than it committed to.
+    SomethingElse,
+    /// Begins to.
+    InPart,
+    Nothing,
+}
+
 /// What a miner commits to, publishes, and does when it is audited.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -138,6 +151,8 @@ pub struct Submission {
     pub publishes_proof: bool,
     pub opens: bool,
     pub testifies: bool,
+    pub on_demand: OnDemand,
+    pub appeals: bool,
 }
 
 impl Submission {
@@ -156,6 +171,8 @@ impl Submission {
             publishes_proof: true,
             opens: true,
             testifies: true,
+            on_demand: OnDemand::default(),
+            appeals: false,
         }
     }
 
@@ -191,6 +208,7 @@ impl Submission {
 
     pub fn block(&self, task: &Task) -> ResultBlock {
         ResultBlock {
+            cancellation: None,
             end_reason: self.end_reason,
             stream_hash: StreamHash::of(task.scope.task, &self.ids),
             ids: self.ids.clone(),
@@ -198,6 +216,20 @@ impl Submission {
             text: self.text.clone(),
             version: BLOCK_VERSION,
         }
+    }
+
+    /// Request and answer as they are published on demand.
+    pub fn published(&self, task: &Task) -> (Vec<u8>, Vec<u8>) {
+        let mut block = self.block(task);
+        if self.on_demand == OnDemand::SomethingElse {
+            block.text.push('!');
+        }
+        (task.request.encode().unwrap().0, block.encode().unwrap().0)
+    }
+
+    /// Whether nobody can read it, wherever one looks.
+    pub fn is_lost(&self) -> bool {
+        !self.publishes_answer && self.on_demand == OnDemand::SomethingElse
     }
 
     /// H1.

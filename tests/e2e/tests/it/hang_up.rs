@@ -1,4 +1,4 @@
-//! A client that hangs up stops the engine of a real miner behind a real router, and its answer is not committed.
+//! A client that hangs up stops the engine of a real miner behind a real router, and what it was shown is committed.
 
 use std::{
     io::Write,
@@ -13,8 +13,9 @@ use assay_engine::{
     Reading, Score, ScoreRequest,
 };
 use assay_miner::{MIGRATIONS, MinerConfig, NodeParts, start_node};
-use assay_router::{Journal, Parts, RouterConfig, ServedModel, assemble};
-use assay_types::Prompt;
+use assay_router::{Journal, Parts, RouterConfig, ServedModel, assemble, ports::ChainPort};
+use assay_store::ContentStore;
+use assay_types::{B256, CommitScope, EndReason, Prompt, ResultBlock, TaskId};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -93,7 +94,7 @@ fn question() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_stops_the_engine_and_pays_for_no_answer() {
+async fn a_client_that_hangs_up_stops_the_engine_and_pays_for_what_it_was_shown() {
     let folder = tempfile::tempdir().unwrap();
     let (operator, holder) = (PrivateKeySigner::random(), PrivateKeySigner::random());
     let options = EchoOptions { token_delay: TOKEN_DELAY, ..EchoOptions::default() };
@@ -134,7 +135,7 @@ async fn a_client_that_hangs_up_stops_the_engine_and_pays_for_no_answer() {
         ledger: chain.clone(),
         events: seen,
         database: Database::open(&data.join("miner.db"), MIGRATIONS).unwrap(),
-        store,
+        store: store.clone(),
         engine: Arc::new(engine),
         head: 0,
         block_time_s: now,
@@ -162,5 +163,14 @@ async fn a_client_that_hangs_up_stops_the_engine_and_pays_for_no_answer() {
     // Stopped, the miner has no answer left to commit.
     miner.stop().await.unwrap();
     router.stop().await.unwrap();
-    assert!(chain.commits.lock().unwrap().is_empty());
+    let commits: Vec<(TaskId, Vec<B256>)> = chain.commits.lock().unwrap().drain().collect();
+    let [(task, digests)] = &commits[..] else { panic!("{commits:?}") };
+    let [digest] = digests[..] else { panic!("{digests:?}") };
+    let block = ResultBlock::decode(&store.get(digest).await.unwrap()).unwrap();
+    assert_eq!(block.end_reason, EndReason::Cancelled);
+    assert!((1..=ended.events).contains(&block.ids.len()), "{} tokens", block.ids.len());
+    // Whoever audits it finds the router's word for that.
+    let (chain_id, queue) = (ChainPort::chain_id(&*chain), ChainPort::queue(&*chain));
+    let scope = CommitScope { chain_id, queue, task: *task, node: NODE };
+    assert!(block.is_cancelled_by(&scope, chain.router));
 }

@@ -28,8 +28,8 @@ use assay_router::{
 };
 use assay_store::{Bytes, ContentStore, StoreError, cid_of};
 use assay_types::{
-    Address, B256, Lane, ModelId, ModelIndex, NodeId, NumericClass, SessionId, TaskId, TaskRequest,
-    sha256,
+    Address, B256, Lane, ModelId, ModelIndex, NodeId, NumericClass, SessionId, Signature, TaskId,
+    TaskRequest, sha256,
 };
 use async_trait::async_trait;
 use tokio::{
@@ -83,6 +83,15 @@ impl ChainPort for Chain {
 
 #[async_trait]
 impl Ledger for Chain {
+    async fn is_signed_by(
+        &self,
+        _: Address,
+        _: B256,
+        _: &Signature,
+    ) -> Result<bool, LedgerError> {
+        Ok(false)
+    }
+
     fn chain_id(&self) -> u64 {
         CHAIN_ID
     }

@@ -35,6 +35,7 @@ fn fuzz_request_blocks() {
 #[test]
 fn fuzz_result_blocks() {
     let block = ResultBlock {
+        cancellation: None,
         end_reason: EndReason::Max,
         ids: vec![1, 2, u32::MAX],
         salt: B256::repeat_byte(1),
@@ -42,7 +43,13 @@ fn fuzz_result_blocks() {
         text: "a \u{1f600}".into(),
         version: BLOCK_VERSION,
     };
-    let target = Target::new("result-blocks", vec![block.encode().unwrap().0], MANY);
+    let cancelled = ResultBlock {
+        cancellation: Some(vec![27; 65].into()),
+        end_reason: EndReason::Cancelled,
+        ..block.clone()
+    };
+    let seeds = [&block, &cancelled].map(|block| block.encode().unwrap().0).to_vec();
+    let target = Target::new("result-blocks", seeds, MANY);
     target
         .run(|input| {
             if let Ok(block) = ResultBlock::decode(input) {

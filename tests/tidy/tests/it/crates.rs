@@ -25,6 +25,18 @@ const SDK: &[(&str, &[&str])] = &[
     ("assay-chain", &["assay-types", "assay-bindings", "assay-protocol"]),
     ("assay-store", &["assay-types"]),
     ("assay-engine", &["assay-types", "assay-proof"]),
+    (
+        "assay-client",
+        &[
+            "assay-types",
+            "assay-bindings",
+            "assay-chain",
+            "assay-engine",
+            "assay-proof",
+            "assay-protocol",
+            "assay-store",
+        ],
+    ),
     ("assay-evm", &[]),
     ("assay-devnet", &["assay-evm"]),
     (

@@ -1,0 +1,164 @@
+//! The client against routers that the tests make up, good ones and bad ones. The real one, with its network, is asked in
+//! `tests/e2e`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use assay_client::{ClientError, Network, Question, Router, SignedRequest, Usage};
+use assay_types::{B256, Bytes, Signature, TaskId, TaskRequest};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Response, StatusCode},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// What a made-up router answers, and what it was asked.
+#[derive(Clone)]
+struct Script {
+    status: u16,
+    body: &'static str,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+struct Fake {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Fake {
+    async fn start(status: u16, body: &'static str) -> Self {
+        let asked = Arc::<Mutex<Vec<_>>>::default();
+        let script = Script { status, body, asked: asked.clone() };
+        let take = |path: &'static str| {
+            post(move |State(script): State<Script>, Json(body): Json<Value>| async move {
+                script.asked.lock().unwrap().push((path.to_owned(), body));
+                Response::builder()
+                    .status(StatusCode::from_u16(script.status).unwrap())
+                    .header("x-assay-task", TaskId(B256::repeat_byte(5)).to_string())
+                    .body(Body::from(script.body))
+                    .unwrap()
+            })
+        };
+        let models = get(|| async { Json(json!({"object": "list", "data": [{"id": "one"}]})) });
+        let routes = axum::Router::new()
+            .route("/v1/models", models)
+            .route("/v1/chat/completions", take("chat"))
+            .route("/v1/requests", take("requests"))
+            .with_state(script);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self { address, asked, serving }
+    }
+
+    fn router(&self) -> Router {
+        Router::new(&format!("http://{}/", self.address), None).unwrap()
+    }
+}
+
+const WHOLE: &str = r#"data: {"choices":[{"delta":{"role":"assistant","content":""}}]}
+
+data: {"choices":[{"delta":{"content":"one "}}]}
+
+data: {"choices":[{"delta":{"content":"two"}}]}
+
+data: {"choices":[{"delta":{},"finish_reason":"stop"}]}
+
+data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}
+
+data: [DONE]
+
+"#;
+
+#[tokio::test]
+async fn an_answer_is_read_piece_by_piece() {
+    let fake = Fake::start(200, WHOLE).await;
+    let router = fake.router();
+    assert_eq!(router.models().await.unwrap()[0].id, "one");
+    let mut stream = router.ask("one", &Question::new("hello")).await.unwrap();
+    assert_eq!(stream.task(), Some(TaskId(B256::repeat_byte(5))));
+    assert_eq!(stream.next().await.unwrap().as_deref(), Some("one "));
+    let answer = stream.finish().await.unwrap();
+    assert_eq!(answer.text, "one two");
+    assert_eq!(answer.usage, Some(Usage { prompt_tokens: 7, completion_tokens: 3 }));
+    let (_, body) = fake.asked.lock().unwrap().remove(0);
+    assert_eq!(body["messages"][0]["content"], "hello");
+    assert_eq!((&body["temperature"], &body["max_tokens"]), (&json!(0.0), &json!(128)));
+}
+
+#[tokio::test]
+async fn what_is_not_whole_is_no_answer() {
+    let cut = "data: {\"choices\":[{\"delta\":{\"content\":\"one \"}}]}\n\n";
+    let error = "data: {\"error\":{\"message\":\"the node left\",\"code\":\"node_gone\"}}\n\n";
+    for (body, is_expected) in [
+        (cut, (|e| matches!(e, ClientError::BrokenOff(_))) as fn(&ClientError) -> bool),
+        ("", |e| matches!(e, ClientError::BrokenOff(_))),
+        ("data: nonsense\n\n", |e| matches!(e, ClientError::Garbled(_))),
+        (
+            error,
+            |e| matches!(e, ClientError::Router { status: None, code: Some(code), .. } if code == "node_gone"),
+        ),
+    ] {
+        let fake = Fake::start(200, body).await;
+        let stream = fake.router().ask("one", &Question::new("hello")).await.unwrap();
+        let failed = stream.finish().await.unwrap_err();
+        assert!(is_expected(&failed), "{body:?}: {failed}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_comes_back_in_the_routers_words() {
+    let body =
+        r#"{"error":{"message":"too much: wait","type":"x","param":null,"code":"overloaded"}}"#;
+    let fake = Fake::start(429, body).await;
+    let failed = fake.router().ask("one", &Question::new("hello")).await.err().unwrap();
+    assert_eq!(failed.to_string(), "too much: wait (overloaded)");
+    let fake = Fake::start(500, "a proxy's page").await;
+    let failed = fake.router().ask("one", &Question::new("hello")).await.err().unwrap();
+    assert!(failed.to_string().contains("a proxy's page"), "{failed}");
+    let nobody = Router::new("http://127.0.0.1:1", None).unwrap();
+    let failed = nobody.models().await.unwrap_err();
+    assert!(matches!(failed, ClientError::NoRouter { .. }), "{failed}");
+}
+
+#[tokio::test]
+async fn a_signed_request_is_sent_as_it_stands() {
+    let fake = Fake::start(200, WHOLE).await;
+    let request = TaskRequest { sessionId: 3, lane: 1, nonce: 9, ..TaskRequest::default() };
+    let signed = SignedRequest {
+        task: TaskId(B256::ZERO),
+        request,
+        signature: Signature::test_signature(),
+        block: Bytes::from_static(b"{\"a\":1}"),
+    };
+    let answer = fake.router().carry("one", &signed).await.unwrap().finish().await.unwrap();
+    assert_eq!(answer.text, "one two");
+    let (path, body) = fake.asked.lock().unwrap().remove(0);
+    assert_eq!((path.as_str(), &body["block"]), ("requests", &json!("{\"a\":1}")));
+    assert_eq!((&body["request"]["nonce"], &body["request"]["feeCap"]), (&json!(9), &json!("0")));
+    assert_eq!(body["signature"].as_str().unwrap().len(), 2 + 130);
+}
+
+#[test]
+fn a_folder_without_a_network_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Network::load(folder.path()).unwrap_err();
+    assert!(missing.to_string().contains("assay up"), "{missing}");
+    std::fs::write(folder.path().join("network.json"), "{}").unwrap();
+    let broken = Network::load(folder.path()).unwrap_err();
+    assert!(matches!(broken, ClientError::BadNetwork { .. }), "{broken}");
+}
