@@ -30,21 +30,28 @@ const PADDING: usize = 10;
 /// What is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
+    /// A token is another one.
     RandomToken,
+    /// It is what would have been chosen without the one that was.
     RunnerUp,
-    /// What follows is chosen again.
+    /// What follows is chosen anew, too.
     Rewritten,
-    /// The same where it changes least.
+    /// The same where the runner-up lost most narrowly.
     NarrowlyRewritten,
     Advertisement,
     AdvertisementInText,
     Removed,
+    /// Without an end token, whatever end is claimed.
     CutShort,
+    /// An end token stands at some place, and nothing behind it.
     EndPutIn,
+    /// The same where an end token lost most narrowly.
     NearestEndPutIn,
     PaddedAfterEnd,
     PaddedBeforeEnd,
+    /// The runner-up stands in place of the end token.
     GoneOn,
+    /// The ids are right, the claimed end is not.
     OtherEnd,
     /// Answers to open questions, for which temperature 1 was asked.
     Sampled(Sampling),
@@ -71,29 +78,29 @@ pub const EDITS: [Edit; 16] = [
 ];
 
 impl Edit {
-    /// What it is called in the report.
+    /// What it is called in the report; charts have room for 31 characters.
     pub fn name(&self) -> String {
         match self {
-            Self::RandomToken => "a token replaced by any other",
-            Self::RunnerUp => "a token replaced by the runner-up",
-            Self::Rewritten => "a token replaced by the runner-up, the rest chosen anew",
-            Self::NarrowlyRewritten => "the same where the token won most narrowly",
-            Self::Advertisement => "an advertisement inserted",
-            Self::AdvertisementInText => "an advertisement in the text alone",
+            Self::RandomToken => "any other token",
+            Self::RunnerUp => "the runner-up",
+            Self::Rewritten => "the runner-up, rest rewritten",
+            Self::NarrowlyRewritten => "the same, where nearest",
+            Self::Advertisement => "advertisement inserted",
+            Self::AdvertisementInText => "advertisement in the text alone",
             Self::Removed => "a token removed",
-            Self::CutShort => "stopped early, whatever is claimed",
-            Self::EndPutIn => "stopped early by an end token",
-            Self::NearestEndPutIn => "stopped early where an end token was nearest",
+            Self::CutShort => "cut short, whatever is claimed",
+            Self::EndPutIn => "ended early",
+            Self::NearestEndPutIn => "ended early, where nearest",
             Self::PaddedAfterEnd => "padded after the end",
             Self::PaddedBeforeEnd => "padded before the end",
-            Self::GoneOn => "gone on with the runner-up of the end",
+            Self::GoneOn => "gone on instead of ended",
             Self::OtherEnd => "another end reason",
             Self::Sampled(Sampling { temperature_milli: 0, .. }) => {
-                "chosen greedily instead of at temperature 1"
+                "greedy instead of temperature 1"
             }
             Self::Sampled(sampling) => {
                 let milli = f64::from(sampling.temperature_milli);
-                return format!("chosen at temperature {} instead of 1", milli / 1000.0);
+                return format!("temperature {} instead of 1", milli / 1000.0);
             }
         }
         .to_owned()

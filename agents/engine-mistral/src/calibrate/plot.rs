@@ -9,7 +9,7 @@ const RIGHT: f64 = 210.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 52.0;
 /// Colours that are told apart with any colour vision (Okabe and Ito), and two more.
-const COLOURS: [&str; 10] = [
+pub const COLOURS: [&str; 10] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a00",
     "#7a4fbf", "#8c564b",
 ];
@@ -28,7 +28,6 @@ pub struct Axis {
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
-    /// Honest nodes are drawn dashed.
     pub dashed: bool,
 }
 

@@ -30,11 +30,13 @@ pub(super) fn section(page: &mut String, pair: &Pair) -> std::fmt::Result {
         "Honest answers of {} were changed and fed through the right weights again, as a careful cheat would do: the \
          fingerprint is right, and only tokens, end and text can give the change away. Every changed answer was scored \
          in one prefill, so that the tokens behind the change count with their new context. Where the end can be made \
-         to look right, it is: an end token stands there, or the request allows no more tokens. Places are random, or \
-         the best that a miner who knows weights and seed can find; a runner-up is the token that would have been \
-         chosen without the one that was. An answer is changed at most once in each way, and what comes to an honest \
-         answer does not count. What is chosen anew behind a change has no margins of its own, and is left out. Other \
-         temperatures are tried on answers to open questions.\n\n\
+         to look right, it is: an end token stands there, or the request allows no more tokens. Places are random, but for \
+         *where nearest*: where it costs the least margin, which a miner who knows weights and seed can find. *The \
+         runner-up* is the token that would have been chosen without the one that was. *Rest rewritten*: what follows \
+         was chosen anew; it has no margins of its own and is left out. *Ended early*: an end token stands there. *Gone \
+         on*: the runner-up stands in place of the end token, and more follows. Temperatures are tried on answers to \
+         open questions. An answer is changed at most once in each way, and what comes to an honest answer does not \
+         count.\n\n\
          *Above* are answers with a margin above the hard margin, {hard:.4} nats: all of them must be caught. *Left* is \
          what passes, the residual, with the upper end of its interval of 95 %. An answer whose end or text is not that \
          of its ids fails whatever its margins are. Margins are the largest of an answer, in nats: that which one \
@@ -87,17 +89,18 @@ pub(super) fn chart(pair: &Pair) -> plot::Chart {
         let tally = edited.tally(&pair.calibration);
         tally.trials > 0 && tally.content < tally.trials
     };
-    let line = |edited: &Edited| plot::Line {
+    let line = |(index, edited): (usize, &Edited)| plot::Line {
         name: edited.edit.name(),
         points: plot::beyond(&mut largest(edited), &places),
-        dashed: false,
+        // Colours come again.
+        dashed: index >= plot::COLOURS.len(),
     };
     let hard = f64::from(pair.calibration.hard_margin) / MARGINS_PER_NAT;
     plot::Chart {
         title: format!("Largest margin of changed answers, audited by {}", pair.validator),
         x: plot::Axis { label: "nats", low: 1e-4, high: 100.0, logarithmic: true },
         y: plot::Axis { label: "share beyond", low: 0.0, high: 1.0, logarithmic: false },
-        lines: pair.edits.iter().filter(shown).map(line).collect(),
+        lines: pair.edits.iter().filter(shown).enumerate().map(line).collect(),
         marks: vec![(hard, "hard margin".into())],
     }
 }
