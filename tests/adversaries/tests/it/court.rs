@@ -1,6 +1,6 @@
 //! A network of some owners with a proven session, and audits that are played to their end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::{
     primitives::{
@@ -18,7 +18,7 @@ use assay_protocol::{ProtocolEvent, QueueScope, TaskRecord, TaskState, state::Au
 use assay_types::{NodeId, NumericClass, Sampling, TaskId, keccak256};
 
 use crate::{
-    answers::{MAX_PROMPT, Submission, Task},
+    answers::{MAX_PROMPT, OnDemand, Submission, Task},
     calibration::CALIBRATION,
     engine::class,
     evidence::{self, Sealed},
@@ -257,15 +257,19 @@ impl Court {
             lane.free.to::<u128>() + lane.held.to::<u128>()
         };
         let token = self.net.at.token;
-        let vault = CorToken::balanceOfCall { account: payment };
+        let wallet =
+            |account| self.net.view(token, &CorToken::balanceOfCall { account }).to::<u128>();
+        let owners: BTreeSet<Address> = self.nodes.values().map(|node| node.owner).collect();
         Purses {
+            owners: owners.iter().map(|owner| (*owner, balance(*owner) + wallet(*owner))).collect(),
+            wallets: owners.iter().map(|owner| wallet(*owner)).sum(),
             client: balance(client()) + (1..=sessions).map(funds).sum::<u128>(),
             keeper: balance(keeper()),
             publisher: balance(publisher()),
             book: balance(self.net.at.proof),
             stakes: self.nodes.keys().map(|id| (*id, stake(*id))).collect(),
             payouts: self.nodes.values().map(|node| (node.id, balance(node.payout))).collect(),
-            vault: self.net.view(token, &vault).to(),
+            vault: wallet(payment),
             supply: self.net.view(token, &CorToken::totalSupplyCall {}).to(),
         }
     }
@@ -407,7 +411,7 @@ impl Court {
             self.settle(task.scope.task);
         }
         let (_, _, audit) = self.stage(task)?;
-        if audit.earners == 0 {
+        if self.net.view(self.net.at.proof, &status(task)).state != AuditState::Closed as u8 {
             return None;
         }
         let call = ProofOfInference::collectCall(audit);
@@ -436,6 +440,19 @@ impl Court {
     }
 }
 
+/// Pieces in which data are published.
+const PIECES: usize = 3;
+/// Members of a first panel.
+const PANEL: usize = 3;
+
+fn status(task: &Task) -> ProofOfInference::statusOfCall {
+    ProofOfInference::statusOfCall { taskId: task.scope.task.0, nodeId: task.scope.node.0 }
+}
+
+fn demand(task: &Task) -> ProofOfInference::demandOfCall {
+    ProofOfInference::demandOfCall { taskId: task.scope.task.0, nodeId: task.scope.node.0 }
+}
+
 /// One audit, with everybody's conduct in it.
 struct Trial<'a> {
     court: &'a mut Court,
@@ -458,10 +475,78 @@ impl Trial<'_> {
                     self.send(keeper(), &ProofOfInference::conveneCall(audit));
                 }
                 AuditState::Convened => self.seal_panel(audit, until_s),
-                AuditState::Hearing => return self.hear(audit, until_s),
+                AuditState::Hearing => self.hear(audit, until_s),
+                AuditState::Demanded => self.publish(audit, until_s),
+                AuditState::Condemned => self.appeal(audit, until_s),
+                AuditState::Appealed => {
+                    self.court.net.reveal(audit.round);
+                    let parties = self.court.parties(self.task);
+                    self.send(
+                        keeper(),
+                        &ProofOfInference::reconveneCall { _0: audit, _1: parties },
+                    );
+                }
                 _ => return,
             }
         }
+    }
+
+    /// The miner publishes what was demanded, as far as it does.
+    fn publish(&mut self, audit: Audit, until_s: u64) {
+        let (request, result) = self.submission.published(self.task);
+        let all = [request.clone(), result].concat();
+        let pieces: Vec<&[u8]> = all.chunks(all.len().div_ceil(PIECES)).collect();
+        let told = match self.submission.on_demand {
+            OnDemand::Nothing => 0,
+            OnDemand::InPart => PIECES - 1,
+            OnDemand::Everything | OnDemand::SomethingElse => PIECES,
+        };
+        let mut offset = 0;
+        for piece in pieces.into_iter().take(told) {
+            let chunk = ProofOfInference::Chunk {
+                requestBytes: request.len() as u32,
+                totalBytes: all.len() as u32,
+                offset,
+                data: piece.to_vec().into(),
+            };
+            offset += piece.len() as u32;
+            let call = ProofOfInference::publishDataCall { _0: audit.clone(), _1: chunk };
+            // In whatever order anybody else would like it.
+            assert!(self.try_send(keeper(), &call).unwrap_err().contains("NotOperator"));
+            self.send(self.operator(self.task.scope.node.0), &call);
+        }
+        if told < PIECES {
+            self.court.net.pass(until_s);
+            self.send(keeper(), &ProofOfInference::advanceAuditCall(audit));
+        }
+    }
+
+    /// The miner's owner contests the judgement, or it is executed.
+    fn appeal(&mut self, audit: Audit, until_s: u64) {
+        let parties = self.court.parties(self.task);
+        let owner = self.court.nodes[&self.task.scope.node.0].owner;
+        let judge = ProofOfInference::judgeCall { _0: audit.clone(), _1: parties.clone() };
+        assert!(self.try_send(keeper(), &judge).unwrap_err().contains("TooEarly"));
+        if self.submission.appeals {
+            let call = ProofOfInference::appealCall { _0: audit, _1: parties };
+            assert!(self.try_send(keeper(), &call).unwrap_err().contains("NotOwner"));
+            return self.send(owner, &call);
+        }
+        self.court.net.pass(until_s);
+        self.send(keeper(), &judge);
+    }
+
+    /// Has the miner publish request and answer, if that is this one's conduct; whether it did.
+    fn demands(&mut self, node: u32, duty: Duty, audit: &Audit) -> bool {
+        let told = self.court.net.view(self.court.net.at.proof, &demand(self.task));
+        let reads = self.submission.publishes_answer || !duty.reads();
+        if told.resumes != 0 || (reads && !duty.demands()) {
+            return false;
+        }
+        let parties = self.court.parties(self.task);
+        let call = ProofOfInference::demandDataCall { _0: audit.clone(), _1: parties, _2: node };
+        self.send(self.operator(node), &call);
+        true
     }
 
     fn send<C: SolCall>(&mut self, from: Address, call: &C) {
@@ -478,6 +563,10 @@ impl Trial<'_> {
         self.court.nodes[&node].operator
     }
 
+    fn role(&self, place: usize, members: usize) -> Role {
+        if members == PANEL { Role::Member(place) } else { Role::OfAppeal(place) }
+    }
+
     /// What a validator commits to; nothing if it is silent.
     fn findings_of(&mut self, node: u32, role: Role, audit: &Audit) -> Option<B256> {
         let duty = self.conduct.duty(node, role);
@@ -491,6 +580,9 @@ impl Trial<'_> {
     fn seal(&mut self, audit: Audit, until_s: u64) {
         let node = audit.validator;
         let tried = (0..8).filter(|place| audit.drawn >> (32 * place) != U256::ZERO).count();
+        if self.demands(node, self.conduct.duty(node, Role::Validator(tried - 1)), &audit) {
+            return;
+        }
         match self.findings_of(node, Role::Validator(tried - 1), &audit) {
             Some(sealed_) => {
                 let call = ProofOfInference::commitAuditCall { brought: audit, sealed_ };
@@ -498,7 +590,7 @@ impl Trial<'_> {
             }
             None => {
                 self.court.net.pass(until_s);
-                self.send(keeper(), &ProofOfInference::advanceAuditCall { brought: audit });
+                self.send(keeper(), &ProofOfInference::advanceAuditCall(audit));
             }
         }
     }
@@ -524,7 +616,7 @@ impl Trial<'_> {
             }
         }
         self.court.net.pass(until_s);
-        self.send(keeper(), &ProofOfInference::advanceAuditCall { brought: audit });
+        self.send(keeper(), &ProofOfInference::advanceAuditCall(audit));
     }
 
     fn reveal(&mut self, audit: Audit, until_s: u64) {
@@ -533,6 +625,13 @@ impl Trial<'_> {
         if sealed.duty != Duty::Hides {
             let findings = sealed.findings(self.task, self.submission, value);
             let call = ProofOfInference::revealCall { brought: audit.clone(), findings };
+            let demanded = self.court.net.view(self.court.net.at.proof, &demand(self.task));
+            if sealed.is_unread() && demanded.resumes == 0 {
+                let refused = self.try_send(self.operator(audit.validator), &call).unwrap_err();
+                assert!(refused.contains("ProofOfInference_NotDemanded"), "{refused}");
+                self.court.net.pass(until_s);
+                return self.send(keeper(), &ProofOfInference::advanceAuditCall(audit));
+            }
             // Which blocks fail, and where a panel looks, is nobody else's to say.
             let refused = self.try_send(keeper(), &call).unwrap_err();
             assert!(refused.contains("ProofOfInference_NotOperator"), "{refused}");
@@ -544,14 +643,18 @@ impl Trial<'_> {
             }
         }
         self.court.net.pass(until_s);
-        self.send(keeper(), &ProofOfInference::advanceAuditCall { brought: audit });
+        self.send(keeper(), &ProofOfInference::advanceAuditCall(audit));
     }
 
     fn seal_panel(&mut self, audit: Audit, until_s: u64) {
         let (mut audit, members) = (audit, self.court.parties(self.task).split_off(2));
-        for (place, member) in members.iter().enumerate() {
+        for (place, member) in members.iter().enumerate().filter(|(_, member)| !member.isSealed) {
             let node = member.nodeId;
-            let Some(sealed_) = self.findings_of(node, Role::Member(place), &audit) else {
+            let role = self.role(place, members.len());
+            if self.demands(node, self.conduct.duty(node, role), &audit) {
+                return;
+            }
+            let Some(sealed_) = self.findings_of(node, role, &audit) else {
                 continue;
             };
             let parties = self.court.parties(self.task);

@@ -154,7 +154,43 @@ fn a_false_accusation_costs_an_honest_miner_nothing() {
 }
 
 #[test]
-fn who_cannot_read_what_others_can_loses_its_stake() {
+fn a_demand_without_need_costs_its_maker_the_pay_and_nothing_else() {
+    trials(FEW, &Submission::honest, &Conduct::validator(Duty::Demands), |outcome| {
+        let demander = outcome.validators[0];
+        assert_eq!(outcome.demander, Some(demander));
+        outcome.passed();
+        assert_eq!(outcome.gain(demander), 0);
+    });
+    trials(FEW, &other_weights, &Conduct::validator(Duty::Demands), |outcome| {
+        outcome.caught_by(Rule::Fingerprint);
+    });
+}
+
+#[test]
+fn a_member_of_a_panel_may_demand_too() {
+    let conduct = Conduct::panel([Duty::Honest, Duty::Demands, Duty::Honest]);
+    for (answers, rule) in [
+        (&other_weights as Answerer<'_>, Rule::Fingerprint),
+        (&other_tokens, Rule::Sampling),
+        (&other_text, Rule::Content),
+    ] {
+        trials(FEW, answers, &conduct, |outcome| {
+            assert_eq!(outcome.demander, Some(outcome.panel[1]));
+            outcome.caught_by(rule);
+        });
+    }
+}
+
+#[test]
+fn who_says_that_it_cannot_read_and_does_not_demand_cannot_open() {
+    trials(FEW, &Submission::honest, &Conduct::validator(Duty::SaysUnread), |outcome| {
+        assert_eq!(outcome.state, Some(AuditState::Unverified));
+        outcome.paid_with(&[(outcome.validators[0], Rule::Withheld)]);
+    });
+}
+
+#[test]
+fn who_cannot_read_what_is_published_loses_its_stake() {
     trials(FEW, &Submission::honest, &Conduct::validator(Duty::CannotRead), |outcome| {
         outcome.paid_with(&[(outcome.validators[0], Rule::Contradicted)]);
     });
@@ -176,6 +212,69 @@ fn a_lying_minority_of_a_panel_changes_nothing() {
         trials(FEW, &other_tokens, &conduct, |outcome| outcome.caught_by(Rule::Sampling));
         trials(FEW, &other_text, &conduct, |outcome| outcome.caught_by(Rule::Content));
     }
+}
+
+// ---------------------------------------------------------------- appeals
+
+fn appealed(answers: impl Fn(&Task) -> Submission) -> impl Fn(&Task) -> Submission {
+    move |task| Submission { appeals: true, ..answers(task) }
+}
+
+/// A network in which the seven others of an appeal are found.
+fn large() -> Court {
+    Court::with(Options { owners: 20, ..Options::default() })
+}
+
+#[test]
+fn four_liars_are_overturned_on_appeal_and_slashed() {
+    let mut court = large();
+    let owner = court.nodes[&court.miner].owner;
+    for duty in
+        [Duty::AccusesWithInvented, Duty::AccusesTheSampling, Duty::AccusesTheEnd, Duty::CannotRead]
+    {
+        let conduct = Conduct { panel: [duty; 3], ..Conduct::validator(duty) };
+        trials_in(&mut court, FEW, &appealed(Submission::honest), &conduct, |outcome| {
+            assert_eq!((outcome.state, outcome.appeal.len()), (Some(AuditState::Passed), 7));
+            let liars = outcome.validators.iter().chain(&outcome.panel);
+            outcome.paid_with(&liars.map(|node| (*node, Rule::Contradicted)).collect::<Vec<_>>());
+            // The bond is back.
+            assert!(outcome.bond > Some(0) && outcome.owner_gained(owner) == 0);
+        });
+    }
+}
+
+#[test]
+fn a_guilty_miner_that_appeals_loses_the_bond_too() {
+    let mut court = large();
+    let owner = court.nodes[&court.miner].owner;
+    for (answers, rule) in [
+        (&other_weights as Answerer<'_>, Rule::Fingerprint),
+        (&other_tokens, Rule::Sampling),
+        (&other_text, Rule::Content),
+    ] {
+        trials_in(&mut court, FEW, &appealed(answers), &Conduct::honest(), |outcome| {
+            assert_eq!(outcome.state, Some(AuditState::Disproved));
+            assert_eq!(outcome.slashes, [(outcome.miner, rule)]);
+            let bond = outcome.bond.unwrap();
+            assert_eq!(bond, outcome.before.stakes[&outcome.miner] / 10);
+            assert_eq!(outcome.owner_gained(owner), -(bond as i128));
+            // It pays those who were called for it.
+            for node in &outcome.appeal {
+                assert!(outcome.gain(*node) >= (bond / 7) as i128);
+            }
+        });
+    }
+}
+
+#[test]
+fn with_too_few_owners_for_an_appeal_the_first_judgement_stands() {
+    let mut court = Court::new();
+    let owner = court.nodes[&court.miner].owner;
+    trials_in(&mut court, FEW, &appealed(other_weights), &Conduct::honest(), |outcome| {
+        assert!(outcome.appeal.is_empty() && outcome.bond > Some(0));
+        outcome.caught_by(Rule::Fingerprint);
+        assert_eq!(outcome.owner_gained(owner), 0);
+    });
 }
 
 // ---------------------------------------------------------------- too few

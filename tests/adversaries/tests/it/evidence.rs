@@ -19,6 +19,10 @@ const POSITIONS_IN_WORD: usize = 8;
 /// A margin that nobody honest has, in nats.
 const INVENTED_MARGIN: f64 = 3.0;
 
+fn is_blind(duty: Duty) -> bool {
+    matches!(duty, Duty::CannotRead | Duty::SaysUnread)
+}
+
 /// What somebody committed to.
 pub struct Sealed {
     pub duty: Duty,
@@ -43,7 +47,8 @@ impl Sealed {
             Duty::AccusesWithInvented => invented(submission, 4000, Reasons::default()),
             _ => {
                 let block = submission.block(task);
-                let is_readable = submission.publishes_answer && duty != Duty::CannotRead;
+                // What is not found is published by now.
+                let is_readable = !submission.is_lost() && !is_blind(duty);
                 let seal = submission.seal(task);
                 task.examined(node, &seal, is_readable.then_some(&block)).audit
             }
@@ -78,6 +83,11 @@ impl Sealed {
         seal.hash(&CommitScope { node: NodeId(node), ..*miners })
     }
 
+    /// Whether it says that the answer cannot be read.
+    pub fn is_unread(&self) -> bool {
+        self.found.statistics().faults.contains(Reasons::IDS)
+    }
+
     fn root(&self) -> B256 {
         self.found.tree().unwrap().root()
     }
@@ -93,9 +103,7 @@ impl Sealed {
         let positions = draw_positions(seed, 1, tokens, SPOT_POSITIONS);
         let record = submission.record();
         // Whoever has no answer, or no proof of it, or one that is not under the root, cannot show the miner's leaves.
-        let shows = submission.publishes_answer
-            && submission.publishes_proof
-            && self.duty != Duty::CannotRead;
+        let shows = !submission.is_lost() && submission.publishes_proof && !is_blind(self.duty);
         let failing = self.failing(submission, shows);
         let statistics = self.found.statistics();
         let margins = Reasons::HARD_MARGIN | Reasons::MARGIN_SUM;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use alloy::primitives::Address;
 use assay_bindings::COR;
 use assay_proof::Reasons;
 use assay_protocol::{ProtocolEvent, TaskState, state::AuditState};
@@ -57,6 +58,10 @@ pub struct Purses {
     pub book: u128,
     pub stakes: BTreeMap<u32, u128>,
     pub payouts: BTreeMap<u32, u128>,
+    /// What owners have, in the contracts and outside.
+    pub owners: BTreeMap<Address, u128>,
+    /// What of that is outside.
+    pub wallets: u128,
     /// What `SessionPayment` has.
     pub vault: u128,
     pub supply: u128,
@@ -65,7 +70,13 @@ pub struct Purses {
 impl Purses {
     fn sum(&self) -> u128 {
         let nodes: u128 = self.stakes.values().chain(self.payouts.values()).sum();
-        self.client + self.keeper + self.publisher + self.book + nodes
+        let owners: u128 = self.owners.values().sum();
+        self.client + self.keeper + self.publisher + self.book + nodes + owners
+    }
+
+    /// What there is of all that.
+    fn there(&self) -> u128 {
+        self.vault + self.wallets
     }
 
     fn of(&self, node: u32) -> u128 {
@@ -84,6 +95,12 @@ pub struct Outcome {
     /// Validators in the order in which they were drawn, without the panel.
     pub validators: Vec<u32>,
     pub panel: Vec<u32>,
+    /// The second panel, if there was an appeal that it could be drawn for.
+    pub appeal: Vec<u32>,
+    /// Bond of the appeal, if there was one.
+    pub bond: Option<u128>,
+    /// Who demanded request and answer.
+    pub demander: Option<u32>,
     pub slashes: Vec<(u32, Rule)>,
     /// Owners whose word against the miner counted, and how many it takes.
     pub evidence: Vec<(u64, u64)>,
@@ -109,6 +126,9 @@ impl Outcome {
             reasons: None,
             validators: Vec::new(),
             panel: Vec::new(),
+            appeal: Vec::new(),
+            bond: None,
+            demander: None,
             slashes: Vec::new(),
             evidence: Vec::new(),
             unverified: false,
@@ -136,7 +156,14 @@ impl Outcome {
                 }
             }
             ProtocolEvent::PanelMoved(event) if event.taskId == id => {
-                self.panel = event.parties.iter().skip(2).map(|party| party.nodeId).collect();
+                let members = event.parties.iter().skip(2).map(|party| party.nodeId).collect();
+                if self.bond.is_some() { self.appeal = members } else { self.panel = members }
+            }
+            ProtocolEvent::Appealed(event) if event.taskId == id => {
+                self.bond = Some(event.bond.to());
+            }
+            ProtocolEvent::DataDemanded(event) if event.taskId == id => {
+                self.demander = Some(event.validator);
             }
             ProtocolEvent::Verdict(event) if event.taskId == id && self.reasons.is_none() => {
                 self.reasons = Some(Reasons(event.reasons));
@@ -153,13 +180,18 @@ impl Outcome {
     /// `[M1]` Nothing is made, and nothing is lost but what is burnt.
     pub fn check_conservation(&self) {
         for purses in [&self.before, &self.after] {
-            assert_eq!(purses.sum(), purses.vault, "the accounts are not what there is");
+            assert_eq!(purses.sum(), purses.there(), "the accounts are not what there is");
         }
         let burnt = self.before.supply - self.after.supply;
-        assert_eq!(self.before.vault - self.after.vault, burnt, "money went elsewhere");
+        assert_eq!(self.before.there() - self.after.there(), burnt, "money went elsewhere");
     }
 
-    fn gain(&self, node: u32) -> i128 {
+    /// What the miner's owner has more than before, beside its node.
+    pub fn owner_gained(&self, owner: Address) -> i128 {
+        self.after.owners[&owner] as i128 - self.before.owners[&owner] as i128
+    }
+
+    pub fn gain(&self, node: u32) -> i128 {
         self.after.of(node) as i128 - self.before.of(node) as i128
     }
 

@@ -11,7 +11,7 @@ use crate::{
     answers::{MAX_OUTPUT, Submission, Task},
     calibration::CALIBRATION,
     cheats::TRIALS,
-    court::{Court, MODEL_ID},
+    court::{Court, MODEL_ID, publisher},
     engine::class,
     model::Model,
     network::account,
@@ -100,6 +100,26 @@ fn nodes_of_an_invented_class_judge_nobody() {
     court.net.wait(ACTIVATION_S);
     court.remember();
     caught_despite(&mut court, |_| friends.clone());
+}
+
+#[test]
+fn a_pair_that_is_calibrated_later_judges_no_earlier_answer() {
+    let mut court = Court::new();
+    let invented: assay_types::NumericClass = "friends-f64".parse().unwrap();
+    let friends: BTreeSet<u32> =
+        (0..MANY).map(|n| court.register(&format!("friend {n}"), invented)).collect();
+    court.net.wait(ACTIVATION_S);
+    court.remember();
+    caught_despite(&mut court, |court| {
+        let call = ModelRegistry::calibrateCall {
+            modelId: MODEL_ID,
+            minerClass: class().0,
+            validatorClass: invented.0,
+            word: CALIBRATION.pack().unwrap(),
+        };
+        court.net.send(publisher(), court.net.at.models, &call);
+        friends.clone()
+    });
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn a_token_that_nearly_won_may_stand_for_the_one_that_did() {
 
 #[test]
 fn four_friends_that_are_all_drawn_slash_an_honest_miner() {
+    // Beside them and the miner four owners are left: too few for an appeal.
     let mut court = Court::new();
     for (duty, rule) in [
         (Duty::AccusesWithInvented, Rule::Fingerprint),
@@ -60,10 +61,27 @@ fn four_friends_that_are_all_drawn_slash_an_honest_miner() {
         (Duty::CannotRead, Rule::Fingerprint),
     ] {
         let conduct = Conduct { panel: [duty; 3], ..Conduct::validator(duty) };
-        trials_in(&mut court, FEW, &Submission::honest, &conduct, |outcome| {
+        let answers = |task: &Task| Submission { appeals: true, ..Submission::honest(task) };
+        trials_in(&mut court, FEW, &answers, &conduct, |outcome| {
             outcome.caught_by(rule);
         });
     }
+}
+
+#[test]
+fn four_friends_among_seven_overturn_a_true_judgement() {
+    let mut court = Court::with(Options { owners: 20, ..Options::default() });
+    let friend = Duty::Vouches;
+    let honest = Duty::Honest;
+    let appeal = [friend, friend, friend, friend, honest, honest, honest];
+    let conduct = Conduct { appeal, ..Conduct::honest() };
+    let answers = |task: &Task| Submission { appeals: true, ..other_weights(task) };
+    trials_in(&mut court, FEW, &answers, &conduct, |outcome| {
+        assert_eq!(outcome.state, Some(AuditState::Passed));
+        let found_it = outcome.validators.iter().chain(&outcome.panel).chain(&outcome.appeal[4..]);
+        let stakes: Vec<_> = found_it.map(|node| (*node, Rule::Contradicted)).collect();
+        outcome.paid_with(&stakes);
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use assay_proof::Reasons;
 use assay_types::{Address, CommitScope, NodeId, SessionId, TaskId, keccak256};
 
 use crate::{
-    answers::{Submission, Task},
+    answers::{OnDemand, Submission, Task},
     cheats::{honest_ids, trials},
     engine::MODEL,
     outcome::Rule,
@@ -104,10 +104,53 @@ fn a_proof_that_is_never_shown() {
 }
 
 #[test]
-fn an_answer_that_nobody_can_read() {
-    // Whoever takes its answer away when it is audited has nobody on its side.
+fn an_answer_that_only_its_miner_has_is_published() {
+    // Whoever cannot read it demands it, and is not paid for that.
     trials(
         |task| Some(Submission { publishes_answer: false, ..Submission::honest(task) }),
+        |outcome, _| {
+            assert_eq!(outcome.demander, Some(outcome.validators[0]));
+            outcome.passed();
+            let validator = outcome.validators[0];
+            assert_eq!(outcome.gain(validator), 0);
+        },
+    );
+    // What is published shows a lie as well as what is stored.
+    trials(
+        |task| {
+            let answer = Submission::decoded(task, &crate::model::Model::new(2));
+            let answer = Submission { publishes_answer: false, ..answer };
+            (answer.tokens() >= 32).then_some(answer)
+        },
+        |outcome, _| outcome.caught_by(Rule::Fingerprint),
+    );
+}
+
+#[test]
+fn an_answer_that_is_never_published() {
+    for on_demand in [OnDemand::Nothing, OnDemand::InPart] {
+        trials(
+            |task| {
+                let own = Submission::honest(task);
+                Some(Submission { publishes_answer: false, on_demand, ..own })
+            },
+            |outcome, _| {
+                outcome.caught_by(Rule::Unopened);
+                assert_eq!(outcome.reasons, None);
+            },
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_is_published_otherwise_than_committed() {
+    // Everybody sees alike that it is not what the digest names.
+    trials(
+        |task| {
+            let own = Submission::honest(task);
+            let on_demand = OnDemand::SomethingElse;
+            Some(Submission { publishes_answer: false, on_demand, ..own })
+        },
         |outcome, _| {
             assert!(outcome.has(Reasons::IDS | Reasons::SPOT));
             outcome.caught_by(Rule::Fingerprint);

@@ -28,8 +28,12 @@ pub enum Duty {
     AccusesTheSampling,
     /// Says that the answer has no end.
     AccusesTheEnd,
-    /// Says that it cannot read the answer.
+    /// Demands the answer, and says that it cannot read it, whatever is published.
     CannotRead,
+    /// Says that it cannot read the answer, and does not demand it.
+    SaysUnread,
+    /// Cannot read the answer where it looks, demands it, and tells what it finds.
+    Demands,
     /// Commits to what it finds, and does not open it.
     Hides,
 }
@@ -38,6 +42,19 @@ impl Duty {
     /// Whether what it committed to can be opened.
     pub fn can_open(self) -> bool {
         !matches!(self, Self::Garbage | Self::CopiesTheMiner | Self::CopiesAPeer)
+    }
+
+    /// Whether it demands an answer that others can read.
+    pub fn demands(self) -> bool {
+        matches!(self, Self::Demands | Self::CannotRead)
+    }
+
+    /// Whether it looks at the answer.
+    pub fn reads(self) -> bool {
+        !matches!(
+            self,
+            Self::Silent | Self::Garbage | Self::Guesses | Self::Vouches | Self::SaysUnread
+        )
     }
 }
 
@@ -48,6 +65,8 @@ pub enum Role {
     Validator(usize),
     /// Of a panel.
     Member(usize),
+    /// Of the panel of an appeal.
+    OfAppeal(usize),
 }
 
 /// Who does what.
@@ -57,6 +76,8 @@ pub struct Conduct {
     pub validators: [Duty; 3],
     /// Of the panel's members.
     pub panel: [Duty; 3],
+    /// Of those of an appeal.
+    pub appeal: [Duty; 7],
     /// Nodes that vouch for the miner whenever they are drawn.
     pub friends: BTreeSet<u32>,
 }
@@ -79,6 +100,7 @@ impl Conduct {
             _ if self.friends.contains(&node) => Duty::Vouches,
             Role::Validator(place) => self.validators[place],
             Role::Member(place) => self.panel[place],
+            Role::OfAppeal(place) => self.appeal[place],
         }
     }
 }
