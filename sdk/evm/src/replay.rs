@@ -6,26 +6,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use alloy::consensus::{Header, Transaction, TxEnvelope};
 use alloy::eips::eip2935::HISTORY_STORAGE_ADDRESS;
-use alloy::eips::eip4788::SYSTEM_ADDRESS;
+use alloy::eips::eip4788::{BEACON_ROOTS_ADDRESS, SYSTEM_ADDRESS};
+use alloy::eips::eip4895::Withdrawal;
+use alloy::eips::eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS;
+use alloy::eips::eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS;
 use alloy::primitives::{Address, B256, Bytes, Log, TxKind, U256};
 use alloy_evm::eth::EthEvmFactory;
-use alloy_evm::{Evm, EvmEnv, EvmFactory, FromRecoveredTx};
+use alloy_evm::{Evm, EvmFactory, FromRecoveredTx};
 use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context::{ContextTr, TxEnv};
 use revm::database_interface::WrapDatabaseRef;
 use revm::interpreter::{CallInputs, CallOutcome, CallScheme, CreateInputs, CreateOutcome};
 use revm::primitives::eip3860::MAX_INITCODE_SIZE;
+use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
-use revm::{DatabaseRef, Inspector};
+use revm::{DatabaseCommit, DatabaseRef, Inspector};
 
 use crate::block::{SignedTx, TxReceiptRecord, is_impersonated, receipt_envelope};
-use crate::builder::{block_env, cfg_env};
 use crate::call::CALL_GAS_LIMIT;
 use crate::error::{CallError, ChainError, TxError, TxFacts};
+use crate::forks::Forks;
+use crate::overlay::Overlay;
 use crate::state::{AccountProof, State};
+use crate::trie::Found;
+use crate::witness::{Missing, ProofError};
 
 /// Blocks whose hash the EVM can ask for (BLOCKHASH).
 const KNOWN_HASHES: usize = 256;
@@ -65,23 +73,65 @@ pub enum ReplayError {
         /// The rule that it breaks.
         source: TxError,
     },
+    /// Parts of the state that are not known must be revealed first.
+    #[error("{} parts of the state are not known", .0.len())]
+    Missing(BTreeSet<Missing>),
+    /// The rules of the block are not known here.
+    #[error(
+        "it follows rules that this program does not know: those before proof of stake, or newer ones than Osaka"
+    )]
+    Rules,
     /// The execution itself failed.
     #[error(transparent)]
     Chain(#[from] ChainError),
 }
 
 /// What code can read: a state, and the newest blocks' hashes by number.
-#[derive(Debug, Clone)]
-struct Readable {
-    state: State,
+#[derive(Debug)]
+pub(crate) struct Readable {
+    pub(crate) state: State,
     hashes: BTreeMap<u64, B256>,
+    /// What was asked for and is not known. Whoever asks gets nothing, and asks again when it is.
+    missing: Mutex<BTreeSet<Missing>>,
+}
+
+impl Readable {
+    fn miss(&self, missing: Missing) {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).insert(missing);
+    }
+
+    pub(crate) fn take_missing(&self) -> BTreeSet<Missing> {
+        std::mem::take(&mut *self.missing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn info(&self, address: &Address) -> Option<AccountInfo> {
+        match self.state.find(address) {
+            Found::Value(account) => Some(account.info()),
+            Found::Nothing => None,
+            Found::Hidden => {
+                self.miss(Missing::Account(*address));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn slot(&self, address: &Address, slot: &U256) -> U256 {
+        match self.state.find_slot(address, slot) {
+            Found::Value(value) => value,
+            Found::Nothing => U256::ZERO,
+            Found::Hidden => {
+                self.miss(Missing::Slot(*address, *slot));
+                U256::ZERO
+            }
+        }
+    }
 }
 
 impl DatabaseRef for Readable {
     type Error = Infallible;
 
     fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Infallible> {
-        Ok(self.state.info(&address))
+        Ok(self.info(&address))
     }
 
     /// Never asked: accounts come with their code.
@@ -90,7 +140,7 @@ impl DatabaseRef for Readable {
     }
 
     fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Infallible> {
-        Ok(self.state.slot(&address, &slot))
+        Ok(self.slot(&address, &slot))
     }
 
     fn block_hash_ref(&self, number: u64) -> Result<B256, Infallible> {
@@ -99,9 +149,10 @@ impl DatabaseRef for Readable {
 }
 
 /// A state that blocks are executed on, one after the other.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Replay {
     chain_id: u64,
+    forks: Forks,
     now: Readable,
     /// Contracts whose entries are told.
     watched: BTreeSet<Address>,
@@ -114,10 +165,20 @@ impl Replay {
     pub fn new(chain_id: u64, state: State, (number, hash): (u64, B256)) -> Self {
         Self {
             chain_id,
-            now: Readable { state, hashes: BTreeMap::from([(number, hash)]) },
+            forks: Forks::Development,
+            now: Readable {
+                state,
+                hashes: BTreeMap::from([(number, hash)]),
+                missing: Mutex::default(),
+            },
             watched: BTreeSet::new(),
             calls_out: BTreeSet::new(),
         }
+    }
+
+    /// Takes the rules of blocks from there.
+    pub const fn follow(&mut self, forks: Forks) {
+        self.forks = forks;
     }
 
     /// Tells the entries into these contracts from now on. `calls_out` are selectors of their functions that call
@@ -146,9 +207,30 @@ impl Replay {
         &self.now.state
     }
 
+    /// What was asked for since the last time and is not known: whoever asked got nothing.
+    pub fn take_missing(&self) -> BTreeSet<Missing> {
+        self.now.take_missing()
+    }
+
+    /// Tells more of the state.
+    ///
+    /// # Errors
+    /// As [`State::reveal`].
+    pub fn inform(
+        &mut self,
+        tell: impl FnOnce(&mut State) -> Result<(), ProofError>,
+    ) -> Result<(), ProofError> {
+        tell(&mut self.now.state)
+    }
+
     /// Code of an account; empty without any.
     pub fn code(&self, address: &Address) -> Bytes {
-        self.now.state.code(address).original_bytes()
+        self.now.info(address).and_then(|info| info.code).unwrap_or_default().original_bytes()
+    }
+
+    /// One slot; zero when never written.
+    pub fn slot(&self, address: &Address, slot: &U256) -> U256 {
+        self.now.slot(address, slot)
     }
 
     /// An account and some of its slots as the state has them, with the root of its storage.
@@ -169,20 +251,52 @@ impl Replay {
     /// Executes a block on the state.
     ///
     /// # Errors
-    /// When a transaction is not valid there; the state is then that after the ones before it.
+    /// When a transaction is not valid there, or parts of the state that it needs are not known; the state is then what it
+    /// was.
     pub fn block(
         &mut self,
         header: &Header,
         hash: B256,
         transactions: &[SignedTx],
+        withdrawals: &[Withdrawal],
     ) -> Result<Executed, ReplayError> {
-        self.store_parent_hash(header)?;
+        self.now.take_missing();
+        let (executed, state) = self.execute(header, transactions, withdrawals)?;
+        self.now.state = state;
+        self.now.hashes.insert(header.number, hash);
+        while self.now.hashes.len() > KNOWN_HASHES {
+            self.now.hashes.pop_first();
+        }
+        Ok(executed)
+    }
+
+    fn execute(
+        &self,
+        header: &Header,
+        transactions: &[SignedTx],
+        withdrawals: &[Withdrawal],
+    ) -> Result<(Executed, State), ReplayError> {
+        let env = self.forks.env(self.chain_id, header).ok_or(ReplayError::Rules)?;
+        let spec = env.cfg_env.spec;
+        let tracer = Tracer::new(&self.watched);
+        let factory = EthEvmFactory::default();
+        let mut evm = factory.create_evm_with_inspector(Overlay::new(&self.now), env, tracer);
+        evm.disable_inspector();
+        self.begin(&mut evm, header, spec)?;
         let mut executed = Executed::default();
         let mut gas_used = 0;
         for (index, tx) in transactions.iter().enumerate() {
-            let (result, entries) = self
-                .transact(header, tx)
-                .map_err(|error| self.error(error, (header, tx), index))?;
+            let (result, entries) = match self.transact(&mut evm, tx) {
+                Ok(done) => done,
+                Err(error) => {
+                    // What is not known may be what it lacks.
+                    let missing = self.now.take_missing();
+                    if missing.is_empty() {
+                        return Err(self.error(error, (header, tx), index));
+                    }
+                    return Err(ReplayError::Missing(missing));
+                }
+            };
             gas_used += result.tx_gas_used();
             let success = result.is_success();
             let logs = if success { result.into_logs() } else { Vec::new() };
@@ -192,43 +306,51 @@ impl Replay {
             executed.receipts.push(record);
             executed.entries.push(entries);
         }
-        self.now.hashes.insert(header.number, hash);
-        while self.now.hashes.len() > KNOWN_HASHES {
-            self.now.hashes.pop_first();
+        for withdrawal in withdrawals {
+            evm.db_mut().credit(withdrawal.address, withdrawal.amount_wei());
         }
-        Ok(executed)
+        if self.forks == Forks::Public && spec.is_enabled_in(SpecId::PRAGUE) {
+            system_call(&mut evm, WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, Bytes::new())?;
+            system_call(&mut evm, CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, Bytes::new())?;
+        }
+        let (overlay, _) = evm.finish();
+        overlay.finish().map(|state| (executed, state)).map_err(ReplayError::Missing)
     }
 
-    /// EIP-2935, as the embedded chain and anvil do it.
-    fn store_parent_hash(&mut self, header: &Header) -> Result<(), ReplayError> {
-        let env = EvmEnv::new(cfg_env(self.chain_id), block_env(header));
-        let mut evm = EthEvmFactory::default().create_evm(WrapDatabaseRef(&self.now), env);
-        let data = Bytes::copy_from_slice(header.parent_hash.as_slice());
-        let outcome = evm
-            .transact_system_call(SYSTEM_ADDRESS, HISTORY_STORAGE_ADDRESS, data)
-            .map_err(|e| ChainError::Execution(e.to_string()))?;
-        drop(evm);
-        self.now.state.commit(outcome.state);
-        Ok(())
+    /// What a block does before its transactions: EIP-2935, and EIP-4788, which the embedded chain and anvil leave out.
+    fn begin(
+        &self,
+        evm: &mut BlockEvm<'_, '_>,
+        header: &Header,
+        spec: SpecId,
+    ) -> Result<(), ReplayError> {
+        if spec.is_enabled_in(SpecId::PRAGUE) {
+            system_call(evm, HISTORY_STORAGE_ADDRESS, header.parent_hash.into())?;
+        }
+        match header.parent_beacon_block_root {
+            Some(root) if self.forks == Forks::Public => {
+                system_call(evm, BEACON_ROOTS_ADDRESS, root.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Executes one transaction, under the eyes of a tracer where strangers may call a watched contract: that takes
     /// twice the time.
-    fn transact(
-        &mut self,
-        header: &Header,
+    fn transact<'a>(
+        &'a self,
+        evm: &mut BlockEvm<'_, 'a>,
         tx: &SignedTx,
     ) -> Result<(ExecutionResult<HaltReason>, Vec<Entry>), EVMError<Infallible>> {
         let (envelope, sender) = (tx.inner(), tx.signer());
-        let mut cfg = cfg_env(self.chain_id);
-        cfg.disable_eip3607 = is_impersonated(envelope);
-        let env = EvmEnv::new(cfg, block_env(header));
+        evm.cfg.disable_eip3607 = is_impersonated(envelope);
         let tx_env = TxEnv::from_recovered_tx(envelope, sender);
-        let reader = WrapDatabaseRef(&self.now);
-        let (outcome, entries) = match self.entered_directly(envelope) {
+        let direct = self.entered_directly(envelope);
+        evm.set_inspector_enabled(direct.is_none());
+        *evm.inspector_mut() = Tracer::new(&self.watched);
+        let outcome = evm.transact_raw(tx_env)?;
+        let entries = match direct {
             Some(contract) => {
-                let outcome =
-                    EthEvmFactory::default().create_evm(reader, env).transact_raw(tx_env)?;
                 let entry = Entry {
                     caller: sender,
                     contract,
@@ -236,18 +358,11 @@ impl Replay {
                     is_creation: false,
                     logs: 0..outcome.result.logs().len(),
                 };
-                let entries = outcome.result.is_success().then_some(entry);
-                (outcome, entries.into_iter().collect())
+                outcome.result.is_success().then_some(entry).into_iter().collect()
             }
-            None => {
-                let mut tracer = Tracer::new(&self.watched);
-                let outcome = EthEvmFactory::default()
-                    .create_evm_with_inspector(reader, env, &mut tracer)
-                    .transact_raw(tx_env)?;
-                (outcome, tracer.entries)
-            }
+            None => std::mem::take(&mut evm.inspector_mut().entries),
         };
-        self.now.state.commit(outcome.state);
+        evm.db_mut().commit(outcome.state);
         Ok((outcome.result, entries))
     }
 
@@ -286,20 +401,20 @@ impl Replay {
     /// # Errors
     /// [`CallError::Revert`] and [`CallError::Halt`] when the code fails.
     pub fn call(&self, header: &Header, to: Address, input: Bytes) -> Result<Bytes, CallError> {
-        let mut block = block_env(header);
-        block.basefee = 0;
-        let mut cfg = cfg_env(self.chain_id);
-        cfg.disable_eip3607 = true;
+        let unknown = || ChainError::Execution(ReplayError::Rules.to_string());
+        let mut env = self.forks.env(self.chain_id, header).ok_or_else(unknown)?;
+        env.block_env.basefee = 0;
+        env.cfg_env.disable_eip3607 = true;
         let tx = TxEnv {
             gas_limit: CALL_GAS_LIMIT.min(header.gas_limit),
             kind: TxKind::Call(to),
             data: input,
             chain_id: Some(self.chain_id),
-            nonce: self.now.state.basic(&Address::ZERO).nonce,
+            nonce: self.now.info(&Address::ZERO).unwrap_or_default().nonce,
             ..TxEnv::default()
         };
         let outcome = EthEvmFactory::default()
-            .create_evm(WrapDatabaseRef(&self.now), EvmEnv::new(cfg, block))
+            .create_evm(WrapDatabaseRef(&self.now), env)
             .transact_raw(tx)
             .map_err(|error| CallError::Chain(ChainError::Execution(error.to_string())))?;
         match outcome.result {
@@ -308,6 +423,25 @@ impl Replay {
             ExecutionResult::Halt { reason, .. } => Err(CallError::Halt(reason)),
         }
     }
+}
+
+/// Executes the transactions of one block.
+type BlockEvm<'a, 'b> = <EthEvmFactory as EvmFactory>::Evm<Overlay<'a>, Tracer<'b>>;
+
+/// A call of the protocol itself, if there is somebody to be called.
+fn system_call(
+    evm: &mut BlockEvm<'_, '_>,
+    contract: Address,
+    input: Bytes,
+) -> Result<(), ReplayError> {
+    if !evm.db_mut().has_code(contract) {
+        return Ok(());
+    }
+    let outcome = evm
+        .transact_system_call(SYSTEM_ADDRESS, contract, input)
+        .map_err(|error| ChainError::Execution(error.to_string()))?;
+    evm.db_mut().commit(outcome.state);
+    Ok(())
 }
 
 /// Notes the entries into watched contracts.

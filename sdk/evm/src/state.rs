@@ -3,8 +3,9 @@
 //! A copy takes no time (see [`crate::trie`]): the states of past blocks, of snapshots, of a block in
 //! the making and of a call are all copies.
 
+use alloy::consensus::TrieAccount;
 use alloy::primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
-use alloy::rlp::{Encodable, encode_list};
+use alloy::rlp::Decodable;
 use revm::state::{AccountInfo, Bytecode, EvmState};
 
 use crate::change::AccountChange;
@@ -22,10 +23,11 @@ pub struct Basic {
 }
 
 #[derive(Debug, Clone)]
-struct Account {
-    basic: Basic,
-    code: Bytecode,
-    storage: Trie<U256>,
+pub(crate) struct Account {
+    pub(crate) basic: Basic,
+    /// Empty also where it is not known: see [`Account::lacks_code`].
+    pub(crate) code: Bytecode,
+    pub(crate) storage: Trie<U256>,
 }
 
 impl Default for Account {
@@ -39,6 +41,20 @@ impl Default for Account {
 }
 
 impl Account {
+    /// Whether it has code that nobody has told yet.
+    pub(crate) fn lacks_code(&self) -> bool {
+        self.basic.code_hash != KECCAK256_EMPTY && self.code.is_empty()
+    }
+
+    /// As revm sees it.
+    pub(crate) fn info(&self) -> AccountInfo {
+        let Basic { balance, nonce, code_hash } = self.basic;
+        let mut info = AccountInfo { balance, nonce, ..AccountInfo::default() };
+        info.code_hash = code_hash;
+        info.code = Some(self.code.clone());
+        info
+    }
+
     /// EIP-161: such an account does not exist.
     fn is_empty(&self) -> bool {
         let Basic { balance, nonce, code_hash } = self.basic;
@@ -67,17 +83,26 @@ impl PartialEq for Account {
 
 impl Value for Account {
     fn rlp(&self) -> Vec<u8> {
-        let Basic { balance, nonce, code_hash } = &self.basic;
-        let fields: [&dyn Encodable; 4] = [nonce, balance, &self.storage.root(), code_hash];
-        let mut out = Vec::new();
-        encode_list::<_, dyn Encodable>(&fields, &mut out);
-        out
+        let Basic { balance, nonce, code_hash } = self.basic;
+        let storage_root = self.storage.root();
+        alloy::rlp::encode(TrieAccount { nonce, balance, storage_root, code_hash })
+    }
+
+    fn from_rlp(mut bytes: &[u8]) -> alloy::rlp::Result<Self> {
+        let TrieAccount { nonce, balance, storage_root, code_hash } =
+            Decodable::decode(&mut bytes)?;
+        let basic = Basic { balance, nonce, code_hash };
+        Ok(Self { basic, code: Bytecode::default(), storage: Trie::behind(storage_root) })
     }
 }
 
 impl Value for U256 {
     fn rlp(&self) -> Vec<u8> {
         alloy::rlp::encode(self)
+    }
+
+    fn from_rlp(mut bytes: &[u8]) -> alloy::rlp::Result<Self> {
+        Self::decode(&mut bytes)
     }
 }
 
@@ -97,7 +122,9 @@ pub struct AccountProof {
 /// All accounts, their storage and code, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    accounts: Trie<Account>,
+    pub(crate) accounts: Trie<Account>,
+    /// Whether a slot that is cleared stays in its trie, with a zero.
+    pub(crate) keeps_zeros: bool,
 }
 
 impl State {
@@ -112,13 +139,7 @@ impl State {
 
     /// An account as revm sees it.
     pub(crate) fn info(&self, address: &Address) -> Option<AccountInfo> {
-        self.account(address).map(|account| {
-            let Basic { balance, nonce, code_hash } = account.basic;
-            let mut info = AccountInfo { balance, nonce, ..AccountInfo::default() };
-            info.code_hash = code_hash;
-            info.code = Some(account.code.clone());
-            info
-        })
+        self.account(address).map(Account::info)
     }
 
     pub(crate) fn basic(&self, address: &Address) -> Basic {
@@ -154,7 +175,7 @@ impl State {
     }
 
     /// Changes an account, or makes it. One that is left with nothing at all is taken out.
-    fn change(&mut self, key: &B256, change: impl FnOnce(&mut Account)) {
+    pub(crate) fn change(&mut self, key: &B256, change: impl FnOnce(&mut Account)) {
         if let Some(account) = self.accounts.get_mut(key) {
             change(account);
             if account.is_empty() && account.storage.is_empty() {
@@ -262,6 +283,6 @@ pub(crate) fn bytecode(code: Bytes) -> Bytecode {
     Bytecode::new_raw_checked(code.clone()).unwrap_or_else(|_| Bytecode::new_legacy(code))
 }
 
-fn slot_key(slot: &U256) -> B256 {
+pub(crate) fn slot_key(slot: &U256) -> B256 {
     keccak256(slot.to_be_bytes::<32>())
 }

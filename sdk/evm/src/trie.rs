@@ -5,6 +5,10 @@
 //! stays with the node: after a block, only what the block changed is hashed.
 //!
 //! All keys have 32 bytes, so no key is the beginning of another, and a branch never has a value.
+//!
+//! Of a trie a part may be unknown but for its hash, see [`partial`].
+
+mod partial;
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,10 +17,15 @@ use alloy::rlp::Encodable;
 use alloy_trie::nodes::{BranchNodeRef, ExtensionNodeRef, LeafNodeRef, RlpNode};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieMask};
 
+pub(crate) use self::partial::{Found, Nodes};
+
 /// What the leaves of a trie hold.
 pub(crate) trait Value: Clone + PartialEq {
     /// The bytes that the trie commits to.
     fn rlp(&self) -> Vec<u8>;
+
+    /// The value of these bytes.
+    fn from_rlp(bytes: &[u8]) -> alloy::rlp::Result<Self>;
 }
 
 /// A version of a trie.
@@ -34,9 +43,19 @@ struct Node<V> {
 
 #[derive(Debug, Clone)]
 enum Kind<V> {
-    Leaf { path: Nibbles, value: V },
-    Extension { path: Nibbles, child: Arc<Node<V>> },
+    Leaf {
+        path: Nibbles,
+        value: V,
+    },
+    Extension {
+        path: Nibbles,
+        child: Arc<Node<V>>,
+    },
     Branch([Link<V>; 16]),
+    /// A node of which only the reference is known, and perhaps that it is a branch.
+    Hidden {
+        is_branch: bool,
+    },
 }
 
 impl<V> Default for Trie<V> {
@@ -64,27 +83,11 @@ impl<V: Value> Trie<V> {
         self.0.is_none()
     }
 
-    /// The value of a key.
+    /// The value of a key. Of what is hidden there is none: see [`Trie::find`].
     pub(crate) fn get(&self, key: &B256) -> Option<&V> {
-        let key = Nibbles::unpack(key);
-        let (mut node, mut depth) = (self.0.as_deref()?, 0);
-        loop {
-            match &node.kind {
-                Kind::Leaf { path, value } => {
-                    return (key.slice(depth..) == *path).then_some(value);
-                }
-                Kind::Extension { path, child } => {
-                    if !key.slice(depth..).starts_with(path) {
-                        return None;
-                    }
-                    depth += path.len();
-                    node = child;
-                }
-                Kind::Branch(children) => {
-                    node = children[nibble(&key, depth)].as_deref()?;
-                    depth += 1;
-                }
-            }
+        match self.find(key) {
+            Found::Value(value) => Some(value),
+            Found::Nothing | Found::Hidden => None,
         }
     }
 
@@ -105,16 +108,17 @@ impl<V: Value> Trie<V> {
                     node = own(children[nibble(&key, depth)].as_mut()?);
                     depth += 1;
                 }
+                Kind::Hidden { .. } => return None,
             }
         }
     }
 
-    /// Sets the value of a key.
+    /// Sets the value of a key. The way to it must be known.
     pub(crate) fn insert(&mut self, key: &B256, value: V) {
         put(&mut self.0, Nibbles::unpack(key), value);
     }
 
-    /// Takes a key out.
+    /// Takes a key out. The way to it must be known, and what is left beside it: see [`Trie::orphan`].
     pub(crate) fn remove(&mut self, key: &B256) {
         if self.get(key).is_some() {
             self.0 = self.0.take().and_then(|root| cut(root, Nibbles::unpack(key)));
@@ -135,6 +139,9 @@ impl<V: Value> Trie<V> {
         let mut proof = Vec::new();
         let (mut next, mut depth) = (self.0.as_deref(), 0);
         while let Some(node) = next {
+            if matches!(node.kind, Kind::Hidden { .. }) {
+                break;
+            }
             // A short node is part of its parent.
             if proof.is_empty() || node.reference().as_hash().is_some() {
                 proof.push(node.encode().into());
@@ -150,6 +157,7 @@ impl<V: Value> Trie<V> {
                     depth += 1;
                     children[nibble(&key, depth - 1)].as_deref()
                 }
+                Kind::Hidden { .. } => None,
             };
         }
         proof
@@ -190,6 +198,8 @@ impl<V: Value> Node<V> {
                 }
                 BranchNodeRef::new(&references, mask).encode(&mut out);
             }
+            // Its reference is there from the beginning, and nobody changes it.
+            Kind::Hidden { .. } => {}
         }
         out
     }
@@ -220,6 +230,7 @@ fn insert<V: Value>(node: &mut Arc<Node<V>>, path: Nibbles, value: V) {
         Kind::Extension { path: prefix, child } if path.starts_with(prefix) => {
             insert(child, path.slice(prefix.len()..), value);
         }
+        Kind::Hidden { .. } => debug_assert!(false, "a value behind a hash"),
         kind => *kind = fork(take(kind), &path, value),
     }
 }
@@ -244,7 +255,7 @@ fn fork<V: Value>(old: Kind<V>, path: &Nibbles, value: V) -> Kind<V> {
             children[nibble(&own, common)] = Some(join(rest, child));
             common
         }
-        branch @ Kind::Branch(_) => return branch,
+        other @ (Kind::Branch(_) | Kind::Hidden { .. }) => return other,
     };
     let rest = path.slice(common + 1..);
     children[nibble(path, common)] = Some(Kind::Leaf { path: rest, value }.link());
@@ -261,7 +272,7 @@ fn join<V: Value>(mut path: Nibbles, node: Arc<Node<V>>) -> Arc<Node<V>> {
         return node;
     }
     match &node.kind {
-        Kind::Branch(_) => Kind::Extension { path, child: node }.link(),
+        Kind::Branch(_) | Kind::Hidden { .. } => Kind::Extension { path, child: node }.link(),
         Kind::Leaf { path: rest, value } => {
             path.extend(rest);
             Kind::Leaf { path, value: value.clone() }.link()
@@ -276,7 +287,7 @@ fn join<V: Value>(mut path: Nibbles, node: Arc<Node<V>>) -> Arc<Node<V>> {
 /// Takes out a key that is there, and closes the gap.
 fn cut<V: Value>(mut node: Arc<Node<V>>, path: Nibbles) -> Link<V> {
     match take(own(&mut node)) {
-        Kind::Leaf { .. } => None,
+        Kind::Leaf { .. } | Kind::Hidden { .. } => None,
         Kind::Extension { path: prefix, child } => {
             cut(child, path.slice(prefix.len()..)).map(|below| join(prefix, below))
         }
@@ -329,6 +340,7 @@ impl<'a, V> Cursor<'a, V> {
 
     fn child(self, index: usize) -> Option<Self> {
         match &self.node.kind {
+            Kind::Hidden { .. } => None,
             Kind::Branch(children) => {
                 children[index].as_deref().map(|node| Self { node, skipped: 0 })
             }

@@ -23,6 +23,11 @@ impl<'a> StateView<'a> {
         Self { state, blocks }
     }
 
+    /// The state by itself.
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
     /// Balance in wei; zero for an account that does not exist.
     pub fn balance(&self, address: &Address) -> U256 {
         self.state.basic(address).balance

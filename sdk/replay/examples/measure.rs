@@ -40,6 +40,8 @@ const SETTLED_TOGETHER: usize = 10;
 const CARRIED_GAS: u64 = 200_000;
 /// Gas limit of a settlement.
 const SETTLE_GAS: u64 = 600_000;
+/// Rows of the table.
+const ROWS: u64 = 10;
 /// Blocks that are kept in memory, to be executed three times.
 const CHUNK: usize = 16;
 
@@ -128,7 +130,9 @@ async fn run(source: Source, deployment: Deployment) {
     let mut times = Times::default();
     let (mut gas, mut printed) = (0, 0);
     let mut chunks = std::pin::pin!(source.blocks(1..=to).chunks(CHUNK));
-    println!("       block      gas   bare revm     replay      audit  replay/bare   memory");
+    println!(
+        "    block    tasks      gas    bare revm       replay        audit  replay/bare   memory"
+    );
     for turn in 0_usize.. {
         let asked = Instant::now();
         let Some(chunk) = chunks.next().await else { break };
@@ -147,9 +151,9 @@ async fn run(source: Source, deployment: Deployment) {
         }
         gas += chunk.iter().map(|block| block.header.gas_used).sum::<u64>();
         let at = chunk.last().unwrap().header.number;
-        if at * 8 / to > printed {
-            printed = at * 8 / to;
-            row(at, gas, &times);
+        if at * ROWS / to > printed {
+            printed = at * ROWS / to;
+            row(at, gas, audit.report().checked.tasks, &times);
         }
     }
     let begun = Instant::now();
@@ -168,11 +172,11 @@ async fn run(source: Source, deployment: Deployment) {
     );
 }
 
-fn row(block: u64, gas: u64, times: &Times) {
+fn row(block: u64, gas: u64, tasks: u64, times: &Times) {
     let rate = |time: Duration| gas as f64 / time.as_secs_f64() / 1e6;
     let (bare, replay, audit) = (rate(times.bare), rate(times.replay), rate(times.audit));
     println!(
-        "{block:>12} {:>6.0} M {bare:>8.0} M/s {replay:>6.0} M/s {audit:>6.0} M/s {:>12.2} {:>4} MiB",
+        "{block:>9} {tasks:>8} {:>6.0} M {bare:>8.0} M/s {replay:>8.0} M/s {audit:>8.0} M/s {:>12.2} {:>4} MiB",
         gas as f64 / 1e6,
         replay / bare,
         resident_mib(),
@@ -182,7 +186,7 @@ fn row(block: u64, gas: u64, times: &Times) {
 /// The replay alone: execution, and all that the header says of it.
 fn again(replay: &mut Replay, block: &Fetched) {
     let header = &block.header;
-    let executed = replay.block(header, block.hash, &block.transactions).unwrap();
+    let executed = replay.block(header, block.hash, &block.transactions, &[]).unwrap();
     let receipts: Vec<_> = executed.receipts.iter().map(|receipt| &receipt.envelope).collect();
     let bloom = receipts.iter().fold(Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
     assert_eq!(calculate_receipt_root(&receipts), header.receipts_root);

@@ -1,5 +1,6 @@
 //! One audit, block by block.
 
+mod distant;
 mod resume;
 
 use alloy::consensus::{Header, Transaction};
@@ -7,7 +8,7 @@ use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, U256, keccak256};
 use alloy::sol_types::SolCall;
 use assay_bindings::{Deployment, SessionQueue};
-use assay_evm::{Replay, ReplayError};
+use assay_evm::{Executed, Replay, ReplayError};
 use assay_protocol::{ProtocolEvent, State};
 use futures::StreamExt;
 
@@ -22,6 +23,7 @@ use crate::probe::{Touched, probes};
 use crate::report::{Divergence, Report, Rule};
 use crate::source::{Fetched, Source};
 
+use self::distant::Distant;
 use self::resume::Recorder;
 
 /// Views that are asked of the RPC side by side.
@@ -82,6 +84,18 @@ pub struct Audit {
     head: Header,
     /// Whether the state has become another one than the chain's.
     tainted: bool,
+    /// Where what is not known of the state comes from, if the audit did not begin with the chain.
+    distant: Option<Distant>,
+}
+
+/// What an audit begins with: a block, and the state after it.
+struct Start {
+    state: assay_evm::State,
+    has_roots: bool,
+    /// Hash of block 0.
+    genesis: B256,
+    header: Header,
+    hash: B256,
 }
 
 /// A replay that tells who enters the protocol's contracts.
@@ -93,7 +107,7 @@ fn watched(deployment: &Deployment, state: assay_evm::State, last: (u64, B256)) 
 }
 
 impl Audit {
-    /// Audits a range of the chain behind a source, which begins with what `Genesis::fetch` finds.
+    /// Audits a range of the chain behind a source.
     ///
     /// # Errors
     /// When the audit cannot be made; a network that is not as it must be is no error.
@@ -108,7 +122,8 @@ impl Audit {
         audit.finish(source).await
     }
 
-    /// An audit that has not looked at any block yet.
+    /// An audit that has not looked at any block yet. On a development chain it begins with what `Genesis::fetch` finds;
+    /// elsewhere with the state before the range, of which proofs tell as much as is needed.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -118,10 +133,12 @@ impl Audit {
         if from > to || to > head {
             return Err(AuditError::NoRange { from, to, head });
         }
+        let chain_id = options.deployment.chain_id;
+        let Some(genesis) = Genesis::of_development(source, chain_id).await? else {
+            return Self::begin_distant(source, options).await;
+        };
         let missing = AuditError::NoRange { from: 0, to: 0, head };
         let first = source.block(0).await?.ok_or(missing)?;
-        let (chain_id, root) = (options.deployment.chain_id, first.header.state_root);
-        let genesis = Genesis::fetch(source, chain_id, root).await?;
         Ok(Self::new(options, genesis, &first))
     }
 
@@ -136,6 +153,7 @@ impl Audit {
         to: u64,
         observer: &mut dyn Observer,
     ) -> Result<bool, AuditError> {
+        self.recall_history(source, observer).await?;
         let mut blocks = std::pin::pin!(source.blocks(self.parent.number + 1..=to));
         while let Some((number, block)) = blocks.next().await {
             let Some(block) = block? else {
@@ -145,7 +163,11 @@ impl Audit {
             if block.header.parent_hash != self.parent.hash {
                 self.check_reorganised(source, number).await?;
             }
-            if !self.block(&block, observer) {
+            let goes_on = match self.distant {
+                None => self.block(&block, observer),
+                Some(_) => self.block_distant(source, &block, observer).await?,
+            };
+            if !goes_on {
                 return Ok(false);
             }
             observer.block(number, block.header.gas_used);
@@ -163,8 +185,15 @@ impl Audit {
 
     /// Begins after block 0.
     pub fn new(options: Options, genesis: Genesis, first: &Fetched) -> Self {
+        let Genesis { state, has_roots } = genesis;
+        let (header, hash) = (first.header.clone(), first.hash);
+        Self::start(options, Start { state, has_roots, genesis: hash, header, hash })
+    }
+
+    fn start(options: Options, start: Start) -> Self {
+        let Start { state, has_roots, genesis, header, hash } = start;
         let deployment = options.deployment.clone();
-        let replay = watched(&deployment, genesis.state, (0, first.hash));
+        let replay = watched(&deployment, state, (header.number, hash));
         let contracts = deployment.named().map(|(name, at)| (name.to_owned(), at));
         let report = Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -172,7 +201,7 @@ impl Audit {
             contracts: contracts.into(),
             from: options.from,
             to: 0,
-            to_hash: first.hash,
+            to_hash: hash,
             complete: true,
             checked: Default::default(),
             notes: Vec::new(),
@@ -182,14 +211,15 @@ impl Audit {
         let mut audit = Self {
             ledger: Ledger::new(deployment),
             journal: None,
-            genesis: first.hash,
+            genesis,
             options,
             replay,
             report,
-            has_roots: genesis.has_roots,
-            parent: Parent { number: 0, hash: first.hash, timestamp_s: first.header.timestamp },
-            head: first.header.clone(),
+            has_roots,
+            parent: Parent { number: header.number, hash, timestamp_s: header.timestamp },
+            head: header,
             tainted: false,
+            distant: None,
         };
         if !audit.has_roots {
             audit.report.note(
@@ -200,24 +230,46 @@ impl Audit {
         audit
     }
 
-    /// Audits the next block. False if what comes after it cannot be audited.
+    /// Audits the next block of a development chain. False if what comes after it cannot be audited.
     pub fn block(&mut self, block: &Fetched, observer: &mut dyn Observer) -> bool {
-        let header = &block.header;
-        if !compare::header(block, &self.parent, &mut self.report) {
-            self.report.complete = false;
+        if !self.follows(block) {
             return false;
         }
-        let checks = header.number >= self.options.from;
+        let executed = self.execute(block);
+        self.take_in(block, executed, observer)
+    }
+
+    /// Whether a block can come next.
+    fn follows(&mut self, block: &Fetched) -> bool {
+        let follows = compare::header(block, &self.parent, &mut self.report);
+        self.report.complete &= follows;
+        follows
+    }
+
+    fn execute(&mut self, block: &Fetched) -> Result<Executed, ReplayError> {
         if !self.has_roots {
             self.grant_ether(block);
         }
-        let executed = match self.replay.block(header, block.hash, &block.transactions) {
+        let Fetched { header, hash, transactions, withdrawals, .. } = block;
+        self.replay.block(header, *hash, transactions, withdrawals)
+    }
+
+    /// Compares what a block did with what is told of it, and with what it had to do.
+    fn take_in(
+        &mut self,
+        block: &Fetched,
+        executed: Result<Executed, ReplayError>,
+        observer: &mut dyn Observer,
+    ) -> bool {
+        let executed = match executed {
             Ok(executed) => executed,
             Err(error) => {
                 self.invalid(block, &error);
                 return false;
             }
         };
+        let header = &block.header;
+        let checks = header.number >= self.options.from;
         self.parent =
             Parent { number: header.number, hash: block.hash, timestamp_s: header.timestamp };
         (self.report.to, self.report.to_hash) = (header.number, block.hash);
@@ -302,6 +354,9 @@ impl Audit {
             self.report.diverges(divergence.in_block(header.number));
         }
         self.tainted = differs;
+        if let Some(distant) = self.distant.as_mut().filter(|_| !differs) {
+            distant.follow(header.number);
+        }
     }
 
     /// Once all contracts stand: their code, how they are wired, and what their constructors fixed.
@@ -328,11 +383,16 @@ impl Audit {
         }
     }
 
-    fn codes(&mut self) {
+    /// Every contract whose code is known.
+    fn codes_at(&self) -> impl Iterator<Item = (&'static str, Address)> + use<> {
         let deployment = &self.options.deployment;
         let second = second_half(deployment);
-        let contracts = deployment.named().into_iter().chain([("SessionQueueEnd", second)]);
-        for (name, address) in contracts {
+        deployment.named().into_iter().chain([("SessionQueueEnd", second)])
+    }
+
+    fn codes(&mut self) {
+        let second = second_half(&self.options.deployment);
+        for (name, address) in self.codes_at() {
             self.report.checked.contracts += 1;
             let code = self.replay.code(&address);
             let found =
@@ -383,6 +443,9 @@ impl Audit {
     /// # Errors
     /// As [`Self::finish`].
     pub async fn conclude(&mut self, source: &Source) -> Result<(), AuditError> {
+        if self.ledger.ready {
+            self.settle_everything(source).await?;
+        }
         if !self.ledger.ready {
             self.not_ready()?;
             self.report.complete = false;
@@ -393,6 +456,7 @@ impl Audit {
             self.ledger.everything(&self.head, &self.replay, &mut self.report);
         }
         if self.report.complete {
+            self.compare_end(source).await?;
             self.ask(source).await?;
         }
         Ok(())

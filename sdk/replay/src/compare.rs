@@ -35,6 +35,12 @@ pub(crate) fn header(block: &Fetched, parent: &Parent, report: &mut Report) -> b
     differs("the hash of the block's header", block.hash.to_string(), block.told_hash.to_string());
     let roots = (block.transactions_root, header.transactions_root);
     differs("the root of the block's transactions", roots.0.to_string(), roots.1.to_string());
+    let roots = (block.withdrawals_root, header.withdrawals_root);
+    differs(
+        "the root of the block's withdrawals",
+        format!("{:?}", roots.0),
+        format!("{:?}", roots.1),
+    );
     if header.timestamp < parent.timestamp_s {
         let earliest = format!("at least {}", parent.timestamp_s);
         differs("the block's time", earliest, header.timestamp.to_string());

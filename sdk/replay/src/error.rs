@@ -41,7 +41,8 @@ pub enum AuditError {
     },
     /// The state that the chain began with cannot be had.
     #[error(
-        "the state that chain {chain_id} began with cannot be had from this RPC ({reason}): a replay needs the embedded chain (`assay up`) or anvil"
+        "the state that development chain {chain_id} began with cannot be had from this RPC ({reason}): ask the node that \
+         makes the chain's blocks"
     )]
     NoGenesis {
         /// The chain.
@@ -49,9 +50,59 @@ pub enum AuditError {
         /// Why.
         reason: String,
     },
+    /// The RPC proves nothing.
+    #[error(
+        "the RPC has no eth_getProof ({source}), so that nothing it says of this chain's state can be checked: name one that \
+         has it (geth, reth, erigon, nethermind and besu do)"
+    )]
+    NoProofs {
+        /// What the RPC says.
+        source: TransportError,
+    },
+    /// The RPC no longer has a block.
+    #[error(
+        "the RPC has no block {block} any more: begin with a later --from, or use an archive node"
+    )]
+    Pruned {
+        /// The block.
+        block: u64,
+    },
+    /// What the RPC says contradicts itself, or what it proved before.
+    #[error(
+        "what the RPC says of block {block} is not true: {what}; audit over another RPC, and trust this one no longer"
+    )]
+    Untrue {
+        /// The block.
+        block: u64,
+        /// What shows it.
+        what: String,
+    },
+    /// A transaction that Ethereum does not know.
+    #[error(
+        "transaction {index} of block {block} is of type {kind:#04x} ({}): this program executes Ethereum's transactions (types 0 to 4), so \
+         that no block of this chain can be audited by replay",
+        kind_words(*kind)
+    )]
+    Unsupported {
+        /// The block.
+        block: u64,
+        /// Its place in the block.
+        index: usize,
+        /// The type.
+        kind: u64,
+    },
+    /// A block follows other rules than Ethereum's since proof of stake.
+    #[error(
+        "block {block} follows rules that this program does not know: those before proof of stake, or newer ones than \
+         Osaka's; choose another range, or a newer version of this program"
+    )]
+    Rules {
+        /// The block.
+        block: u64,
+    },
     /// The RPC has forgotten the state at the end of the range.
     #[error(
-        "the RPC has no state of block {block} any more ({source}): audit up to a newer block, or use an archive node"
+        "the RPC has no state of block {block} any more ({source}): choose newer blocks with --from and --to, or use an archive node"
     )]
     NoState {
         /// The block.
@@ -96,4 +147,14 @@ pub enum AuditError {
     /// A thread of the audit ended.
     #[error("a part of the audit ended before it was done: {0}")]
     Stopped(String),
+}
+
+/// Who makes transactions of a type.
+const fn kind_words(kind: u64) -> &'static str {
+    match kind {
+        0x7e => "a deposit of the OP stack",
+        0x64..=0x6a => "a transaction of Arbitrum's own",
+        0x71 | 0xff => "a transaction of zkSync's own",
+        _ => "of the chain's own",
+    }
 }

@@ -82,6 +82,28 @@ impl Genesis {
         Ok(Self { state, has_roots: true })
     }
 
+    /// The same of a chain whose maker may be another one: `None` if it is no development chain, or began with more than
+    /// such chains do.
+    pub(crate) async fn of_development(
+        source: &Source,
+        chain_id: u64,
+    ) -> Result<Option<Self>, AuditError> {
+        let client = source.client_version().await?.to_lowercase();
+        if client.starts_with("assay-devnet") {
+            let first = source.header(0).await?.ok_or(AuditError::Pruned { block: 0 })?;
+            return Self::fetch(source, chain_id, first.0.state_root).await.map(Some);
+        }
+        if !client.starts_with("anvil") {
+            return Ok(None);
+        }
+        // Its block 0 has the root of an empty state; a proof begins with the root's node.
+        let genesis = Self::of_anvil(source).await;
+        let proof = source.proof(Address::ZERO, &[], 0).await;
+        let (Ok(genesis), Ok(proof)) = (genesis, proof) else { return Ok(None) };
+        let is_own = proof.account_proof.first().map(keccak256) == Some(genesis.state.root());
+        Ok(is_own.then_some(genesis))
+    }
+
     /// anvil's accounts with money, and the two contracts that it has from the start.
     async fn of_anvil(source: &Source) -> Result<Self, AuditError> {
         let (provider, start) = (source.provider(), BlockId::number(0));

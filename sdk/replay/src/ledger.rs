@@ -1,6 +1,7 @@
 //! The protocol's own history: what each call had to do, what the events told, and what is stored.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use alloy::consensus::Header;
 use alloy::primitives::{Address, B256, Bytes, U256};
@@ -30,11 +31,12 @@ const MAX_KNOWN_WRONG: usize = 10_000;
 
 /// The protocol's state, twice: as the events told it, and as the rules make it. They are the same until something
 /// diverges; then the second begins anew from the first.
+#[derive(Clone)]
 pub(crate) struct Ledger {
     told: State,
     model: State,
     /// Of drand, if rounds are its.
-    relay: Option<Relay>,
+    relay: Option<Arc<Relay>>,
     /// Whether all contracts stand, and what their constructors fixed is known.
     pub(crate) ready: bool,
     /// Whether the events still fit together.
@@ -117,7 +119,7 @@ impl Ledger {
 
     /// What constructors fixed, once all contracts stand.
     pub(crate) fn learn(&mut self, network: Network, relay: Option<Relay>) {
-        self.relay = relay;
+        self.relay = relay.map(Arc::new);
         self.told.network = network.clone();
         self.model.network = network;
         self.ready = true;
@@ -286,7 +288,7 @@ impl Ledger {
             .iter()
             .any(|event| matches!(event, ProtocolEvent::AnswerDelivered(event) if event.success));
         let recalled = self.recall(done, &call);
-        let around = Around { replay: done.replay, relay: self.relay.as_ref(), delivered };
+        let around = Around { replay: done.replay, relay: self.relay.as_deref(), delivered };
         let at = At {
             caller: place.entry.caller,
             time_s: done.header.timestamp,

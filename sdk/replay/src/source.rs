@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use alloy::consensus::transaction::SignerRecoverable;
 use alloy::consensus::{Header, proofs};
 use alloy::eips::eip2718::Encodable2718;
+use alloy::eips::eip4895::Withdrawal;
 use alloy::eips::{BlockId, BlockNumberOrTag};
-use alloy::primitives::{Address, B256, Bytes, keccak256};
+use alloy::primitives::{Address, B256, BloomInput, Bytes, U256, keccak256};
 use alloy::providers::{DynProvider, Provider};
 use alloy::rpc::types::{
     Block, EIP1186AccountProofResponse, TransactionInput, TransactionReceipt, TransactionRequest,
@@ -19,7 +20,13 @@ use futures::{Stream, StreamExt};
 use crate::error::AuditError;
 
 /// Blocks that are fetched side by side: enough to hide the round trip, and no flood.
-const FETCH_WINDOW: usize = 16;
+pub(crate) const FETCH_WINDOW: usize = 16;
+
+/// Newest type of a transaction that this program can execute: EIP-7702.
+const NEWEST_TYPE: u64 = 4;
+
+/// `method not found`, by the specification of JSON-RPC.
+const NO_METHOD: i64 = -32_601;
 
 /// A block with its receipts, as an RPC gave it and as it is.
 #[derive(Clone, Debug)]
@@ -32,6 +39,10 @@ pub struct Fetched {
     pub hash: B256,
     /// Root of the transactions.
     pub transactions_root: B256,
+    /// What the consensus layer pays out, and its root, where there is such a layer.
+    pub withdrawals: Vec<Withdrawal>,
+    /// Root of the withdrawals.
+    pub withdrawals_root: Option<B256>,
     /// The transactions, with the senders who signed them.
     pub transactions: Vec<SignedTx>,
     /// Places of those that nobody signed whose sender is told all the same, or whose hash or sender is another than
@@ -39,6 +50,17 @@ pub struct Fetched {
     pub unsigned: Vec<usize>,
     /// The receipts, as they were told.
     pub receipts: Vec<TransactionReceipt>,
+}
+
+/// A block before the range that is audited.
+pub(crate) struct Past {
+    /// The number that was asked for.
+    pub(crate) number: u64,
+    pub(crate) header: Header,
+    /// Of the header.
+    pub(crate) hash: B256,
+    /// As they were told, if they may matter.
+    pub(crate) receipts: Option<Vec<TransactionReceipt>>,
 }
 
 /// Where blocks come from.
@@ -88,12 +110,19 @@ impl Source {
     /// One block; `None` if the RPC lacks it or its receipts.
     ///
     /// # Errors
-    /// [`AuditError::Rpc`], [`AuditError::Stopped`].
+    /// [`AuditError::Rpc`], [`AuditError::Stopped`], [`AuditError::Unsupported`] for a transaction that Ethereum does not
+    /// know.
     pub async fn block(&self, number: u64) -> Result<Option<Fetched>, AuditError> {
         let block = self.provider.get_block_by_number(BlockNumberOrTag::Number(number)).full();
-        let Some(block) = rpc("eth_getBlockByNumber", block.into_future()).await? else {
-            return Ok(None);
+        let block = match block.await {
+            Err(source @ TransportError::DeserError { .. }) => {
+                return Err(self.undecodable(number, source).await);
+            }
+            block => {
+                block.map_err(|source| AuditError::Rpc { call: "eth_getBlockByNumber", source })?
+            }
         };
+        let Some(block) = block else { return Ok(None) };
         let mut receipts = Vec::new();
         if !block.transactions.is_empty() {
             let told = self.provider.get_block_receipts(BlockId::hash(block.header.hash));
@@ -103,6 +132,87 @@ impl Source {
         // Recovering senders takes longer than everything else here.
         let checked = tokio::task::spawn_blocking(move || Fetched::from_told(block, receipts));
         checked.await.map(Some).map_err(|error| AuditError::Stopped(error.to_string()))
+    }
+
+    /// Why a block cannot be read: of another kind than Ethereum's is a transaction in it, or it is damaged.
+    async fn undecodable(&self, block: u64, source: TransportError) -> AuditError {
+        let params = (BlockNumberOrTag::Number(block), true);
+        let raw = self
+            .provider
+            .raw_request::<_, serde_json::Value>("eth_getBlockByNumber".into(), params);
+        let raw = raw.await.unwrap_or_default();
+        let transactions = raw.get("transactions").and_then(|list| list.as_array());
+        let kinds = transactions.into_iter().flatten().filter_map(|tx| {
+            let digits = tx.get("type")?.as_str()?.strip_prefix("0x")?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        match kinds.enumerate().find(|(_, kind)| *kind > NEWEST_TYPE) {
+            Some((index, kind)) => AuditError::Unsupported { block, index, kind },
+            None => AuditError::Rpc { call: "eth_getBlockByNumber", source },
+        }
+    }
+
+    /// A header and its hash; `None` if the RPC lacks it.
+    ///
+    /// # Errors
+    /// [`AuditError::Rpc`].
+    pub(crate) async fn header(&self, number: u64) -> Result<Option<(Header, B256)>, AuditError> {
+        let block = self.provider.get_block_by_number(BlockNumberOrTag::Number(number));
+        let block = rpc("eth_getBlockByNumber", block.into_future()).await?;
+        Ok(block.map(|block| (block.header.inner.clone(), block.header.inner.hash_slow())))
+    }
+
+    /// Headers of a range in order, some fetched ahead, with their hashes, and with the receipts of those blocks whose bloom
+    /// says that one of these contracts may have emitted something.
+    pub(crate) fn past<'a>(
+        &'a self,
+        range: RangeInclusive<u64>,
+        contracts: &'a [Address],
+    ) -> impl Stream<Item = Result<Past, AuditError>> + 'a {
+        futures::stream::iter(range)
+            .map(async move |number| {
+                let header = self.header(number).await?;
+                let (header, hash) = header.ok_or(AuditError::Pruned { block: number })?;
+                let emits =
+                    |at: &Address| header.logs_bloom.contains_input(BloomInput::Raw(at.as_slice()));
+                let mut receipts = None;
+                if contracts.iter().any(emits) {
+                    let told = self.provider.get_block_receipts(BlockId::hash(hash));
+                    let told = rpc("eth_getBlockReceipts", told).await?;
+                    receipts = Some(told.ok_or(AuditError::Pruned { block: number })?);
+                }
+                Ok(Past { number, header, hash, receipts })
+            })
+            .buffered(FETCH_WINDOW)
+    }
+
+    /// What the RPC says of an account and some of its slots after a block, with its proofs.
+    ///
+    /// # Errors
+    /// [`AuditError::NoProofs`] if it has none at all, [`AuditError::NoState`] if it has forgotten the state of the block.
+    pub(crate) async fn proof(
+        &self,
+        address: Address,
+        slots: &[U256],
+        block: u64,
+    ) -> Result<EIP1186AccountProofResponse, AuditError> {
+        let keys = slots.iter().map(|slot| B256::from(*slot)).collect();
+        let proof = self.provider.get_proof(address, keys).number(block);
+        match proof.await {
+            Err(TransportError::ErrorResp(error)) if error.code == NO_METHOD => {
+                Err(AuditError::NoProofs { source: TransportError::ErrorResp(error) })
+            }
+            proof => proof.map_err(|source| no_state(source, block)),
+        }
+    }
+
+    /// Code of an account after a block.
+    ///
+    /// # Errors
+    /// [`AuditError::NoState`] if the RPC has forgotten the state of the block.
+    pub(crate) async fn code(&self, address: Address, block: u64) -> Result<Bytes, AuditError> {
+        let code = self.provider.get_code_at(address).number(block);
+        code.await.map_err(|source| no_state(source, block))
     }
 
     /// What the RPC says of an account after a block.
@@ -174,8 +284,12 @@ impl Fetched {
             transactions.push(SignedTx::new_unchecked(envelope, told_sender));
         }
         let bodies: Vec<_> = transactions.iter().map(|tx| tx.inner()).collect();
+        let withdrawals = block.withdrawals.map(|withdrawals| withdrawals.into_inner());
+        let withdrawals_root = withdrawals.as_deref().map(proofs::calculate_withdrawals_root);
         Self {
             transactions_root: proofs::calculate_transaction_root(&bodies),
+            withdrawals_root,
+            withdrawals: withdrawals.unwrap_or_default(),
             hash: header.hash_slow(),
             header,
             told_hash,

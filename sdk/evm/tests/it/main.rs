@@ -5,6 +5,7 @@ mod blocks;
 mod calls;
 mod proofs;
 mod state;
+mod witness;
 
 use std::sync::Arc;
 

@@ -55,7 +55,8 @@ impl Audit {
         }
         journal.clear()?;
         let mut audit = Self::begin(source, options).await?;
-        audit.journal = Some(journal);
+        // What proofs told of a state is not written down.
+        audit.journal = audit.distant.is_none().then_some(journal);
         Ok(audit)
     }
 
@@ -102,6 +103,7 @@ impl Audit {
             parent: Parent { number, hash, timestamp_s: header.timestamp },
             head: header,
             tainted: position.tainted,
+            distant: None,
         })
     }
 
@@ -128,6 +130,11 @@ impl Audit {
             report: self.report.clone(),
         };
         journal.save(position, self.replay.state())
+    }
+
+    /// Whether it is written down how far it is.
+    pub const fn keeps_place(&self) -> bool {
+        self.journal.is_some()
     }
 
     /// Forgets how far it was: nothing is left to be done.

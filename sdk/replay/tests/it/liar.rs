@@ -19,6 +19,9 @@ use crate::world::{Faults, World};
 /// Changes the result of a call, of which it sees method and parameters.
 type Lie = Arc<dyn Fn(&str, &Value, &mut Value) + Send + Sync>;
 
+/// A result with this member is a refusal, which it holds.
+pub const REFUSED: &str = "refused";
+
 /// What is done to an answer.
 type Change = fn(&mut Value);
 
@@ -51,20 +54,32 @@ impl Service<RequestPacket> for Liar {
                 let mut result: Value = raw.get().parse().unwrap();
                 lie(&method, &params, &mut result);
                 *raw = serde_json::value::to_raw_value(&result).unwrap();
+                if let Some(refusal) = result.get(REFUSED) {
+                    let refusal = serde_json::from_value(refusal.clone()).unwrap();
+                    response.payload = ResponsePayload::Failure(refusal);
+                }
             }
             Ok(answer)
         })
     }
 }
 
+/// The chain of a network behind an RPC that lies.
+pub fn source_with(
+    world: &World,
+    lie: impl Fn(&str, &Value, &mut Value) + Send + Sync + 'static,
+) -> Source {
+    let inner = Http::new(world.url.parse().unwrap());
+    let client = RpcClient::new(Liar { inner, lie: Arc::new(lie) }, true);
+    let provider = ProviderBuilder::new().disable_recommended_fillers().connect_client(client);
+    Source::new(provider.erased())
+}
+
 async fn audit_with(
     world: &World,
     lie: impl Fn(&str, &Value, &mut Value) + Send + Sync + 'static,
 ) -> Result<Report, AuditError> {
-    let inner = Http::new(world.url.parse().unwrap());
-    let client = RpcClient::new(Liar { inner, lie: Arc::new(lie) }, true);
-    let provider = ProviderBuilder::new().disable_recommended_fillers().connect_client(client);
-    world.try_audit(&Source::new(provider.erased())).await
+    world.try_audit(&source_with(world, lie)).await
 }
 
 /// A network with one settled task: the task, and the transaction that settled it.

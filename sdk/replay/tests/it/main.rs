@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod contracts;
+mod distant;
 mod drand;
 mod liar;
 mod proofs;

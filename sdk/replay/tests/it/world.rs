@@ -1,6 +1,7 @@
 //! A network on the embedded chain that works: clients, a router, nodes, and everything that they sign.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
@@ -8,7 +9,7 @@ use alloy::eips::BlockId;
 use alloy::eips::eip2718::Encodable2718;
 use alloy::network::TxSignerSync;
 use alloy::primitives::aliases::{U24, U40, U80, U96};
-use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
+use alloy::primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::SignerSync;
@@ -36,6 +37,10 @@ pub const START_S: u64 = 1_800_000_000;
 const TX_GAS: u64 = 20_000_000;
 pub const MODEL: B256 = B256::repeat_byte(0x11);
 pub const CLASS: B256 = B256::repeat_byte(0xc1);
+/// Stores each second word of its calldata in the slot that the word before it names.
+const STRANGE_CODE: [u8; 25] = hex!("5f5b3681101560175780602001358135556040016001565b00");
+/// How often others do something before the network is there.
+const STRANGE_TURNS: u64 = 6;
 const ROUTER_LANE: u32 = 1;
 const NODES: usize = 5;
 /// Odd, so that fees have something to round.
@@ -100,6 +105,8 @@ pub struct World {
     pub tasks: BTreeMap<B256, TaskRecord>,
     nonces: HashMap<Address, u64>,
     lane_nonces: BTreeMap<u64, u64>,
+    /// A contract that has nothing to do with the network.
+    strange: Option<Address>,
     /// Gas limit of transactions.
     pub gas_limit: u64,
 }
@@ -114,6 +121,15 @@ impl World {
     }
 
     pub async fn start_with(rounds: Rounds, faults: &Faults) -> Self {
+        Self::embedded(rounds, faults, 0).await
+    }
+
+    /// The same on a chain on which others were before.
+    pub async fn start_among_others() -> Self {
+        Self::embedded(Rounds::Blocks, &Faults::new(), STRANGE_TURNS).await
+    }
+
+    async fn embedded(rounds: Rounds, faults: &Faults, turns: u64) -> Self {
         let people = everybody();
         let wealth = U256::from(10).pow(U256::from(24));
         let clock = ManualClock::new(START_S);
@@ -126,12 +142,21 @@ impl World {
         .await
         .unwrap();
         let url = devnet.http_url();
-        Self::on((Chain::Embedded(devnet, clock), rounds), url, faults).await
+        Self::on((Chain::Embedded(devnet, clock), rounds), url, faults, turns).await
     }
 
     /// The same on anvil, whose own accounts give everybody their gas.
     pub async fn start_on_anvil() -> Self {
-        let anvil = Anvil::start_with(&[]).await.unwrap();
+        Self::anvil(&[], 0).await
+    }
+
+    /// anvil with another beginning than its own, and others on the chain.
+    pub async fn start_on_anvil_among_others(genesis: &Path) -> Self {
+        Self::anvil(&["--init", genesis.to_str().unwrap()], STRANGE_TURNS).await
+    }
+
+    async fn anvil(flags: &[&str], turns: u64) -> Self {
+        let anvil = Anvil::start_with(flags).await.unwrap();
         let url = anvil.url().to_owned();
         let provider = ProviderBuilder::new().connect_http(url.parse().unwrap());
         let rich = provider.get_accounts().await.unwrap()[0];
@@ -141,10 +166,15 @@ impl World {
             let _: B256 =
                 provider.raw_request("eth_sendTransaction".into(), payment).await.unwrap();
         }
-        Self::on((Chain::Anvil(anvil), Rounds::Blocks), url, &Faults::new()).await
+        Self::on((Chain::Anvil(anvil), Rounds::Blocks), url, &Faults::new(), turns).await
     }
 
-    async fn on((chain, rounds): (Chain, Rounds), url: String, faults: &Faults) -> Self {
+    async fn on(
+        (chain, rounds): (Chain, Rounds),
+        url: String,
+        faults: &Faults,
+        turns: u64,
+    ) -> Self {
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_http(url.parse().unwrap())
@@ -183,8 +213,12 @@ impl World {
             tasks: BTreeMap::new(),
             nonces: HashMap::new(),
             lane_nonces: BTreeMap::new(),
+            strange: None,
             gas_limit: TX_GAS,
         };
+        for turn in 0..turns {
+            world.strangers(turn).await;
+        }
         world.deploy(faults).await;
         world.populate().await;
         world
@@ -202,6 +236,32 @@ impl World {
             let receipt = self.transact(&deployer, TxKind::Create, input.into()).await;
             assert!(receipt.status(), "{name} was not created");
         }
+    }
+
+    /// What others do meanwhile: a contract of theirs is created, and one is used that sets and clears slots.
+    pub async fn strangers(&mut self, turn: u64) {
+        let stranger = self.keeper.clone();
+        let runtime = &STRANGE_CODE;
+        let creation = [
+            &[0x60, runtime.len() as u8, 0x60, 12, 0x5f, 0x39, 0x60],
+            &[runtime.len() as u8][..],
+            &[0x60, 0, 0xf3, 0],
+            runtime,
+        ]
+        .concat();
+        let receipt = self.transact(&stranger, TxKind::Create, creation.into()).await;
+        let created = receipt.contract_address.unwrap();
+        let words = |pairs: &[(u64, u64)]| -> Bytes {
+            let words =
+                pairs.iter().flat_map(|(slot, value)| [U256::from(*slot), U256::from(*value)]);
+            words.flat_map(|word| word.to_be_bytes::<32>()).collect()
+        };
+        let contract = *self.strange.get_or_insert(created);
+        let pairs: Vec<_> = (0..24).map(|slot| (slot, (slot * 7 + turn) % 3)).collect();
+        self.transact(&stranger, contract.into(), words(&pairs)).await;
+        self.transact(&stranger, created.into(), words(&[(1, turn + 1), (2, 2), (1, 0)])).await;
+        let newcomer = Address::from_word(keccak256(turn.to_be_bytes()));
+        self.transact(&stranger, newcomer.into(), Bytes::new()).await;
     }
 
     /// Money, a model, nodes of different owners.
