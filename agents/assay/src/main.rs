@@ -1,7 +1,6 @@
 //! `assay`: the whole network, each agent, and the command line.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod amount;
 mod args;
 mod cheat;
 mod commands;
@@ -10,7 +9,6 @@ mod keys;
 mod network;
 mod ui;
 mod up;
-mod wallet;
 
 use std::process::ExitCode;
 

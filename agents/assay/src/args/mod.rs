@@ -207,11 +207,19 @@ pub struct AskArgs {
     #[arg(long)]
     pub model: Option<String>,
     /// Most tokens of the answer.
-    #[arg(long, value_name = "N")]
-    pub max_tokens: Option<u32>,
-    /// 0 (greedy) to 2.
-    #[arg(long, default_value_t = 0.0)]
-    pub temperature: f64,
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: u32,
+    /// 0 (greedy) to 2, three decimals at most.
+    #[arg(long, default_value = "0", value_parser = thousandths)]
+    pub temperature: u32,
+}
+
+/// A number of at most three decimals: what the network signs.
+fn thousandths(text: &str) -> Result<u32, String> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let padded = format!("{whole}{decimals:0<3}");
+    let parsed = (decimals.len() <= 3).then(|| padded.parse().ok()).flatten();
+    parsed.ok_or_else(|| "write a number with at most three decimals, such as 0.7".to_owned())
 }
 
 /// A key on disk. The password comes from ASSAY_PASSWORD or a file, never from a flag.

@@ -9,6 +9,7 @@ use assay_bindings::{
     SessionPayment::Slashed,
 };
 use assay_chain::{Chain, ChainEvent, Database, Event, EventSource, ProtocolEvent};
+use assay_client::cor;
 use assay_proof::Reasons;
 use assay_protocol::state::{AuditState, NodeState};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::CheatKind;
-use crate::{amount::cor, up::Steps};
+use crate::up::Steps;
 
 /// Blocks that wait to be told.
 const EVENT_BUFFER: usize = 64;

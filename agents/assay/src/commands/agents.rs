@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use alloy::{primitives::U256, signers::local::PrivateKeySigner};
 use anyhow::{Context, Result, ensure};
 use assay_chain::Chain;
+use assay_client::{cor, parse_cor};
 use assay_engine::Engine;
 use assay_engine_mistral::{LoadOptions, LoadStep, MistralEngine, ModelSource};
 use assay_miner::{MinerConfig, MinerDeps};
@@ -14,7 +15,6 @@ use assay_runtime::{Health, install_metrics, observe_router, shutdown_signal};
 use assay_store::KuboStore;
 
 use crate::{
-    amount::{cor, parse_cor},
     args::{AgentArgs, Global, MinerArgs, OracleArgs, RouterArgs},
     keys,
     network::{Network, data_folder},

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use assay_client::{cor, parse_cor};
 use assay_router::keys::{
     file::KeyFile,
     key::{ApiKey, Limits, Period},
@@ -11,7 +12,6 @@ use assay_router::keys::{
 use serde_json::{Value, json};
 
 use crate::{
-    amount::{cor, parse_cor},
     args::{ApiKeyCommand, ApiKeyCreateArgs, ApiKeyRouter, BudgetPeriod, Global},
     network::data_folder,
     ui,

@@ -3,11 +3,11 @@
 use alloy::{primitives::U256, providers::Provider};
 use anyhow::Result;
 use assay_bindings::{CorToken, SessionPayment};
+use assay_client::{cor, ether};
 use serde_json::json;
 
 use super::{reader, session::COR_ASSET, writer};
 use crate::{
-    amount::{cor, ether},
     args::{BalanceArgs, ClaimArgs, Global},
     keys, ui,
 };

@@ -20,19 +20,25 @@ pub mod verify;
 use alloy::{eips::BlockId, providers::Provider};
 use anyhow::{Context, Result};
 use assay_chain::Chain;
+use assay_client::{Client, Reader, Wallet};
 
 use crate::{
     args::{Global, KeyArgs},
     keys,
     network::{Network, data_folder},
-    wallet::Wallet,
 };
 
 /// The network of the command, connected without a key.
 async fn reader(global: &Global) -> Result<(Network, Chain)> {
+    let (network, reader) = observer(global).await?;
+    Ok((network, reader.chain))
+}
+
+/// The same with its content store.
+async fn observer(global: &Global) -> Result<(Network, Reader)> {
     let network = Network::load(&data_folder(global.data.as_deref())?)?;
-    let chain = Chain::connect(&network.rpc_url, network.deployment.clone()).await?;
-    Ok((network, chain))
+    let reader = Reader::connect(&network).await?;
+    Ok((network, reader))
 }
 
 /// The network of the command, connected with the key that the flags name.
@@ -41,10 +47,20 @@ async fn writer(
     key: &KeyArgs,
     default_account: &str,
 ) -> Result<(Network, Wallet)> {
+    let (network, client) = client(global, key, default_account).await?;
+    Ok((network, client.wallet))
+}
+
+/// The same with its content store.
+async fn client(
+    global: &Global,
+    key: &KeyArgs,
+    default_account: &str,
+) -> Result<(Network, Client)> {
     let network = Network::load(&data_folder(global.data.as_deref())?)?;
     let signer = keys::open(key, global.data.as_deref(), default_account)?;
-    let wallet = Wallet::connect(&network.rpc_url, network.deployment.clone(), signer).await?;
-    Ok((network, wallet))
+    let client = Client::connect(&network, signer).await?;
+    Ok((network, client))
 }
 
 /// Time of the newest block, unix seconds: what the contracts go by.

@@ -6,6 +6,7 @@ use alloy::primitives::{B256, U256, aliases::U80};
 use anyhow::{Context, Result, bail};
 use assay_bindings::ModelRegistry;
 use assay_chain::Chain;
+use assay_client::{Wallet, cor, parse_cor};
 use assay_engine::Engine;
 use assay_engine_mistral::{LoadOptions, LoadStep, MistralEngine, ModelSource};
 use assay_store::{ContentStore, KuboStore, cid_of};
@@ -14,11 +15,9 @@ use serde_json::{Value, json};
 
 use super::{calibrate, reader, session::COR_ASSET, thresholds, writer};
 use crate::{
-    amount::{cor, parse_cor},
     args::{Global, ModelCommand, ModelDeprecateArgs, ModelRegisterArgs},
     network::{Network, ServedModel, data_folder},
     ui,
-    wallet::Wallet,
 };
 
 pub async fn run(global: &Global, command: ModelCommand) -> Result<()> {

@@ -4,11 +4,11 @@ use alloy::{primitives::U256, providers::Provider, rpc::types::Filter, sol_types
 use anyhow::{Result, ensure};
 use assay_bindings::{DeploymentFile, Parameters};
 use assay_chain::Chain;
+use assay_client::cor;
 use serde_json::{Value, json};
 
 use super::{deploy::read_file, reader, writer};
 use crate::{
-    amount::cor,
     args::{Global, ParamsCommand, ParamsProposeArgs},
     ui,
 };

@@ -5,6 +5,7 @@ use std::path::Path;
 use alloy::primitives::B256;
 use anyhow::{Context, Result, bail, ensure};
 use assay_bindings::{ModelRegistry, NodePool};
+use assay_client::Wallet;
 use assay_engine_mistral::calibrate::{Table, TablePair};
 use assay_proof::Calibration;
 use assay_types::{ModelId, NumericClass};
@@ -14,7 +15,6 @@ use super::{model, writer};
 use crate::{
     args::{Global, ModelAttestArgs, ModelPublishArgs},
     ui,
-    wallet::Wallet,
 };
 
 /// Owners that must have attested a pair before it can cost stake: the registry's bound.

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Context, Result, ensure};
 use assay_bindings::COR;
 use assay_chain::Chain;
+use assay_client::Wallet;
 use assay_engine::Engine;
 use assay_engine_mistral::MistralEngine;
 use assay_miner::{MinerConfig, MinerDeps, MinerError, MinerHandle};
@@ -23,7 +24,6 @@ use crate::{
     commands::model::{Terms, ensure_registered},
     keys::Account,
     network::{self, Network},
-    wallet::Wallet,
 };
 
 /// Price of a million prompt tokens in minor units: 10 COR.

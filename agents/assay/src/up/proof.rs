@@ -4,6 +4,7 @@ use alloy::{primitives::Address, providers::Provider, rpc::types::Filter, sol_ty
 use anyhow::{Context, Result};
 use assay_bindings::ModelRegistry;
 use assay_chain::Chain;
+use assay_client::Wallet;
 use assay_engine::Engine;
 use assay_engine_mistral::{MistralEngine, calibrate::Table};
 use assay_types::NumericClass;
@@ -16,7 +17,6 @@ use crate::{
         thresholds::{self, ATTESTATIONS, attest_table, node_of, publish_table},
     },
     keys::Account,
-    wallet::Wallet,
 };
 
 /// Owners that a failing audit needs: the miner's, the first validator's, and three of a panel.
@@ -111,7 +111,7 @@ fn reach(owners: usize) -> String {
 }
 
 async fn wallet(base: &Foundation, account: &Account) -> Result<Wallet> {
-    Wallet::connect(&base.rpc_url, base.deployment.clone(), account.signer.clone()).await
+    Ok(Wallet::connect(&base.rpc_url, base.deployment.clone(), account.signer.clone()).await?)
 }
 
 #[cfg(test)]

@@ -6,18 +6,12 @@ use alloy::primitives::{U256, utils::Unit};
 use anyhow::{Context, Result, bail};
 use assay_bindings::{NodeStats, Parameters, RandomBeacon, Session, SessionPayment};
 use assay_chain::Chain;
+use assay_client::{Opening, Wallet, cor};
 
 use super::{Steps, foundation::Foundation};
 use crate::{
-    amount::cor,
-    commands::{
-        head_time,
-        model::find as find_model,
-        node::status::DRAWN,
-        session::{Opening, open_session},
-    },
+    commands::{head_time, model::find as find_model, node::status::DRAWN},
     network::ServedModel,
-    wallet::Wallet,
 };
 
 /// Deposit of the session, and what the router may spend of it.
@@ -66,7 +60,7 @@ pub async fn find_or_open(
         lanes: vec![(base.accounts.router.address(), deposit)],
     };
     let session =
-        open_session(&wallet, &opening).await.context("the client's session cannot be opened")?;
+        wallet.open_session(&opening).await.context("the client's session cannot be opened")?;
     steps.say(format!("session {session}: opened, waits for its nodes and its seed"));
     wait_for_nodes(chain, session, steps).await?;
     Ok(session)

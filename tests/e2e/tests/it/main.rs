@@ -17,6 +17,7 @@ mod nodes;
 mod openai;
 mod proof;
 mod resume;
+mod sdk;
 mod secrets;
 mod stranger;
 

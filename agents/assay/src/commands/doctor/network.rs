@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use alloy::{primitives::U256, providers::Provider, rpc::types::Filter, sol_types::SolEvent};
 use assay_bindings::{CorToken, NodePool, SessionQueue};
 use assay_chain::{Chain, ChainError, redact};
+use assay_client::{cor, ether};
 use assay_store::{ContentStore, KuboStore};
 
 use super::{Patient, Said};
 use crate::{
-    amount::{cor, ether},
     commands::{head_time, node::status::standings},
     keys::keyring,
     network::Network,

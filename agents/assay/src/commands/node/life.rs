@@ -3,17 +3,16 @@
 use alloy::{primitives::U256, sol_types::SolCall};
 use anyhow::{Result, ensure};
 use assay_bindings::{NodePool, SessionPayment};
+use assay_client::{Wallet, cor};
 use serde_json::{Value, json};
 
 use super::{check_exists, state_name, status};
 use crate::{
-    amount::cor,
     args::{Global, NodeChange, NodeWithdraw},
     commands::{head_time, reader, session::COR_ASSET, writer},
     keys::keyring,
     network::data_folder,
     ui,
-    wallet::Wallet,
 };
 
 /// Sends one call of the node's owner and shows what became of it.

@@ -10,12 +10,12 @@ use alloy::{primitives::U256, providers::Provider, rpc::types::Filter, sol_types
 use anyhow::{Context, Result, ensure};
 use assay_bindings::{NodePool, NodeStats, SessionPayment, SessionQueue};
 use assay_chain::Chain;
+use assay_client::cor;
 use assay_types::NumericClass;
 use serde::Serialize;
 
 use super::{reader, session::COR_ASSET};
 use crate::{
-    amount::cor,
     args::{Global, NodeCommand},
     ui,
 };

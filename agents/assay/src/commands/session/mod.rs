@@ -3,36 +3,32 @@
 mod lanes;
 
 use alloy::{
-    primitives::{
-        Address, B256, U256,
-        aliases::{U80, U96},
-    },
+    primitives::{Address, U256},
     sol_types::SolCall,
 };
-use anyhow::{Context, Result, ensure};
-use assay_bindings::{ModelRegistry, RandomBeacon, Session, SessionPayment};
-use assay_chain::Chain;
-use assay_types::ModelId;
+use anyhow::{Context, Result};
+use assay_bindings::Session;
+pub use assay_client::COR_ASSET;
+use assay_client::{LaneView, Opening, Reader, cor, parse_cor};
 use serde_json::{Value, json};
 
-use super::{reader, writer};
+use super::{client, observer};
 use crate::{
-    amount::{cor, parse_cor},
     args::{Global, KeyArgs, LaneCommand, SessionCommand, SessionOpenArgs},
     ui,
-    wallet::Wallet,
 };
 
 pub async fn run(global: &Global, command: SessionCommand) -> Result<()> {
     match command {
         SessionCommand::Open(args) => open(global, args).await,
         SessionCommand::Show(args) => {
-            let (_, chain) = reader(global).await?;
-            show(global, &chain, args.session).await
+            let (_, reader) = observer(global).await?;
+            show(global, &reader, args.session).await
         }
         SessionCommand::Close(args) => {
-            let call = Session::closeCall { sessionId: args.session };
-            change(global, &args.key, args.session, call).await
+            let (_, client) = client(global, &args.key, "client").await?;
+            client.wallet.close(args.session).await?;
+            show(global, &client.reader, args.session).await
         }
         SessionCommand::Lane(LaneCommand::Add(args)) => lanes::add(global, args).await,
         SessionCommand::Lane(LaneCommand::Reclaim(args)) => lanes::reclaim(global, args).await,
@@ -46,54 +42,9 @@ pub async fn run(global: &Global, command: SessionCommand) -> Result<()> {
 
 /// Sends one call about a session and shows what became of it.
 async fn change(global: &Global, key: &KeyArgs, session: u64, call: impl SolCall) -> Result<()> {
-    let (_, wallet) = writer(global, key, "client").await?;
-    wallet.send(wallet.chain.deployment.sessions, call).await?;
-    show(global, &wallet.chain, session).await
-}
-
-/// COR's place among the assets.
-pub const COR_ASSET: u8 = 0;
-
-/// What a session is opened with.
-pub struct Opening {
-    pub model_id: ModelId,
-    pub deposit: u128,
-    pub min_nodes: u8,
-    pub max_nodes: u8,
-    /// Nodes dedicated to the opener.
-    pub dedicated: Vec<u32>,
-    pub lanes: Vec<(Address, u128)>,
-}
-
-/// Minor units of COR as the contracts take them; the supply fits 96 bits.
-pub fn minor(amount: u128) -> Result<U96> {
-    U96::try_from(amount).ok().context("there is less COR than that")
-}
-
-/// Opens a session and returns its number.
-pub async fn open_session(wallet: &Wallet, opening: &Opening) -> Result<u64> {
-    wallet.allow_payment(U256::from(opening.deposit)).await?;
-    let lane = |(holder, allotment): &(Address, u128)| {
-        anyhow::Ok(Session::LaneTerms { holder: *holder, allotment: minor(*allotment)? })
-    };
-    let call = Session::openCall {
-        terms: Session::OpenTerms {
-            modelId: opening.model_id.0,
-            asset: COR_ASSET,
-            minNodes: opening.min_nodes,
-            maxNodes: opening.max_nodes,
-            dedicated: opening.dedicated.clone(),
-            maxPriceIn: U80::MAX,
-            maxPriceOut: U80::MAX,
-            deposit: minor(opening.deposit)?,
-            lanes: opening.lanes.iter().map(lane).collect::<Result<_>>()?,
-        },
-    };
-    let receipt = wallet.send(wallet.chain.deployment.sessions, call).await?;
-    receipt
-        .decoded_log::<Session::SessionOpened>()
-        .map(|log| log.sessionId)
-        .context("the transaction opened no session")
+    let (_, client) = client(global, key, "client").await?;
+    client.wallet.change(call).await?;
+    show(global, &client.reader, session).await
 }
 
 fn parse_lane(text: &str) -> Result<(Address, u128)> {
@@ -107,7 +58,7 @@ fn parse_lane(text: &str) -> Result<(Address, u128)> {
 }
 
 async fn open(global: &Global, args: SessionOpenArgs) -> Result<()> {
-    let (network, wallet) = writer(global, &args.key, "client").await?;
+    let (network, client) = client(global, &args.key, "client").await?;
     let model_id = args
         .model_id
         .or(network.model.as_ref().map(|model| model.model_id))
@@ -120,68 +71,44 @@ async fn open(global: &Global, args: SessionOpenArgs) -> Result<()> {
         dedicated: args.dedicated,
         lanes: args.lanes.iter().map(String::as_str).map(parse_lane).collect::<Result<_>>()?,
     };
-    let session = open_session(&wallet, &opening).await?;
-    show(global, &wallet.chain, session).await
+    let session = client.wallet.open_session(&opening).await?;
+    show(global, &client.reader, session).await
 }
 
-fn state_name(state: u8) -> &'static str {
-    ["none", "open", "active", "draining", "closed"].get(usize::from(state)).unwrap_or(&"unknown")
-}
-
-async fn show(global: &Global, chain: &Chain, session: u64) -> Result<()> {
-    let contract = Session::new(chain.deployment.sessions, &chain.provider);
-    ensure!(
-        session >= 1 && session <= contract.sessionCount().call().await?,
-        "there is no session {session} on this chain"
-    );
-    let info = contract.sessionOf(session).call().await?;
-    let beacon = RandomBeacon::new(chain.deployment.beacon, &chain.provider);
-    let seed = match info.current.seedRound {
-        0 => B256::ZERO,
-        round => beacon.valueOf(round).call().await?,
-    };
-    let models = ModelRegistry::new(chain.deployment.models, &chain.provider);
-    let model_id = models.modelAt(info.model).call().await?.modelId;
+async fn show(global: &Global, reader: &Reader, session: u64) -> Result<()> {
+    let view = reader.session(session).await?;
+    let view = view.with_context(|| format!("there is no session {session} on this chain"))?;
+    let info = &view.info;
     let value = json!({
         "session": session,
-        "state": state_name(info.state),
+        "state": view.state,
         "owner": info.owner,
-        "model_id": model_id,
+        "model_id": view.model_id,
         "nodes": info.current.nodes,
         "dedicated_nodes": info.current.dedicated,
         "reservations": info.reservations,
         "seed_round": info.current.seedRound,
-        "seed_known": !seed.is_zero(),
+        "seed_known": view.is_seeded,
         "draws": info.drawRound != 0,
         "rotates_at": info.rotatesAt.to::<u64>(),
         "price_in": info.priceIn.to_string(),
         "price_out": info.priceOut.to_string(),
         "terms_version": info.termsVersion,
-        "lanes": lanes(chain, session).await?,
+        "lanes": view.lanes.iter().map(lane).collect::<Vec<_>>(),
         "ends_at": info.endsAt.to::<u64>(),
     });
     ui::show(global.json, &value, describe)
 }
 
-/// The lanes of a session with their holders and their money.
-async fn lanes(chain: &Chain, session: u64) -> Result<Vec<Value>> {
-    let contract = Session::new(chain.deployment.sessions, &chain.provider);
-    let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);
-    let count = contract.laneCount(session).call().await?.to::<u32>();
-    let mut lanes = Vec::new();
-    for lane in 0..count {
-        let info = contract.laneOf(session, lane).call().await?;
-        let funds = payment.fundsOf(session, lane).call().await?;
-        lanes.push(json!({
-            "lane": lane,
-            "holder": info.holder,
-            "free": funds.free.to_string(),
-            "held": funds.held.to_string(),
-            "next_nonce": funds.nextNonce,
-            "reclaim_at": info.reclaimAt.to::<u64>(),
-        }));
-    }
-    Ok(lanes)
+fn lane(of: &LaneView) -> Value {
+    json!({
+        "lane": of.lane,
+        "holder": of.holder,
+        "free": of.free.to_string(),
+        "held": of.held.to_string(),
+        "next_nonce": of.next_nonce,
+        "reclaim_at": of.reclaim_at_s,
+    })
 }
 
 fn describe(value: &Value) -> String {

@@ -1,0 +1,58 @@
+//! The client's library against a whole network, by its examples.
+
+use alloy::primitives::{U256, aliases::U96};
+use assay_bindings::SessionPayment;
+use assay_client::{ClientError, Router, SignedRequest};
+use assay_harness::Network;
+
+#[path = "../../../../sdk/client/examples/own_wallet.rs"]
+#[allow(dead_code, reason = "its main is not called here")]
+mod own_wallet;
+#[path = "../../../../sdk/client/examples/without_a_router.rs"]
+#[allow(dead_code, reason = "its main is not called here")]
+mod without_a_router;
+
+/// Status and code of a refusal.
+async fn refused(router: &Router, model: &str, signed: &SignedRequest) -> (u16, String) {
+    match router.carry(model, signed).await.err() {
+        Some(ClientError::Router { status, code, .. }) => (status.unwrap(), code.unwrap()),
+        other => panic!("no refusal: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_pays_for_its_own_answer_through_a_router_that_holds_nothing() {
+    let network = Network::start(Default::default()).await.unwrap();
+    let mut said = Vec::new();
+    let outcome = own_wallet::run(network.data(), &mut said).await.unwrap();
+    let own_wallet::Outcome { client, session, signed, text, verified } = outcome;
+    assert!(text.to_lowercase().contains("session"), "{text}");
+    assert_eq!(verified.findings, []);
+
+    // The fee came out of the wallet's own lane, and nothing else did; no lane is the router's.
+    let lanes = client.reader.session(session).await.unwrap().unwrap().lanes;
+    assert!(lanes.iter().all(|lane| lane.holder == client.address()), "{lanes:?}");
+    let task = client.reader.task(signed.task).await.unwrap();
+    let fee = U256::from(task.answers[0].fee);
+    assert!(!fee.is_zero() && fee <= U256::from(signed.request.feeCap));
+    let chain = &client.reader.chain;
+    let payment = SessionPayment::new(chain.deployment.payment, &chain.provider);
+    let funds = payment.fundsOf(session, signed.request.lane).call().await.unwrap();
+    let allotment = U256::from(10).pow(U256::from(18));
+    assert_eq!((U256::from(funds.free), U256::from(funds.held)), (allotment - fee, U256::ZERO));
+
+    // What was signed serves once, and as it stands.
+    let name = "assay-demo";
+    let router = Router::new(network.http_url().unwrap(), None).unwrap();
+    assert_eq!(refused(&router, name, &signed).await, (400, "bad_request".into()));
+    let mut dearer = signed.clone();
+    (dearer.request.feeCap, dearer.request.nonce) = (U96::MAX, signed.request.nonce + 1);
+    assert_eq!(refused(&router, name, &dearer).await, (400, "bad_signature".into()));
+
+    let mut said = Vec::new();
+    let verified = without_a_router::run(network.data(), &mut said).await.unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert!(verified.iter().all(|answer| answer.findings.is_empty()), "{said}");
+    assert!(said.contains("still draining"), "{said}");
+    network.interrupt().await.unwrap();
+}
