@@ -289,25 +289,29 @@ abstract contract ProofOfInferenceBase {
 
     /// An appeal that came to nothing: its bond goes back.
     function _returnBond(Audit memory audit) internal {
-        uint256 bond = _appeals[audit.taskId][audit.nodeId].bond;
+        _giveBack(audit, _takeBond(audit));
+    }
+
+    /// Ends what is stored of an appeal.
+    function _takeBond(Audit memory audit) internal returns (uint256 bond) {
+        bond = _appeals[audit.taskId][audit.nodeId].bond;
         delete _appeals[audit.taskId][audit.nodeId];
+    }
+
+    function _giveBack(Audit memory audit, uint256 bond) internal {
         (address owner,) = _ownerOf(audit.nodeId);
         ISessionPayment(_payment).give(COR, owner, bond);
     }
 
     /// The bond of an appeal that failed goes to the members that did their duty, and the client; otherwise back.
     function _settleBond(Audit memory audit, Appeal memory appealed, bool failed) internal {
-        ISessionPayment payment = ISessionPayment(_payment);
         uint256 rest = appealed.bond;
-        if (!failed) {
-            (address owner,) = _ownerOf(audit.nodeId);
-            return payment.give(COR, owner, rest);
-        }
+        if (!failed) return _giveBack(audit, rest);
         uint256 earners = Clusters.sizeOf(appealed.earners);
         uint256 share = earners == 0 ? 0 : rest / earners;
         _giveEach(COR, appealed.members, appealed.earners, share);
         rest -= earners * share;
-        payment.give(COR, audit.client, rest);
+        ISessionPayment(_payment).give(COR, audit.client, rest);
     }
 
     /// The same to each node of a set whose bit is there.

@@ -302,8 +302,9 @@ contract ProofOfInferenceJudgement is ProofOfInferenceBase {
             NodeId found = Jury.draw(audit, _contracts(), members, i == 0);
             if (NodeId.unwrap(found) == 0) {
                 // There is nobody who could know better.
+                uint256 bond = _takeBond(audit);
                 _carryOut(audit, first);
-                return _returnBond(audit);
+                return _giveBack(audit, bond);
             }
             parties[Hearings.FIRST_MEMBER + i].nodeId = found;
             members |= uint256(NodeId.unwrap(found)) << (32 * i);
