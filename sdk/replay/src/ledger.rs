@@ -507,6 +507,9 @@ impl Ledger {
                     _ => true,
                 }
             });
+            let (tasks, answers) = (&state.tasks, &state.proofs.answers);
+            let demands = &mut state.proofs.demands;
+            demands.retain(|key, _| tasks.contains_key(&key.0) || answers.contains_key(key));
         }
     }
 }
@@ -536,6 +539,7 @@ fn count_event(event: &ProtocolEvent, report: &mut Report) {
         // Drawn, or not.
         E::AnswerCleared(_) | E::AnswerUnverified(_) => checked.draws += 1,
         E::AuditMoved(e) if e.state == AuditState::Drawn as u8 => checked.draws += 1,
+        E::Appealed(_) => checked.payments += 1,
         E::RoundRevealed(_) => checked.rounds += 1,
         E::Slashed(_) => checked.penalties += 1,
         E::PartChanged(e) if e.what >= 3 => checked.penalties += 1,

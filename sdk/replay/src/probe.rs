@@ -198,20 +198,22 @@ impl Touched {
             E::RoundRevealed(e) => _ = self.rounds.insert(e.round),
             E::PairCalibrated(e) => _ = self.models.insert(e.index),
             E::PairAttested(e) => _ = self.models.insert(e.index),
-            E::AnswerExposed(e) => self.proof(e.taskId, e.nodeId, state),
-            E::AnswerCleared(e) => self.proof(e.taskId, e.nodeId, state),
-            E::AnswerUnverified(e) => self.proof(e.taskId, e.nodeId, state),
-            E::AuditMoved(e) => self.proof(e.taskId, e.nodeId, state),
-            E::AuditCollected(e) => {
-                self.proof(e.taskId, e.nodeId, state);
-                self.accounts.insert(state.network.deployment.proof);
-            }
-            E::RecordChanged(e) => _ = self.nodes.insert(e.nodeId),
-            E::BookChanged(e) => _ = self.models.insert(e.model),
-            // What they tell is stored with an audit, of which another event tells, or nowhere.
-            E::PanelMoved(_) | E::ProofOpened(_) | E::Verdict(_) | E::Judged(_) => {}
-            E::EpochClosed(e) => _ = self.epochs.insert(e.epoch.to()),
-            E::ClassPaused(e) => _ = self.classes.insert(e.numericClass),
+            E::AnswerExposed(_)
+            | E::AnswerCleared(_)
+            | E::AnswerUnverified(_)
+            | E::AuditMoved(_)
+            | E::PanelMoved(_)
+            | E::ProofOpened(_)
+            | E::Verdict(_)
+            | E::DataDemanded(_)
+            | E::DataPublished(_)
+            | E::Appealed(_)
+            | E::Judged(_)
+            | E::RecordChanged(_)
+            | E::BookChanged(_)
+            | E::EpochClosed(_)
+            | E::ClassPaused(_)
+            | E::AuditCollected(_) => self.add_proof(event, state),
             E::Deposited(_)
             | E::FundsMoved(_)
             | E::SessionReturned(_)
@@ -250,12 +252,6 @@ impl Touched {
             E::Burnt(_) => _ = self.accounts.insert(DEAD),
             _ => {}
         }
-    }
-
-    /// The proof of an answer, and what is at stake of its node.
-    fn proof(&mut self, id: B256, node: u32, state: &State) {
-        self.task(id, state);
-        self.nodes.insert(node);
     }
 
     /// A task, and the session whose money it holds.

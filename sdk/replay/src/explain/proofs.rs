@@ -1,9 +1,12 @@
 //! Audits, verdicts and penalties in plain words.
 
-use assay_bindings::ProofOfInference::{AnswerCleared, AnswerExposed, AuditMoved, Judged, Verdict};
+use alloy::primitives::{B256, U256};
+use assay_bindings::ProofOfInference::{
+    AnswerCleared, AnswerExposed, Appeal, Appealed, AuditMoved, DataPublished, Judged, Verdict,
+};
 use assay_bindings::SessionPayment::Slashed;
 use assay_proof::{Calibration, MARGINS_PER_NAT, Reasons, Statistics, blocks};
-use assay_protocol::audit::nodes_of;
+use assay_protocol::audit::{earners_of, is_appeal, named_by, nodes_of};
 use assay_protocol::odds::{BPS, by_exposure_bps, by_record_bps, roll};
 use assay_protocol::state::{AuditState, Standing};
 use assay_protocol::{ProtocolEvent, Rule, State};
@@ -14,6 +17,10 @@ use super::{COR, money, percent};
 pub(super) fn involves(event: &ProtocolEvent, node: u32) -> bool {
     match event {
         ProtocolEvent::Verdict(e) => e.validator == node,
+        ProtocolEvent::DataDemanded(e) => e.validator == node,
+        ProtocolEvent::Appealed(e) => {
+            e.dissenter == node || nodes_of(U256::from(e.accusers)).contains(&node)
+        }
         ProtocolEvent::AuditMoved(e) => {
             e.state == AuditState::Drawn as u8 && e.audit.validator == node
         }
@@ -38,6 +45,13 @@ pub(super) fn sentence(before: &State, event: &ProtocolEvent) -> Option<String> 
             e.nodeId, e.root, e.proofDigest
         )),
         E::Verdict(e) => verdict(before, e),
+        E::DataDemanded(e) => Some(format!(
+            "Node {} could not read the answer of node {}, or its request, and demanded both: it is not paid for this \
+             audit.",
+            e.validator, e.nodeId
+        )),
+        E::DataPublished(e) => Some(published(e)),
+        E::Appealed(e) => Some(appealed(before, e)),
         E::Judged(e) => judged(before, e),
         E::RecordChanged(e) => Some(match e.passed.is_zero() {
             true => {
@@ -52,9 +66,8 @@ pub(super) fn sentence(before: &State, event: &ProtocolEvent) -> Option<String> 
         }),
         E::AuditCollected(e) => {
             let audit = standing(before, event)?.audit.as_ref()?;
-            let paid = nodes_of(audit.drawn).into_iter().enumerate();
-            let paid: Vec<u32> =
-                paid.filter(|(at, _)| audit.earners >> at & 1 == 1).map(|(_, node)| node).collect();
+            let mut paid = earners_of(audit);
+            paid.extend(before.proofs.members_owed(e.taskId, e.nodeId));
             Some(format!(
                 "The validators {paid:?} were paid {} together for the audit, out of what answers of the model gave.",
                 money(e.amount, audit.asset)
@@ -99,12 +112,7 @@ fn exposed(before: &State, e: &AnswerExposed) -> Option<String> {
 }
 
 /// The number that the round of its epoch gave an answer, and that round.
-fn drawn_number(
-    before: &State,
-    standing: &Standing,
-    task: alloy::primitives::B256,
-    node: u32,
-) -> Option<(u64, u64)> {
+fn drawn_number(before: &State, standing: &Standing, task: B256, node: u32) -> Option<(u64, u64)> {
     let epoch_s = before.network.proof.epochLength.to::<u64>().max(1);
     let (round, _) = before.proofs.rounds.get(&(standing.exposure.committed_at_s / epoch_s))?;
     Some((*round, roll(*before.rounds.get(round)?, task, node)))
@@ -139,6 +147,10 @@ fn moved(before: &State, e: &AuditMoved) -> Option<String> {
                 e.nodeId, audit.probabilityBps, audit.slots, audit.tries, audit.validator
             )
         }
+        AuditState::Drawn if was.state == AuditState::Demanded => format!(
+            "All that was demanded is published; node {} has until second {until} to commit to what it finds.",
+            audit.validator
+        ),
         AuditState::Drawn => format!(
             "Node {} was drawn as validator in the place of one that was silent; it has until second {until}.",
             audit.validator
@@ -158,8 +170,31 @@ fn moved(before: &State, e: &AuditMoved) -> Option<String> {
             )
         }
         AuditState::Convened if was.state == AuditState::Accused => {
-            let panel: Vec<u32> = was.parties.iter().skip(2).map(|party| party.nodeId).collect();
-            format!("The panel are the nodes {panel:?}: they commit until second {until}.")
+            format!(
+                "The panel are the nodes {:?}: they commit until second {until}.",
+                panel_of(was)
+            )
+        }
+        AuditState::Convened if was.state == AuditState::Appealed => format!(
+            "The appeal goes to the nodes {:?}: they commit until second {until}.",
+            panel_of(was)
+        ),
+        AuditState::Convened if was.state == AuditState::Demanded => {
+            format!("All that was demanded is published; the panel commits until second {until}.")
+        }
+        AuditState::Demanded => {
+            format!("Node {} has until second {until} to publish request and answer.", e.nodeId)
+        }
+        AuditState::Condemned => {
+            let accusers = before.found_false_by(was.audit.as_ref()?, &was.parties).ok()?;
+            format!(
+                "Nodes {accusers:?} find the answer of node {} false, and that costs its stake unless its owner appeals \
+                 until second {until}.",
+                e.nodeId
+            )
+        }
+        AuditState::Appealed => {
+            format!("Round {} draws seven others, until second {until}.", audit.round)
         }
         AuditState::Hearing if was.state == AuditState::Convened => {
             format!(
@@ -180,6 +215,54 @@ fn moved(before: &State, e: &AuditMoved) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+fn panel_of(standing: &Standing) -> Vec<u32> {
+    standing.parties.iter().skip(2).map(|party| party.nodeId).collect()
+}
+
+fn published(e: &DataPublished) -> String {
+    format!(
+        "Node {} published the bytes {} to {} of {}, of which the request has the first {}.",
+        e.nodeId,
+        e.offset,
+        e.offset as usize + e.data.len(),
+        e.totalBytes,
+        e.requestBytes
+    )
+}
+
+fn appealed(before: &State, e: &Appealed) -> String {
+    let share = u64::from(before.network.proof.appealBps);
+    let dissenter = match e.dissenter {
+        0 => String::new(),
+        node => format!(" Node {node}, whom they contradict, waits for the outcome, too."),
+    };
+    format!(
+        "The owner of node {} appeals against what nodes {:?} found. The bond is {}, {} of what the node would lose.{dissenter}",
+        e.nodeId,
+        nodes_of(U256::from(e.accusers)),
+        money(e.bond, COR),
+        percent(share),
+    )
+}
+
+/// What became of an appeal, and of its bond.
+fn appeal_outcome(standing: &Standing, appeal: &Appeal, e: &Judged) -> String {
+    let members: Vec<u32> = panel_of(standing);
+    let bond = money(appeal.bond, COR);
+    if e.slashed {
+        let earners = named_by(U256::from(appeal.members), appeal.earners);
+        return format!(
+            "The appeal is lost: the nodes {members:?}, who were asked, bear the first panel out. Of its bond of {bond} \
+             those of them that did their duty, {earners:?}, get equal parts, and the client the rest"
+        );
+    }
+    let why = match e.guilty {
+        true => "that it is false is said by too few owners in pairs of classes that were measured",
+        false => "the nodes that were asked do not bear the first panel out",
+    };
+    format!("The appeal has saved the stake, for {why} ({members:?}): its bond of {bond} goes back")
 }
 
 fn nats(units: u32) -> f64 {
@@ -213,7 +296,9 @@ fn verdict(before: &State, e: &Verdict) -> Option<String> {
 }
 
 fn judged(before: &State, e: &Judged) -> Option<String> {
-    let parties = &before.proofs.answers.get(&(e.taskId, e.nodeId))?.parties;
+    let key = (e.taskId, e.nodeId);
+    let standing = before.proofs.answers.get(&key)?;
+    let parties = &standing.parties;
     let failing: u32 = e.failing.saturating_to();
     let against = parties.iter().enumerate().filter(|(at, _)| failing >> at & 1 == 1);
     let against: Vec<u32> = against.map(|(_, party)| party.nodeId).collect();
@@ -226,13 +311,16 @@ fn judged(before: &State, e: &Judged) -> Option<String> {
         (true, true) => "It is false, and that costs the stake",
         (true, false) => {
             "It is false, but no stake is taken: too few owners in pairs of classes that were measured say so, or its \
-             class is paused, or it could only not be read"
+             class is paused"
         }
         _ => "It was not found false",
     };
+    let appeal = before.proofs.appeals.get(&key).filter(|_| is_appeal(parties));
+    let appeal = appeal.map(|appeal| format!(" {}.", appeal_outcome(standing, appeal, e)));
     Some(format!(
-        "The dispute over the answer of node {} was {about}. Nodes {against:?} found it false. {outcome}.",
-        e.nodeId
+        "The dispute over the answer of node {} was {about}. Nodes {against:?} found it false. {outcome}.{}",
+        e.nodeId,
+        appeal.unwrap_or_default()
     ))
 }
 
@@ -247,9 +335,12 @@ pub(super) fn slashed(before: &State, e: &Slashed) -> Option<String> {
         Rule::Withheld => {
             (format!("it had not opened what it had committed to {late}"), config.slashBps)
         }
-        Rule::Unopened => {
-            (format!("it had not shown what its answer was made of {late}"), config.slashBps)
-        }
+        Rule::Unopened => (
+            format!(
+                "it had not shown what its answer was made of, or published what was demanded, {late}"
+            ),
+            config.slashBps,
+        ),
         Rule::Fingerprint => {
             (format!("its answer came from other weights: {owners}"), config.slashBps)
         }

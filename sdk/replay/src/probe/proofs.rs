@@ -1,13 +1,47 @@
 //! What `ProofOfInference` must store, and `ModelRegistry` of calibrations.
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 use assay_bindings::{ModelRegistry, ProofOfInference};
 use assay_protocol::{
-    audit,
+    ProtocolEvent, State, audit,
     state::{AuditState, Exposure, Standing},
 };
 
-use super::{About, Prober, seconds};
+use super::{About, Prober, Touched, seconds};
+
+impl Touched {
+    /// What an event of `ProofOfInference` tells of.
+    pub(super) fn add_proof(&mut self, event: &ProtocolEvent, state: &State) {
+        use ProtocolEvent as E;
+        match event {
+            E::AnswerExposed(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AnswerCleared(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AnswerUnverified(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AuditMoved(e) => self.proof(e.taskId, e.nodeId, state),
+            // A member of an appeal's panel that opens is noted beside the audit.
+            E::PanelMoved(e) => self.proof(e.taskId, e.nodeId, state),
+            E::DataDemanded(e) => self.proof(e.taskId, e.nodeId, state),
+            E::DataPublished(e) => self.proof(e.taskId, e.nodeId, state),
+            E::Appealed(e) => self.proof(e.taskId, e.nodeId, state),
+            E::AuditCollected(e) => {
+                self.proof(e.taskId, e.nodeId, state);
+                self.accounts.insert(state.network.deployment.proof);
+            }
+            E::RecordChanged(e) => _ = self.nodes.insert(e.nodeId),
+            E::BookChanged(e) => _ = self.models.insert(e.model),
+            E::EpochClosed(e) => _ = self.epochs.insert(e.epoch.to()),
+            E::ClassPaused(e) => _ = self.classes.insert(e.numericClass),
+            // What the others tell is stored with an audit, of which another event tells, or nowhere.
+            _ => {}
+        }
+    }
+
+    /// The proof of an answer, and what is at stake of its node.
+    fn proof(&mut self, id: B256, node: u32, state: &State) {
+        self.task(id, state);
+        self.nodes.insert(node);
+    }
+}
 
 impl Prober<'_> {
     /// The proofs of a task's answers. What was through is forgotten.
@@ -29,6 +63,13 @@ impl Prober<'_> {
             let expected = exposure(waits.map(|standing| &standing.exposure));
             let what = format!("what is exposed of task {id} by node {node}");
             self.ask(at, &call, &expected, what);
+            let call = ProofOfInference::demandOfCall { taskId: id, nodeId: node };
+            let expected = state.proofs.demands.get(&(id, node)).cloned().unwrap_or_default();
+            let what = format!("what was demanded of task {id} by node {node}");
+            self.ask(at, &call, &expected, what);
+            let call = ProofOfInference::appealOfCall { taskId: id, nodeId: node };
+            let expected = state.proofs.appeals.get(&(id, node)).cloned().unwrap_or_default();
+            self.ask(at, &call, &expected, format!("the appeal over task {id} by node {node}"));
         }
     }
 
@@ -60,6 +101,18 @@ impl Prober<'_> {
                 validatorClass: validator,
             };
             self.ask(to.models, &call, &pair.word, format!("a calibration of model {index}"));
+            for (time_s, word) in
+                [(pair.calibrated_at_s, U256::ZERO), (pair.calibrated_at_s + 1, pair.word)]
+            {
+                let call = ModelRegistry::calibrationBeforeCall {
+                    index,
+                    minerClass: miner,
+                    validatorClass: validator,
+                    time: seconds(time_s),
+                };
+                let what = format!("a calibration of model {index} before second {time_s}");
+                self.ask(to.models, &call, &word, what);
+            }
             let call = ModelRegistry::attestedOfCall {
                 index,
                 minerClass: miner,
