@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::challenger::Challenger;
 use crate::evidence::{Case, Cases, Evidence, MIGRATIONS, Penalty, Tally};
+use crate::overdue::overdue;
 
 /// So often the head is asked for: blocks come every second at most.
 const POLL: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const CONCLUDE_EVERY: Duration = Duration::from_secs(60);
 /// Cases that a report lists; whoever has more looks into the database.
 const MAX_LISTED: u32 = 100;
+/// Overdue tasks and audits that a report lists: one cause has many.
+const MAX_OVERDUE: usize = 20;
 
 /// An auditor's settings.
 #[derive(Clone, Debug)]
@@ -63,6 +66,8 @@ pub struct Auditor {
     told: usize,
     /// Cases that were told.
     told_cases: u64,
+    /// Overdue tasks and audits at the last look.
+    overdue: usize,
     concluded: Option<Instant>,
 }
 
@@ -100,6 +105,7 @@ impl Auditor {
             audit: None,
             told: 0,
             told_cases: 0,
+            overdue: 0,
             concluded: None,
         };
         let head = auditor.source.head().await?;
@@ -203,6 +209,13 @@ impl Auditor {
             tracing::error!(rule = ?divergence.rule, block = divergence.block, "diverges: {divergence}");
         }
         self.told = report.divergences.len();
+        let (state, now_s) = audit.state();
+        let overdue = overdue(state, now_s);
+        metrics::gauge!("assay_audit_overdue", "agent" => "auditor").set(overdue.len() as f64);
+        if let (0, Some(first)) = (self.overdue, overdue.first()) {
+            tracing::warn!(count = overdue.len(), "{}", first.words(now_s));
+        }
+        self.overdue = overdue.len();
         let tally = self.cases.tally(self.challenger())?;
         let Tally { found, filed, failed, punished } = tally;
         let states =
@@ -220,7 +233,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// What was found so far, with what nodes signed that contradicts itself; `None` if the chain was reorganised and the
+    /// What was found so far, with what nodes signed that contradicts itself and what is overdue; `None` if the chain was reorganised and the
     /// audit has not gone on yet.
     ///
     /// # Errors
@@ -228,6 +241,12 @@ impl Auditor {
     pub fn report(&self) -> Result<Option<Report>, AuditorError> {
         let Some(audit) = &self.audit else { return Ok(None) };
         let mut report = audit.report().clone();
+        let (state, now_s) = audit.state();
+        let overdue = overdue(state, now_s);
+        overdue.iter().take(MAX_OVERDUE).for_each(|late| report.note(&late.words(now_s)));
+        if overdue.len() > MAX_OVERDUE {
+            report.note(&format!("{} tasks and audits are overdue in all", overdue.len()));
+        }
         let cases = self.cases.list(false, MAX_LISTED)?;
         cases.iter().for_each(|case| report.note(&self.words(case)));
         let found = self.cases.tally(None)?.found;

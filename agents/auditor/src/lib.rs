@@ -9,6 +9,8 @@
 //!  chain ──► Audit ──calls, penalties──► Evidence (database) ──open cases──► Challenger ──Intent──► Outbox ──► chain
 //! ```
 //!
+//! What anybody may move on and nobody has is told, too: a task or an audit whose time is over.
+//!
 //! A signature stays one, whatever becomes of the block or the transaction that it was seen in: evidence is never given
 //! up, and a challenge that a reorganisation took back is sent again until its penalty stands.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -16,6 +18,7 @@
 mod auditor;
 mod challenger;
 mod evidence;
+mod overdue;
 mod statement;
 
 pub use auditor::{Auditor, AuditorConfig, AuditorError};

@@ -183,6 +183,11 @@ impl Audit {
         &self.report
     }
 
+    /// The protocol's state after the last block, as its events tell it, and the time of that block, unix seconds.
+    pub const fn state(&self) -> (&State, u64) {
+        (self.ledger.state(), self.parent.timestamp_s)
+    }
+
     /// Begins after block 0.
     pub fn new(options: Options, genesis: Genesis, first: &Fetched) -> Self {
         let Genesis { state, has_roots } = genesis;
@@ -204,6 +209,7 @@ impl Audit {
             to_hash: hash,
             complete: true,
             checked: Default::default(),
+            rerun: None,
             notes: Vec::new(),
             divergences: Vec::new(),
             unlisted: 0,

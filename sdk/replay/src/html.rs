@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Divergence, Report};
+use crate::report::{Divergence, Report, Scored, Verdict};
 use crate::text::rows;
 
 /// Colours are those of the reader's system; nothing is loaded from anywhere.
@@ -74,6 +74,7 @@ impl Report {
         );
         self.divergences_html(&mut out);
         self.checked_html(&mut out);
+        self.rerun_html(&mut out);
         out.push_str("<h2>The contracts</h2><table>");
         for (name, address) in &self.contracts {
             let _ =
@@ -107,6 +108,24 @@ impl Report {
         if self.unlisted > 0 {
             let _ = write!(out, "<p>And {} more.</p>", grouped(self.unlisted));
         }
+    }
+
+    fn rerun_html(&self, out: &mut String) {
+        let Some(rerun) = &self.rerun else { return };
+        let _ = write!(
+            out,
+            "<h2>Answers scored again</h2><p>{}.</p><table><tr><th>block</th><th>task</th><th>node</th><th>found</th></tr>",
+            escape(&rerun.summary())
+        );
+        for Scored { task, node, block, verdict, what } in &rerun.answers {
+            let class = if *verdict == Verdict::Fail { " class=\"amount\"" } else { "" };
+            let (block, what) = (grouped(*block), escape(what));
+            let _ = write!(
+                out,
+                "<tr><td class=\"number\">{block}</td><td><code>{task}</code></td><td>{node}</td><td{class}>{what}</td></tr>"
+            );
+        }
+        out.push_str("</table>");
     }
 
     fn checked_html(&self, out: &mut String) {

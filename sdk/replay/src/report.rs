@@ -45,6 +45,8 @@ pub enum Rule {
     Funds,
     /// Content is what its digest says, and can be had.
     Content,
+    /// A paid answer comes from the model that was paid for.
+    Model,
 }
 
 impl Rule {
@@ -67,6 +69,7 @@ impl Rule {
             Self::Storage => "the contracts store what their events tell",
             Self::Funds => "money is conserved",
             Self::Content => "content is what its digest says",
+            Self::Model => "a paid answer comes from the model that was paid for",
         }
     }
 }
@@ -209,6 +212,85 @@ pub struct Counts {
     pub contents: u64,
 }
 
+/// What scoring an answer again found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It comes from the model.
+    Pass,
+    /// It does not, and is paid, or is going to be.
+    Fail,
+    /// It does not, and the network does not pay it.
+    Unpaid,
+    /// There are no thresholds to judge it by.
+    Unjudged,
+    /// What it is judged by cannot be had.
+    Missing,
+}
+
+/// An answer that was scored again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scored {
+    /// The task.
+    pub task: B256,
+    /// The node that answered.
+    pub node: u32,
+    /// Where the answer was committed.
+    pub block: u64,
+    /// What was found.
+    pub verdict: Verdict,
+    /// In words.
+    pub what: String,
+}
+
+/// Answers that were scored again with the weights of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// Name of the model.
+    pub model: String,
+    /// Numeric class that scored.
+    pub class: String,
+    /// What the answers were drawn by: the same seed draws the same ones.
+    pub seed: u64,
+    /// Answers of the model, of which they were drawn.
+    pub eligible: u64,
+    /// Answers of other models, which were not looked at.
+    pub others: u64,
+    /// Those that were drawn, in the order of the chain.
+    pub answers: Vec<Scored>,
+}
+
+impl Rerun {
+    /// All but those that are true.
+    pub fn doubtful(&self) -> impl Iterator<Item = &Scored> {
+        self.answers.iter().filter(|scored| scored.verdict != Verdict::Pass)
+    }
+
+    /// In one sentence.
+    pub fn summary(&self) -> String {
+        let count = |verdict| self.answers.iter().filter(|of| of.verdict == verdict).count();
+        let counts = [
+            (count(Verdict::Pass), "true"),
+            (count(Verdict::Fail), "FALSE"),
+            (count(Verdict::Unpaid), "false and not paid"),
+            (count(Verdict::Unjudged), "without thresholds to judge by"),
+            (count(Verdict::Missing), "not to be had"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        let Self { model, class, seed, eligible, others, answers } = self;
+        let mut text = format!(
+            "{} of {eligible} answers of {model}, drawn with seed {seed}, scored in {class}: {}",
+            answers.len(),
+            if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+        );
+        if *others > 0 {
+            text.push_str(&format!("; {others} answers of other models were not looked at"));
+        }
+        text
+    }
+}
+
 /// The outcome of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -228,6 +310,9 @@ pub struct Report {
     pub complete: bool,
     /// What was checked.
     pub checked: Counts,
+    /// What was scored again, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
     /// What could not be checked, and why.
     pub notes: Vec<String>,
     /// What is not as it must be, in the order of the chain.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Counts, Report};
+use crate::report::{Counts, Report, Scored};
 
 /// How much was checked, in words: a number and what it counts.
 pub(crate) fn rows(checked: &Counts) -> Vec<(u64, &'static str)> {
@@ -73,6 +73,16 @@ impl Report {
         }
         if !self.complete {
             let _ = writeln!(out, "\nNot everything could be checked: see the last divergence.");
+        }
+        if let Some(rerun) = &self.rerun {
+            let _ = writeln!(out, "\nScored again: {}", rerun.summary());
+            for Scored { task, node, block, what, .. } in rerun.doubtful() {
+                let _ = writeln!(out, "  block {block}, task {task}, node {node}\n    {what}");
+            }
+        }
+        let _ = writeln!(out, "\nThe contracts:");
+        for (name, address) in &self.contracts {
+            let _ = writeln!(out, "  {name:<22} {address}");
         }
         for note in &self.notes {
             let _ = writeln!(out, "\nNote: {note}");

@@ -17,7 +17,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::cheat::CheatKind;
 
 pub use api_key::{ApiKeyCommand, ApiKeyCreateArgs, ApiKeyRouter, BudgetPeriod};
-pub use audit::{AuditArgs, AuditChain, AuditCommand, AuditExplainArgs, AuditWatchArgs};
+pub use audit::{
+    AuditArgs, AuditChain, AuditCommand, AuditExplainArgs, AuditRerun, AuditWatchArgs, Sample,
+};
 pub use govern::{
     DataType, ModelAttestArgs, ModelCalibrateArgs, ModelCommand, ModelDeprecateArgs,
     ModelPublishArgs, ModelRandomArgs, ModelRegisterArgs, ModelShape, ParamsCommand,
@@ -111,7 +113,7 @@ pub enum Command {
     /// Replay the chain and check everything: ends with 0 if all is as the protocol says, 1 if something diverges, 2 if
     /// the audit could not be made.
     #[command(
-        after_help = "Examples:\n  assay audit\n  assay audit --from 1000 --to 2000 --html report.html\n  assay audit watch\n  assay audit explain 3"
+        after_help = "Examples:\n  assay audit\n  assay audit --from 1000 --to 2000 --html report.html\n  assay audit --rerun 20             # scores 20 answers again\n  assay audit watch\n  assay audit explain 3"
     )]
     Audit(AuditArgs),
     /// Measure the engine alone and through a whole network, side by side.

@@ -222,3 +222,24 @@ async fn a_challenge_that_the_chain_took_back_is_sent_again() {
     let told = notes(&challenger);
     assert!(told.contains("it was punished in block"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_moves_on_is_told() {
+    let mut world = World::start(&Faults::new()).await;
+    let session = world.session().await;
+    let task = world.submit(session, 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut silent = auditor(&world, folder.path(), None).await;
+    until_it_is_there(&mut silent, &world).await;
+    assert!(!notes(&silent).contains("waits since"), "{}", notes(&silent));
+    world.advance(60 + 301).await;
+    world.mine(1).await;
+    until_it_is_there(&mut silent, &world).await;
+    let told = notes(&silent);
+    assert!(told.contains(&format!("task {task} waits since second")), "{told}");
+    let call = SessionQueue::advanceCall { task: world.task(task) };
+    let (keeper, queue) = (world.keeper.clone(), world.deployment.queue);
+    world.send(&keeper, queue, &call).await;
+    until_it_is_there(&mut silent, &world).await;
+    assert!(!notes(&silent).contains("waits since"), "{}", notes(&silent));
+}

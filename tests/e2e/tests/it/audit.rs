@@ -6,7 +6,7 @@ use std::{
 };
 
 use alloy::providers::{Provider, ProviderBuilder};
-use assay_harness::{Network, NetworkOptions, assay_binary, free_port};
+use assay_harness::{Network, NetworkOptions, assay_binary, free_port, run_assay};
 use serde_json::Value;
 
 use crate::{chat, question, settled, wait_for};
@@ -95,14 +95,15 @@ async fn a_watch_follows_the_chain_and_remembers_what_it_found() {
     let word = format!("0x{:064x}", 0x0777);
     let _: Value =
         provider.raw_request("anvil_setStorageAt".into(), (payment, "0x1", &word)).await.unwrap();
-    let mut watch = Watch::start(&network, &[]);
+    let mut watch = Watch::start(&network, &["--challenge"]);
     watch.until("assay_audit_divergences", |found| found > 0.0).await;
+    assert_eq!(watch.metric("assay_audit_equivocations").await, Some(0.0));
     assert_eq!(watch.interrupt().await.code(), Some(1));
     let found = report(&network);
     assert!(found["to"].as_u64() >= sound["to"].as_u64(), "{found}");
     let log = fs::read_to_string(network.data().join("watch.log")).unwrap();
     assert!(log.contains(&format!("from block {}", sound["to"])), "{log}");
-    assert!(log.contains("diverges"), "{log}");
+    assert!(log.contains("diverges") && log.contains("challenges nodes"), "{log}");
 
     // What was found stays found; a journal that somebody touched is refused.
     let mut watch = Watch::start(&network, &[]);
@@ -127,4 +128,49 @@ async fn a_watch_follows_the_chain_and_remembers_what_it_found() {
     let mut watch = Watch::start(&network, &["--fresh"]);
     watch.until("assay_audit_divergences", |found| found > 0.0).await;
     assert_eq!(watch.interrupt().await.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_scored_again_by_whoever_has_the_weights() {
+    let flags = ["--cheat", "edited"].map(str::to_owned).into();
+    let network = Network::start(NetworkOptions { flags }).await.unwrap();
+    let said =
+        |part: &str| network.log().lines().find(|line| line.contains(part)).map(str::to_owned);
+    let caught = wait_for("the slash", || said("CAUGHT: node")).await;
+    let node: u64 =
+        caught.split("node ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    wait_for("the refund", || said("the client has")).await;
+    wait_for("more answers", || said("more questions: answered by nodes")).await;
+    let audit = |flags: &[&str]| {
+        let output = run_assay(network.data(), &[&["audit", "--json"], flags].concat()).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout), told)
+    };
+    let (code, report, told) = audit(&["--rerun", "100%"]);
+    let report = report.unwrap_or_else(|error| panic!("{error}: {told}"));
+    assert!(told.contains("--rerun-seed"), "{told}");
+    let rerun = &report["rerun"];
+    let answers = rerun["answers"].as_array().unwrap();
+    assert_eq!(answers.len() as u64, rerun["eligible"].as_u64().unwrap());
+    let with = |verdict: &str| answers.iter().filter(|answer| answer["verdict"] == verdict).count();
+    // What the network has not judged yet is false and to be paid.
+    assert_eq!(code, Some(if with("fail") > 0 { 1 } else { 0 }), "{rerun:#}");
+    assert!(with("unpaid") > 0 && with("pass") > 0, "{rerun:#}");
+    for answer in answers {
+        let is_false = ["fail", "unpaid"].iter().any(|verdict| answer["verdict"] == *verdict);
+        assert_eq!(is_false, answer["node"] == node, "{answer:#}");
+    }
+    // The same seed draws the same answers.
+    let (_, one, told) = audit(&["--rerun", "2", "--rerun-seed", "7"]);
+    let (_, other, _) = audit(&["--rerun", "2", "--rerun-seed", "7"]);
+    let tasks = |report: Value| {
+        let answers = report["rerun"]["answers"].as_array().unwrap().clone();
+        answers.into_iter().map(|answer| answer["task"].clone()).collect::<Vec<_>>()
+    };
+    let one = tasks(one.unwrap_or_else(|error| panic!("{error}: {told}")));
+    assert_eq!((one.len(), one), (2, tasks(other.unwrap())));
+    // Weights that cannot be loaded prove nothing.
+    let (code, _, told) = audit(&["--rerun", "2", "--model", "/nonexistent"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("cannot be loaded"), "{told}");
 }

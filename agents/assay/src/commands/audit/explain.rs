@@ -3,11 +3,10 @@
 use alloy::{consensus::Header, primitives::B256};
 use anyhow::{Context, Result, ensure};
 use assay_protocol::{ProtocolEvent, State};
-use assay_replay::{Audit, Explainer, Line, Observer, Options, Report, Subject};
-use indicatif::ProgressBar;
+use assay_replay::{Audit, Explainer, Line, Observer, Options, Report, Source, Subject};
 use serde::Serialize;
 
-use super::{bar, connect};
+use super::{connect, progress::Progress};
 use crate::{
     args::{AuditExplainArgs, Global},
     ui,
@@ -25,13 +24,13 @@ struct Explanation {
 }
 
 struct Watch {
-    bar: ProgressBar,
+    progress: Progress,
     explainer: Explainer,
 }
 
 impl Observer for Watch {
     fn block(&mut self, number: u64, _: u64) {
-        self.bar.set_position(number);
+        self.progress.at(number);
     }
 
     fn event(&mut self, header: &Header, transaction: B256, before: &State, event: &ProtocolEvent) {
@@ -42,11 +41,13 @@ impl Observer for Watch {
 /// Explains; false if the chain that it explains from does not stand its audit.
 pub async fn run(global: &Global, args: &AuditExplainArgs) -> Result<bool> {
     let subject = subject(&args.subject)?;
-    let (source, deployment) = connect(global, &args.chain).await?;
+    let chain = connect(global, &args.chain).await?;
+    let (source, deployment) = (Source::new(chain.provider), (*chain.deployment).clone());
     let to = source.head().await?;
-    let mut watch = Watch { bar: bar(to), explainer: Explainer::new(subject) };
+    let mut watch =
+        Watch { progress: Progress::new(to, "block"), explainer: Explainer::new(subject) };
     let report = Audit::run(&source, Options { deployment, from: 1, to }, &mut watch).await;
-    watch.bar.finish_and_clear();
+    watch.progress.end();
     let report = report?;
     let lines: Vec<Line> = watch.explainer.lines().cloned().collect();
     ensure!(

@@ -2,14 +2,14 @@
 
 mod contents;
 mod explain;
+mod progress;
+mod rerun;
 mod watch;
 
 use std::{
     fs,
-    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use alloy::{consensus::Header, primitives::B256};
@@ -19,7 +19,6 @@ use assay_chain::Chain;
 use assay_protocol::{ProtocolEvent, State};
 use assay_replay::{Audit, Observer, Options, Report, Source, forget};
 use assay_runtime::shutdown_signal;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::deploy::read_file;
 use crate::{
@@ -28,14 +27,13 @@ use crate::{
     ui,
 };
 use contents::Contents;
+use progress::Progress;
+use rerun::{Sampler, Scorer};
 
 /// Something diverges.
 const DIVERGES: u8 = 1;
 /// The audit could not be made.
 const IMPOSSIBLE: u8 = 2;
-/// So often the bar is drawn.
-const REDRAW: Duration = Duration::from_millis(200);
-
 /// Audits, or explains. The exit code tells three outcomes apart.
 pub async fn run(global: &Global, args: AuditArgs) -> ExitCode {
     let outcome = match &args.command {
@@ -54,23 +52,36 @@ pub async fn run(global: &Global, args: AuditArgs) -> ExitCode {
 }
 
 async fn audit(global: &Global, args: &AuditArgs) -> Result<bool> {
-    let (source, deployment) = connect(global, &args.chain).await?;
+    let chain = connect(global, &args.chain).await?;
+    let (source, deployment) = (Source::new(chain.provider), (*chain.deployment).clone());
     let to = match args.range.to {
         Some(to) => to,
         None => source.head().await?,
     };
     let folder = journal(global, &deployment, "once", args.fresh)?;
     let options = Options { deployment, from: args.range.from, to };
-    let mut watch = Watch { bar: bar(to), contents: None };
+    let mut watch = Watch { progress: Progress::new(to, "block"), contents: None, sampler: None };
     if let Some(url) = &args.ipfs_url {
         watch.contents = Some(Contents::follow(url, args.range.from).await?);
     }
-    let report = report(&source, options, &folder, &mut watch).await;
-    watch.bar.finish_and_clear();
-    let mut report = report?;
+    let scorer = match args.rerun.rerun {
+        Some(sample) => Some(Scorer::load(global, args, sample).await?),
+        None => None,
+    };
+    watch.sampler = scorer.as_ref().map(|scorer| scorer.sampler(args.range.from));
+    let audit = replayed(&source, options, &folder, &mut watch).await;
+    watch.progress.end();
+    let mut audit = audit?;
+    audit.conclude(&source).await?;
+    let mut report = audit.report().clone();
     if let Some(contents) = watch.contents {
         contents.finish(&mut report).await?;
     }
+    if let (Some(scorer), Some(sampler)) = (scorer, watch.sampler) {
+        scorer.score(sampler, &mut report).await?;
+    }
+    // Interrupted before, all of it but the replay would be done again.
+    audit.forget()?;
     if let Some(path) = &args.html {
         fs::write(path, report.html())
             .with_context(|| format!("the report cannot be written to {}", path.display()))?;
@@ -79,13 +90,13 @@ async fn audit(global: &Global, args: &AuditArgs) -> Result<bool> {
     Ok(report.is_clean())
 }
 
-/// Audits to the end, from where an earlier audit was interrupted.
-async fn report(
+/// Audits the blocks to the end, from where an earlier audit was interrupted.
+async fn replayed(
     source: &Source,
     options: Options,
     folder: &Path,
     watch: &mut Watch,
-) -> Result<Report> {
+) -> Result<Audit> {
     let to = options.to;
     let mut audit = Audit::resume(source, options, folder, watch).await?;
     if audit.report().to > 0 {
@@ -100,10 +111,17 @@ async fn report(
     };
     audit.save()?;
     let Some(advanced) = advanced else {
-        bail!("interrupted after block {}: the same command goes on there", audit.report().to);
+        let then = if audit.keeps_place() { "goes on there" } else { "begins anew" };
+        bail!("interrupted after block {}: the same command {then}", audit.report().to);
     };
     advanced?;
-    Ok(audit.finish(source).await?)
+    Ok(audit)
+}
+
+/// Where audits of these contracts keep what they need.
+fn audits(global: &Global, deployment: &Deployment) -> Result<PathBuf> {
+    let audits = data_folder(global.data.as_deref())?.join("audits");
+    Ok(audits.join(deployment.queue.to_string()))
 }
 
 /// Where audits of these contracts write down how far they are.
@@ -113,8 +131,7 @@ fn journal(
     kind: &str,
     is_fresh: bool,
 ) -> Result<PathBuf> {
-    let audits = data_folder(global.data.as_deref())?.join("audits");
-    let folder = audits.join(deployment.queue.to_string()).join(kind);
+    let folder = audits(global, deployment)?.join(kind);
     if is_fresh {
         forget(&folder).with_context(|| folder.display().to_string())?;
     }
@@ -122,8 +139,9 @@ fn journal(
 }
 
 /// The chain and the contracts that the flags, or the network's folder, name.
-async fn connect(global: &Global, args: &AuditChain) -> Result<(Source, Deployment)> {
-    let network = || Network::load(&data_folder(global.data.as_deref())?);
+async fn connect(global: &Global, args: &AuditChain) -> Result<Chain> {
+    let network =
+        || -> Result<Network> { Ok(Network::load(&data_folder(global.data.as_deref())?)?) };
     let deployment = match &args.deployment {
         Some(path) => read_file(path)?
             .contracts
@@ -134,38 +152,27 @@ async fn connect(global: &Global, args: &AuditChain) -> Result<(Source, Deployme
         Some(url) => url.clone(),
         None => network()?.rpc_url,
     };
-    let chain = Chain::connect(&rpc_url, deployment.clone()).await?;
-    Ok((Source::new(chain.provider), deployment))
+    Ok(Chain::connect(&rpc_url, deployment).await?)
 }
 
-/// A bar on a terminal; nothing elsewhere.
-fn bar(blocks: u64) -> ProgressBar {
-    let target = match std::io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let style = "{bar:30} block {pos} of {len}, {per_sec}, {eta} left";
-    let style =
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::with_draw_target(Some(blocks), target).with_style(style);
-    bar.enable_steady_tick(REDRAW);
-    bar
-}
-
-/// Shows how far the audit is, and passes on which contents the chain names.
+/// Shows how far the audit is, and passes on which contents and answers the chain names.
 struct Watch {
-    bar: ProgressBar,
+    progress: Progress,
     contents: Option<Contents>,
+    sampler: Option<Sampler>,
 }
 
 impl Observer for Watch {
     fn block(&mut self, number: u64, _: u64) {
-        self.bar.set_position(number);
+        self.progress.at(number);
     }
 
-    fn event(&mut self, header: &Header, transaction: B256, _: &State, event: &ProtocolEvent) {
+    fn event(&mut self, header: &Header, transaction: B256, before: &State, event: &ProtocolEvent) {
         if let Some(contents) = &mut self.contents {
             contents.event(header.number, transaction, event);
+        }
+        if let Some(sampler) = &mut self.sampler {
+            sampler.event((header.number, transaction), before, event);
         }
     }
 }
