@@ -173,8 +173,6 @@ async fn a_conversation_stays_with_the_node_that_has_read_it() {
         messages.push(json!({"role": "assistant", "content": "quick"}));
         messages.push(json!({"role": "user", "content": format!("And {turn}?")}));
         assert_eq!(pair.answered(ask(&messages)).await, node, "turn {turn}");
-        // Others take turns: this one goes where fewer were.
-        assert_ne!(pair.answered(hello(false)).await, node);
     }
     pair.stop().await;
 }
