@@ -22,22 +22,14 @@ use assay_protocol::TaskState;
 use assay_types::{Lane, ModelId, NodeId, NumericClass, SessionId, Signature, TaskId, TaskRequest};
 use async_trait::async_trait;
 
+use crate::eip1271;
+
 /// Longest time of one read: above it the answer is of no use to an offer.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a contract may spend on checking a signature: as much as `SessionQueue` gives it.
-const MAX_CHECK_GAS: u64 = 250_000;
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hundredths of a percent in a whole.
 const BPS: u64 = 10_000;
 /// Sessions whose model is remembered: far above what a node of eight places is reserved for.
 const MAX_CACHED: usize = 4096;
-
-alloy::sol! {
-    /// A contract that signs.
-    #[sol(rpc)]
-    interface IERC1271 {
-        function isValidSignature(bytes32 hash, bytes signature) external view returns (bytes4);
-    }
-}
 
 /// What decides whether a request is taken; see `Admission` of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,14 +233,8 @@ pub trait Ledger: Send + Sync {
         let admission = self.admission(session, lane, 0).await?;
         Ok(admission.and_then(|admission| admission.holder))
     }
-    /// Whether `holder` is a contract that says by EIP-1271 that this is its signature, within the gas that
-    /// `SessionQueue` gives it.
-    async fn is_signed_by(
-        &self,
-        holder: Address,
-        hash: B256,
-        signature: &Signature,
-    ) -> Result<bool, LedgerError>;
+    /// Whether a contract says by EIP-1271 that this is its signature, within the gas that `SessionQueue` gives it.
+    async fn is_signed(&self, by: Address, of: (B256, &Signature)) -> Result<bool, LedgerError>;
     /// Value of a beacon round; zero while it is unknown.
     async fn seed(&self, round: u64) -> Result<B256, LedgerError>;
     /// Where a task stands in the newest block.
@@ -366,7 +352,7 @@ pub(crate) async fn read<T>(
 }
 
 /// What an appeal takes, minor units of COR: a share of what the judgement would take of the stake.
-fn appeal_bond(stake: U256, slash_bps: u16, appeal_bps: u16) -> U256 {
+pub fn appeal_bond(stake: U256, slash_bps: u16, appeal_bps: u16) -> U256 {
     let part = |amount: U256, bps: u16| amount.saturating_mul(U256::from(bps)) / U256::from(BPS);
     part(part(stake, slash_bps), appeal_bps)
 }
@@ -533,29 +519,8 @@ impl Ledger for ChainLedger {
         Ok(Funds { free: funds.free.to::<u128>(), nonce_limit })
     }
 
-    async fn is_signed_by(
-        &self,
-        holder: Address,
-        hash: B256,
-        signature: &Signature,
-    ) -> Result<bool, LedgerError> {
-        let call = "isValidSignature";
-        let account = IERC1271::new(holder, &self.chain.provider);
-        let asked = account.isValidSignature(hash, signature.as_bytes().into());
-        let asked = asked.gas(MAX_CHECK_GAS);
-        let answer = tokio::time::timeout(READ_TIMEOUT, asked.call().into_future());
-        match answer.await {
-            Ok(Ok(word)) => Ok(word == IERC1271::isValidSignatureCall::SELECTOR),
-            Ok(Err(alloy::contract::Error::TransportError(error))) if !error.is_error_resp() => {
-                Err(LedgerError { call, reason: error.to_string() })
-            }
-            // A key has no code to answer, and what reverts, runs out of gas or says something else did not sign.
-            Ok(Err(_)) => Ok(false),
-            Err(_) => {
-                let reason = format!("no answer within {} s", READ_TIMEOUT.as_secs());
-                Err(LedgerError { call, reason })
-            }
-        }
+    async fn is_signed(&self, by: Address, of: (B256, &Signature)) -> Result<bool, LedgerError> {
+        eip1271::is_signed(&self.chain, by, of).await
     }
 
     async fn seed(&self, round: u64) -> Result<B256, LedgerError> {

@@ -21,6 +21,7 @@ mod audits;
 mod clock;
 mod committer;
 mod config;
+mod eip1271;
 mod error;
 mod intake;
 mod ledger;
@@ -38,6 +39,7 @@ pub use config::{MAX_AUDITS, MAX_CAPACITY, MAX_ROUTERS, MAX_SETTLE_BATCH, MinerC
 pub use error::MinerError;
 pub use ledger::{
     Admission, AuditCall, Bond, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
+    appeal_bond,
 };
 pub use status::MinerStatus;
 pub use wiring::{MinerDeps, MinerHandle, NodeParts, start, start_node};

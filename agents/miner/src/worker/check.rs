@@ -154,7 +154,7 @@ pub(crate) async fn genuine(
         ));
     };
     let hash = || request.signing_hash(ledger.chain_id(), ledger.queue());
-    if holder != signer && !ledger.is_signed_by(holder, hash(), &offer.signature).await? {
+    if holder != signer && !ledger.is_signed(holder, (hash(), &offer.signature)).await? {
         return Err(refuse(
             "bad_signature",
             format!(

@@ -606,13 +606,8 @@ pub fn settled_event(task: TaskId) -> ProtocolEvent {
 
 #[async_trait]
 impl Ledger for FakeChain {
-    async fn is_signed_by(
-        &self,
-        holder: Address,
-        hash: B256,
-        signature: &Signature,
-    ) -> Result<bool, LedgerError> {
-        Ok(self.state().contract_signed == Some((holder, hash, *signature)))
+    async fn is_signed(&self, by: Address, of: (B256, &Signature)) -> Result<bool, LedgerError> {
+        Ok(self.state().contract_signed == Some((by, of.0, *of.1)))
     }
 
     fn chain_id(&self) -> u64 {
@@ -694,7 +689,7 @@ impl Ledger for FakeChain {
             let lane = (SessionId(request.sessionId), Lane(request.lane));
             let holder = self.admission(lane.0, lane.1, 0).await.unwrap().unwrap().holder.unwrap();
             let hash = request.signing_hash(CHAIN_ID, QUEUE);
-            let by_contract = self.is_signed_by(holder, hash, signature).await.unwrap();
+            let by_contract = self.is_signed(holder, (hash, signature)).await.unwrap();
             assert!(holder == signer || by_contract);
         }
         let events = {

@@ -14,8 +14,8 @@ use alloy::{primitives::U256, signers::local::PrivateKeySigner};
 use assay_chain::Database;
 use assay_engine::{EchoEngine, EchoOptions, Engine};
 use assay_miner::{
-    Admission, Calibration, Call, Funds, Ledger, LedgerError, MIGRATIONS, MinerConfig, NodeParts,
-    Odds, SendError, Stake, TaskStatus, start_node,
+    Admission, Bond, Calibration, Call, Funds, Ledger, LedgerError, MIGRATIONS, MinerConfig,
+    NodeParts, Odds, SendError, Stake, TaskStatus, start_node,
 };
 use assay_protocol::TaskState;
 use assay_router::{
@@ -83,12 +83,7 @@ impl ChainPort for Chain {
 
 #[async_trait]
 impl Ledger for Chain {
-    async fn is_signed_by(
-        &self,
-        _: Address,
-        _: B256,
-        _: &Signature,
-    ) -> Result<bool, LedgerError> {
+    async fn is_signed(&self, _: Address, _: (B256, &Signature)) -> Result<bool, LedgerError> {
         Ok(false)
     }
 
@@ -153,6 +148,10 @@ impl Ledger for Chain {
         _: NumericClass,
     ) -> Result<Option<Calibration>, LedgerError> {
         Ok(None)
+    }
+
+    async fn bond(&self, _: NodeId) -> Result<Bond, LedgerError> {
+        Err(LedgerError { call: "bond", reason: "nobody is audited here".into() })
     }
 
     async fn queue_head(&self, _: SessionId) -> Result<u64, LedgerError> {

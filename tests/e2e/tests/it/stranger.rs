@@ -194,7 +194,7 @@ async fn settles(stranger: &mut Stranger, session: u64) {
     for count in 1.. {
         assert!(count <= MAX_VALIDATORS, "one validator too many: {audit:?}");
         stranger.pass(SEAL_S).await;
-        let advance = ProofOfInference::advanceAuditCall { brought: audit };
+        let advance = ProofOfInference::advanceAuditCall(audit);
         let receipt = stranger.call_for_a_tip(stranger.chain.deployment.proof, advance).await;
         let moved = receipt.decoded_log::<ProofOfInference::AuditMoved>().unwrap().data;
         if moved.state == AuditState::Unverified as u8 {
