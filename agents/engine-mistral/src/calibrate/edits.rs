@@ -396,7 +396,7 @@ pub(crate) async fn examine(engine: &MistralEngine, lie: &Lie) -> Result<Statist
         tokens,
         ids,
         text: &text,
-        end_reason: *end_reason,
+        end_reason: end_reason.sealed(),
         block_end_reason: *end_reason,
         prompt_hash: prompt_hash(prompt_ids),
         prompt_tokens,
