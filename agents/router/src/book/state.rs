@@ -460,7 +460,11 @@ impl Book {
 
     /// The reservation of any session that is named by this round, and the session's model; `None` until its seed is
     /// known.
-    pub fn reservation(&self, session: SessionId, seed_round: u64) -> Option<(ModelId, Reservation)> {
+    pub fn reservation(
+        &self,
+        session: SessionId,
+        seed_round: u64,
+    ) -> Option<(ModelId, Reservation)> {
         let view = self.view(session)?;
         let named = |r: &&Reservation| r.seed_round == seed_round && r.seed.is_some();
         view.reservations.iter().find(named).map(|found| (view.model, found.clone()))
