@@ -286,7 +286,7 @@ struct LiveChain {
 impl LiveChain {
     /// Sends a call from the router's wallet, once for each key, and waits until it is in a block.
     async fn send(&self, key: String, to: Address, call: impl SolCall) -> Result<Mined, PortError> {
-        let intent = Intent { key, to, data: call.abi_encode().into(), value: U256::ZERO };
+        let intent = Intent::call(key, to, call.abi_encode());
         match self.outbox.send(intent).await {
             Ok(receipt) => {
                 Ok(Mined { transaction: receipt.transaction_hash, gas_used: receipt.gas_used })
