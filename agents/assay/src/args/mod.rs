@@ -25,7 +25,7 @@ pub use govern::{
     ModelPublishArgs, ModelRandomArgs, ModelRegisterArgs, ModelShape, ParamsCommand,
     ParamsProposeArgs,
 };
-pub use node::{NodeChange, NodeCommand, NodeRegisterArgs, NodeWithdraw};
+pub use node::{NodeAppeal, NodeChange, NodeCommand, NodeRegisterArgs, NodeWithdraw};
 pub use session::{
     LaneAdd, LaneCommand, LaneReclaim, SessionCommand, SessionOpenArgs, SessionTopUp,
 };
@@ -113,7 +113,7 @@ pub enum Command {
     /// Replay the chain and check everything: ends with 0 if all is as the protocol says, 1 if something diverges, 2 if
     /// the audit could not be made.
     #[command(
-        after_help = "Examples:\n  assay audit\n  assay audit --from 1000 --to 2000 --html report.html\n  assay audit --rerun 20             # scores 20 answers again\n  assay audit watch\n  assay audit explain 3"
+        after_help = "Examples:\n  assay audit\n  assay audit --from 1000 --to 2000 --html report.html\n  assay audit --rpc-url https://... --deployment 1.toml --from 23000000   # any chain, from proofs\n  assay audit --rerun 20             # scores 20 answers again\n  assay audit watch\n  assay audit explain 3"
     )]
     Audit(AuditArgs),
     /// Measure the engine alone and through a whole network, side by side.
@@ -329,6 +329,10 @@ pub struct MinerArgs {
     /// Sessions served at once, slots in the draw, and units of collateral: 1 to 8.
     #[arg(long, default_value_t = 8)]
     pub capacity: u8,
+    /// Never appeal. Without it, where a panel finds an answer false that this node's own model finds true, the owner pays
+    /// the bond, and seven others decide.
+    #[arg(long, env = "ASSAY_NO_APPEAL")]
+    pub no_appeal: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,9 @@ pub enum NodeCommand {
     Resume(NodeChange),
     /// Leave: starts the unbonding of the stake. For a drained node that is in no session.
     Exit(NodeChange),
+    /// Contest what a panel found of one of the node's answers, with the owner's key, in time: seven others decide. The bond
+    /// is lost if they find the answer false, too.
+    Appeal(NodeAppeal),
     /// Collect: the stake once its unbonding is over, and the balance of the key.
     Withdraw(NodeWithdraw),
 }
@@ -74,4 +77,12 @@ pub struct NodeWithdraw {
     /// Where the money goes; default: the key's account.
     #[arg(long, value_name = "ADDRESS")]
     pub to: Option<Address>,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeAppeal {
+    #[command(flatten)]
+    pub key: KeyArgs,
+    /// The task, as `assay node status` names it.
+    pub task: assay_types::TaskId,
 }

@@ -9,7 +9,7 @@
 //! | `edited` | an advertisement in place of the last words, with their right fingerprint | margins |
 //! | `early-stop` | half of an answer and an end token, with their right fingerprint | margins |
 //! | `copied` | an answer and a fingerprint that another seed gave | fingerprint |
-//! | `withheld` | an honest answer whose fingerprint it never publishes | its silence |
+//! | `withheld` | an honest answer that no validator can read | a demand that it does not answer |
 //!
 //! In everything else, audits of others included, it is as honest as the rest.
 
@@ -26,7 +26,10 @@ use assay_store::ContentStore;
 use clap::ValueEnum;
 
 pub use self::story::Story;
-use self::{engine::Cheater, store::Withholding};
+use self::{
+    engine::Cheater,
+    store::{Hidden, Withholding},
+};
 use crate::up::PANEL_OWNERS;
 
 /// Chains that one person runs for himself.
@@ -63,7 +66,7 @@ impl fmt::Display for CheatKind {
             Self::Edited => "puts an advertisement in place of an answer's last words",
             Self::EarlyStop => "ends its answers half-way, as if the model had",
             Self::Copied => "passes on answers and fingerprints that another seed gave",
-            Self::Withheld => "answers honestly, and never shows its fingerprint",
+            Self::Withheld => "answers honestly, and shows its answers to no validator",
         })
     }
 }
@@ -100,12 +103,23 @@ pub async fn engine(
     Ok(Arc::new(Cheater { kind, honest, cheaper }))
 }
 
-/// Its content store.
-pub fn store(kind: CheatKind, honest: Arc<dyn ContentStore>) -> Arc<dyn ContentStore> {
-    match kind {
-        CheatKind::Withheld => Arc::new(Withholding { honest }),
-        _ => honest,
+/// What a dishonest miner and the others see of the content store.
+pub struct Stores {
+    pub dishonest: Arc<dyn ContentStore>,
+    pub others: Arc<dyn ContentStore>,
+}
+
+/// The stores of a network with such a miner, or with none.
+pub fn stores(kind: Option<CheatKind>, honest: &Arc<dyn ContentStore>) -> Stores {
+    if kind != Some(CheatKind::Withheld) {
+        return Stores { dishonest: honest.clone(), others: honest.clone() };
     }
+    let hidden = Arc::new(Hidden::default());
+    let of = |is_its_own| {
+        let (honest, hidden) = (honest.clone(), hidden.clone());
+        Arc::new(Withholding { honest, hidden, is_its_own })
+    };
+    Stores { dishonest: of(true), others: of(false) }
 }
 
 /// In 4 bits, or without its last layer.

@@ -200,11 +200,24 @@ impl Told {
     fn moved(&mut self, e: &AuditMoved) -> Option<String> {
         let case = self.audits.entry(e.taskId).or_default();
         let (state, validator) = (e.state, e.audit.validator);
+        let is_demanded = case.state == AuditState::Demanded as u8;
         if (case.state, case.validator) == (state, validator) {
             return None;
         }
         (case.state, case.validator, case.reasons) = (state, validator, Reasons(e.audit.reasons));
         match AuditState::try_from(state).ok()? {
+            AuditState::Demanded => Some(
+                "  whoever looks at the answer cannot read it: its miner has to publish it on chain".into(),
+            ),
+            AuditState::Drawn if is_demanded => {
+                Some("  it is published, and everybody reads the same".into())
+            }
+            AuditState::Condemned => {
+                Some(format!("  node {}'s owner may appeal until it is executed", e.nodeId))
+            }
+            AuditState::Appealed => Some(
+                "  its owner appeals: seven other owners are to decide, or the judgement stands".into(),
+            ),
             AuditState::Drawn => Some(format!(
                 "AUDIT: task {} was drawn for an audit by node {validator}",
                 short(e.taskId)
@@ -357,6 +370,21 @@ mod tests {
         assert!(told.caught);
         let jailed = NodeStateChanged { nodeId: NODE, oldState: 1, newState: 6 };
         assert!(line(&mut told, jailed).unwrap().contains("jailed"));
+    }
+
+    #[test]
+    fn what_comes_before_the_end_is_told_too() {
+        let mut told = Told::new(NODE, CheatKind::Withheld);
+        let mut line = |state: AuditState| {
+            let (taskId, state) = (B256::repeat_byte(1), state as u8);
+            let moved = AuditMoved { taskId, nodeId: NODE, state, ..Default::default() };
+            line(&mut told, moved).unwrap()
+        };
+        assert!(line(AuditState::Drawn).contains("AUDIT"));
+        assert!(line(AuditState::Demanded).contains("publish"));
+        assert!(line(AuditState::Drawn).contains("published"));
+        assert!(line(AuditState::Condemned).contains("appeal"));
+        assert!(line(AuditState::Appealed).contains("seven"));
     }
 
     #[test]

@@ -133,6 +133,7 @@ pub async fn miner(global: &Global, args: MinerArgs) -> Result<()> {
         router_urls: routers,
         capacity: args.capacity,
         data: base.folder,
+        appeals: !args.no_appeal,
         ..MinerConfig::default()
     };
     let store = KuboStore::new(args.ipfs_url.as_deref().unwrap_or(&base.network.ipfs_url))?;

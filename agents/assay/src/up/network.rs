@@ -216,11 +216,13 @@ async fn start_miners(
     let link = format!("ws://{}/link", router.local_addr());
     let model_id = engines.honest.info().model_id;
     let last = base.accounts.miners.last().map(Account::address);
+    let kind = engines.dishonest.as_ref().map(|(kind, _)| *kind);
+    let stores = cheat::stores(kind, &base.store);
     let starts = base.accounts.miners.iter().map(|account| {
         let dishonest = engines.dishonest.as_ref().filter(|_| Some(account.address()) == last);
         let (engine, store): (Arc<dyn Engine>, _) = match dishonest {
-            Some((kind, engine)) => (engine.clone(), cheat::store(*kind, base.store.clone())),
-            None => (engines.honest.clone(), base.store.clone()),
+            Some((_, engine)) => (engine.clone(), stores.dishonest.clone()),
+            None => (engines.honest.clone(), stores.others.clone()),
         };
         let config = MinerConfig {
             router_urls: vec![link.clone()],

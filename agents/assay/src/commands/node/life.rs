@@ -25,7 +25,7 @@ pub async fn change(global: &Global, args: &NodeChange, call: impl SolCall) -> R
 }
 
 /// The account of the folder that owns the node: what is used unless flags name a key.
-async fn owner_account(global: &Global, node: u32) -> Result<String> {
+pub(super) async fn owner_account(global: &Global, node: u32) -> Result<String> {
     let (_, chain) = reader(global).await?;
     check_exists(&chain, node).await?;
     let pool = NodePool::new(chain.deployment.nodes, &chain.provider);
@@ -35,7 +35,7 @@ async fn owner_account(global: &Global, node: u32) -> Result<String> {
     Ok(own.map_or_else(|| "client".to_owned(), |(name, _)| name))
 }
 
-async fn check_owner(wallet: &Wallet, node: u32) -> Result<()> {
+pub(super) async fn check_owner(wallet: &Wallet, node: u32) -> Result<()> {
     let pool = NodePool::new(wallet.chain.deployment.nodes, &wallet.chain.provider);
     let owner = pool.nodeOf(node).call().await?.owner;
     ensure!(

@@ -1,5 +1,6 @@
 //! `assay node`.
 
+mod appeal;
 mod life;
 mod register;
 pub mod status;
@@ -43,6 +44,7 @@ pub async fn run(global: &Global, command: NodeCommand) -> Result<()> {
         NodeCommand::Exit(args) => {
             life::change(global, &args, NodePool::exitCall { nodeId: args.node }).await
         }
+        NodeCommand::Appeal(args) => appeal::run(global, args).await,
         NodeCommand::Withdraw(args) => life::withdraw(global, args).await,
     }
 }

@@ -7,10 +7,14 @@ use alloy::{
 use anyhow::{Context, Result};
 use assay_bindings::{ModelRegistry, NodePool, NodeStats};
 use assay_chain::Chain;
-use assay_types::ModelId;
+use assay_types::{ModelId, NodeId};
 use serde::Serialize;
 
-use super::{Row, check_exists, in_cor, rows, state_name};
+use super::{
+    Row,
+    appeal::{Condemned, condemned},
+    check_exists, in_cor, rows, state_name,
+};
 use crate::{args::Global, commands::head_time, ui};
 
 /// `NodeStats.Series`.
@@ -47,6 +51,8 @@ struct Status {
     operator_has_gas: bool,
     work: Vec<Counters>,
     models: Vec<Standing>,
+    /// Judgements over its answers that its owner can still contest.
+    condemned: Vec<Condemned>,
 }
 
 pub async fn show(global: &Global, chain: &Chain, start: u64, node: u32) -> Result<()> {
@@ -57,6 +63,7 @@ pub async fn show(global: &Global, chain: &Chain, start: u64, node: u32) -> Resu
         operator_has_gas: !chain.provider.get_balance(operator).await?.is_zero(),
         work: vec![counters(chain, node, DRAWN).await?, counters(chain, node, DEDICATED).await?],
         models: standings(chain, node).await?,
+        condemned: condemned(chain, start, NodeId(node)).await?,
         row,
     };
     ui::show(global.json, &status, describe)
@@ -168,6 +175,7 @@ fn describe(status: &Status) -> String {
         lines.push(format!("  model      {} x {}", model.model_id, model.capacity));
         lines.push(format!("             {}", model.reason));
     }
+    lines.extend(status.condemned.iter().map(Condemned::line));
     if !status.operator_has_gas {
         lines.push(format!("  warning    the operator {} has no gas", row.operator));
     }
