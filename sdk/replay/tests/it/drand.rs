@@ -2,11 +2,13 @@
 //! signed.
 
 use alloy::hex;
+use alloy::primitives::aliases::U40;
+use assay_bindings::ProofOfInference::closeEpochCall;
 use assay_harness::{Change, compile_changed};
 use assay_replay::{Divergence, Rule, Subject};
 
 use crate::proofs::{OFF, explained, found};
-use crate::world::{Faults, Rounds, World, signature};
+use crate::world::{EPOCH_S, Faults, Rounds, START_S, World, signature};
 
 /// Sessions, audits and a panel, all drawn by rounds that drand signed.
 #[tokio::test(flavor = "multi_thread")]
@@ -20,6 +22,7 @@ async fn draws_from_drands_rounds_are_predicted() {
     let mut forged = world.audited(session, OFF).await;
     world.revealed(&mut forged).await;
     world.judged(&mut forged).await;
+    world.executed(&mut forged).await;
     world.settle(&[forged.task]).await;
     let (report, told) = explained(&world, Subject::Task(forged.task)).await;
     assert!(report.is_clean(), "{:?}", report.divergences);
@@ -69,7 +72,7 @@ async fn a_round_with_another_value_is_found() {
     assert_eq!((found.rule, found.what.as_str()), (Rule::Rules, "RoundRevealed with other values"));
 }
 
-/// The draw of a session waits for a round that everybody knows.
+/// The draw of an epoch's answers waits for a round that everybody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_round_that_is_known_when_it_is_named_is_found() {
     let change = Change {
@@ -78,8 +81,9 @@ async fn a_round_that_is_known_when_it_is_named_is_found() {
         to: "return roundAt(uint64(block.timestamp) + maxDrift) - 1;",
     };
     let mut world = with_fault(change).await;
-    let session = world.session().await;
+    let (keeper, proof) = (world.keeper.clone(), world.deployment.proof);
+    let call = closeEpochCall { epoch: U40::from(START_S / EPOCH_S) };
+    world.send(&keeper, proof, &call).await;
     let found = found_in(&world).await;
-    assert_eq!((found.rule, found.session), (Rule::Rules, Some(session)), "{found}");
-    assert_eq!(found.what, "SessionDrawing with other values");
+    assert_eq!((found.rule, found.what.as_str()), (Rule::Rules, "EpochClosed with other values"));
 }

@@ -4,9 +4,9 @@ use alloy::hex;
 use alloy::primitives::{B256, Bytes, U256, aliases::U40, keccak256};
 use alloy::rpc::types::TransactionReceipt;
 use assay_bindings::ProofOfInference::{
-    Answer, Audit as Proof, Findings, Leaf, Party, Testimony, closeEpochCall, collectCall,
-    commitAuditCall, commitPanelCall, conveneCall, judgeCall, openProofCall, revealCall,
-    testifyCall,
+    Answer, Audit as Proof, Chunk, Findings, Leaf, Party, Testimony, advanceAuditCall, appealCall,
+    closeEpochCall, collectCall, commitAuditCall, commitPanelCall, conveneCall, demandDataCall,
+    judgeCall, openProofCall, publishDataCall, reconveneCall, revealCall, testifyCall,
 };
 use assay_bindings::{ModelRegistry, SessionQueue};
 use assay_harness::{Change, compile_changed};
@@ -47,10 +47,10 @@ fn record(tokens: u32, off: i16) -> Record {
     Record::new((0..tokens).collect(), rows(tokens, off)).unwrap()
 }
 
-/// What an honest validator finds.
-fn finding(tokens: u32) -> Finding {
+/// What a validator finds, or says that it found.
+fn finding(tokens: u32, off: i16) -> Finding {
     let scores: Vec<Score> =
-        rows(tokens, 0).into_iter().map(|contrasts| Score { margin: 0.0, contrasts }).collect();
+        rows(tokens, off).into_iter().map(|contrasts| Score { margin: 0.0, contrasts }).collect();
     let ids: Vec<u32> = (0..tokens).collect();
     Finding::new(tokens, &ids, &scores, Width::Four, Reasons::default())
 }
@@ -79,8 +79,11 @@ fn of_validator(finding: &Finding, positions: &[u32]) -> (Vec<Leaf>, Vec<B256>) 
 
 /// An audit that is followed by its events, like an agent's.
 pub struct Followed {
-    /// How far the miner's contrasts are off.
+    /// How far the miner's contrasts are off, and those that validators say they found.
     pub off: i16,
+    pub said: i16,
+    /// The same of the first one, who does not change its mind.
+    accused: i16,
     pub task: B256,
     pub audit: Proof,
     pub parties: Vec<Party>,
@@ -117,6 +120,8 @@ impl World {
             let operator = self.node_key(node);
             self.send(&operator, models, &call).await;
         }
+        // Only answers that are committed later are audited with it.
+        self.advance(1).await;
     }
 
     /// The answer of a miner whose contrasts are so much off.
@@ -150,7 +155,7 @@ impl World {
         let call = SessionQueue::settleCall { tasks: vec![self.task(task)] };
         let receipt = self.send(&keeper, self.deployment.queue, &call).await;
         let (audit, parties) = (Proof::default(), Vec::new());
-        let mut followed = Followed { off, task, audit, parties };
+        let mut followed = Followed { off, said: 0, accused: 0, task, audit, parties };
         self.follow(&mut followed, &receipt);
         followed
     }
@@ -186,9 +191,11 @@ impl World {
 
     /// The validator commits, the miner opens, the validator reveals.
     pub async fn revealed(&mut self, it: &mut Followed) {
+        it.accused = it.said;
         let (keeper, proof) = (self.keeper.clone(), self.deployment.proof);
         let answer = self.proven(it.task, it.audit.nodeId, it.off);
-        let (record, found) = (record(answer.outputTokens, it.off), finding(answer.outputTokens));
+        let tokens = answer.outputTokens;
+        let (record, found) = (record(tokens, it.off), finding(tokens, it.said));
         let sealed_ = self.seal(&it.audit, it.audit.validator, &found);
         let call = commitAuditCall { brought: it.audit.clone(), sealed_ };
         let operator = self.node_key(it.audit.validator);
@@ -244,8 +251,14 @@ impl World {
         self.reveal(it.audit.round).await;
         let receipt = self.send(&keeper, proof, &conveneCall(it.audit.clone())).await;
         self.follow(it, &receipt);
+        self.heard(it).await;
+    }
+
+    /// Those who are to judge commit, all open, and the first judgement is made.
+    async fn heard(&mut self, it: &mut Followed) {
+        let (keeper, proof) = (self.keeper.clone(), self.deployment.proof);
         let tokens = it.audit.outputTokens;
-        let found = finding(tokens);
+        let found = finding(tokens, it.said);
         for party in it.parties.clone().iter().skip(2) {
             let node = party.nodeId;
             let call = commitPanelCall {
@@ -263,6 +276,7 @@ impl World {
         for (at, party) in it.parties.clone().iter().enumerate() {
             let (leaves, nodes) = match at {
                 0 => of_miner(&record(tokens, it.off), &positions),
+                1 => of_validator(&finding(tokens, it.accused), &positions),
                 _ => of_validator(&found, &positions),
             };
             let testimony = Testimony {
@@ -280,6 +294,54 @@ impl World {
         let call = judgeCall { _0: it.audit.clone(), _1: it.parties.clone() };
         let receipt = self.send(&keeper, proof, &call).await;
         self.follow(it, &receipt);
+    }
+
+    /// The time to appeal passes, and what was judged is executed.
+    pub async fn executed(&mut self, it: &mut Followed) {
+        self.advance(6).await;
+        let (keeper, proof) = (self.keeper.clone(), self.deployment.proof);
+        let call = judgeCall { _0: it.audit.clone(), _1: it.parties.clone() };
+        let receipt = self.send(&keeper, proof, &call).await;
+        self.follow(it, &receipt);
+    }
+
+    /// The miner's owner appeals.
+    async fn contested(&mut self, it: &mut Followed) {
+        let owner = self.node_key(it.audit.nodeId);
+        let call = appealCall { _0: it.audit.clone(), _1: it.parties.clone() };
+        let receipt = self.send(&owner, self.deployment.proof, &call).await;
+        self.follow(it, &receipt);
+    }
+
+    /// The miner's owner appeals, and seven others judge.
+    async fn appealed(&mut self, it: &mut Followed) {
+        let (keeper, proof) = (self.keeper.clone(), self.deployment.proof);
+        self.contested(it).await;
+        self.reveal(it.audit.round).await;
+        let call = reconveneCall { _0: it.audit.clone(), _1: it.parties.clone() };
+        let receipt = self.send(&keeper, proof, &call).await;
+        self.follow(it, &receipt);
+        assert_eq!(it.parties.len(), 9, "nobody is left to judge");
+        self.heard(it).await;
+    }
+
+    /// The validator cannot read the answer.
+    async fn demanded(&mut self, it: &mut Followed) {
+        let call = demandDataCall { _0: it.audit.clone(), _1: Vec::new(), _2: it.audit.validator };
+        let operator = self.node_key(it.audit.validator);
+        let receipt = self.send(&operator, self.deployment.proof, &call).await;
+        self.follow(it, &receipt);
+    }
+
+    /// The miner publishes its answer in two pieces.
+    async fn published(&mut self, it: &mut Followed) {
+        let operator = self.node_key(it.audit.nodeId);
+        for (offset, data) in [(0, vec![1_u8; 10]), (10, vec![2; 5])] {
+            let chunk = Chunk { requestBytes: 6, totalBytes: 15, offset, data: data.into() };
+            let call = publishDataCall { _0: it.audit.clone(), _1: chunk };
+            let receipt = self.send(&operator, self.deployment.proof, &call).await;
+            self.follow(it, &receipt);
+        }
     }
 
     pub async fn collect(&mut self, it: &Followed) {
@@ -311,6 +373,7 @@ async fn audits_and_verdicts_are_predicted_and_explained() {
     let mut forged = world.audited(session, OFF).await;
     world.revealed(&mut forged).await;
     world.judged(&mut forged).await;
+    world.executed(&mut forged).await;
     world.settle(&[forged.task]).await;
     let (report, told) = explained(&world, Subject::Task(forged.task)).await;
     assert!(report.is_clean(), "{:?}", report.divergences);
@@ -322,6 +385,7 @@ async fn audits_and_verdicts_are_predicted_and_explained() {
         "opened its proof",
         "It is false (fingerprint, spot)",
         "The panel are the nodes",
+        "and that costs its stake unless its owner appeals",
         "whether it came from other weights",
         "and that costs the stake",
         "of its stake of 200 COR",
@@ -349,11 +413,118 @@ async fn silence_is_predicted_and_explained() {
     let it = world.audited(session, 0).await;
     world.advance(30).await;
     let keeper = world.keeper.clone();
-    let call = assay_bindings::ProofOfInference::advanceAuditCall { brought: it.audit.clone() };
+    let call = assay_bindings::ProofOfInference::advanceAuditCall(it.audit.clone());
     world.send(&keeper, world.deployment.proof, &call).await;
     let (report, told) = explained(&world, Subject::Node(it.audit.validator)).await;
     assert!(report.is_clean(), "{:?}", report.divergences);
     assert!(told.contains("drawn as validator and was silent"), "{told}");
+}
+
+/// Proven, with enough owners for an appeal.
+async fn with_jurors(faults: &Faults) -> (World, u64) {
+    let mut world = World::start(faults).await;
+    world.swear_in().await;
+    world.prove().await;
+    let session = world.session().await;
+    (world, session)
+}
+
+/// An appeal of one that lied, which seven others lose for it.
+async fn lost(world: &mut World, session: u64) -> Followed {
+    let mut it = world.audited(session, OFF).await;
+    world.revealed(&mut it).await;
+    world.judged(&mut it).await;
+    world.appealed(&mut it).await;
+    it
+}
+
+/// An appeal of an honest one, against four that accused it falsely.
+async fn won(world: &mut World, session: u64) -> Followed {
+    let mut it = world.audited(session, 0).await;
+    it.said = OFF;
+    world.revealed(&mut it).await;
+    world.judged(&mut it).await;
+    it.said = 0;
+    world.appealed(&mut it).await;
+    it
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appeal_that_is_lost_is_predicted_and_explained() {
+    let (mut world, session) = with_jurors(&Faults::new()).await;
+    let it = lost(&mut world, session).await;
+    world.settle(&[it.task]).await;
+    let (report, told) = explained(&world, Subject::Task(it.task)).await;
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    for words in [
+        "appeals against what nodes",
+        "The bond is 20 COR, 10 % of what the node would lose",
+        "draws seven others",
+        "The appeal goes to the nodes",
+        "The appeal is lost: the nodes",
+        "get equal parts, and the client the rest",
+        "It loses 200 COR",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appeal_that_is_won_is_predicted_and_explained() {
+    let (mut world, session) = with_jurors(&Faults::new()).await;
+    let it = won(&mut world, session).await;
+    world.settle(&[it.task]).await;
+    let (report, told) = explained(&world, Subject::Task(it.task)).await;
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    // The accuser and the three that found with it.
+    assert_eq!(report.checked.penalties, 4);
+    for words in [
+        "It was not found false. The appeal has saved the stake",
+        "its bond of 20 COR goes back",
+        "a quorum contradicts what it said of the answer: 7 say so, and 3 are enough",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+/// Proven, with an answer whose validator demands to see it.
+async fn with_demand() -> (World, Followed) {
+    let mut world = World::start(&Faults::new()).await;
+    world.prove().await;
+    let session = world.session().await;
+    let mut it = world.audited(session, 0).await;
+    world.demanded(&mut it).await;
+    (world, it)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_are_published_are_predicted_and_explained() {
+    let (mut world, mut it) = with_demand().await;
+    world.published(&mut it).await;
+    world.revealed(&mut it).await;
+    world.settle(&[it.task]).await;
+    let (report, told) = explained(&world, Subject::Task(it.task)).await;
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    for words in [
+        "and demanded both: it is not paid for this audit",
+        "to publish request and answer",
+        "published the bytes 10 to 15 of 15, of which the request has the first 6",
+        "All that was demanded is published",
+        "It is true.",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_are_withheld_are_predicted_and_explained() {
+    let (mut world, it) = with_demand().await;
+    world.advance(6).await;
+    let (keeper, call) = (world.keeper.clone(), advanceAuditCall(it.audit.clone()));
+    world.send(&keeper, world.deployment.proof, &call).await;
+    let (report, told) = explained(&world, Subject::Node(it.audit.nodeId)).await;
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert!(told.contains("or published what was demanded"), "{told}");
 }
 
 // -------------------------------------------------------------------- planted faults
@@ -436,14 +607,62 @@ async fn a_verdict_that_slashes_nobody_is_found() {
         from: "if (amount != 0) INodePool(_pool).jail(nodeId);",
         to: "if (amount != 0) return INodePool(_pool).jail(nodeId);",
     };
-    let (mut world, session) = with_fault("ProofOfInferencePanel", change).await;
+    let (mut world, session) = with_fault("ProofOfInferenceJudgement", change).await;
     let mut it = world.audited(session, OFF).await;
     world.revealed(&mut it).await;
     world.judged(&mut it).await;
-    let found = found(&world, "ProofOfInferencePanel").await;
+    world.executed(&mut it).await;
+    let found = found(&world, "ProofOfInferenceJudgement").await;
     assert_eq!(found.what, "Slashed is missing");
     let about = (found.rule, found.task, found.node);
     assert_eq!(about, (Rule::Rules, Some(it.task), Some(it.audit.nodeId)));
     // All of the stake of two places.
     assert_eq!(found.amount.as_deref(), Some("-200000000000000000000"), "{found}");
+}
+
+/// A network with enough owners in which the code that judges is compiled with some text changed.
+async fn with_faulty_judges(change: Change) -> (World, u64) {
+    let compile = move || compile_changed("ProofOfInferenceJudgement", &[change]);
+    let compiled = tokio::task::spawn_blocking(compile).await.unwrap();
+    let code = hex::decode(compiled.unwrap().bytecode).unwrap();
+    with_jurors(&Faults::from([("ProofOfInferenceJudgement", code.into())])).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bond_that_is_given_back_twice_is_found() {
+    let change = Change {
+        file: "ProofOfInferenceJudgement.sol",
+        from: "if (appealed.members != 0) _settleBond(audit, appealed, slashed);",
+        to: "if (appealed.members != 0) _settleBond(audit, appealed, slashed);\n        \
+             if (appealed.members != 0) _settleBond(audit, appealed, slashed);",
+    };
+    let (mut world, session) = with_faulty_judges(change).await;
+    // Another's bond is there to be taken.
+    let mut other = world.audited(session, OFF).await;
+    world.revealed(&mut other).await;
+    world.judged(&mut other).await;
+    world.contested(&mut other).await;
+    let it = won(&mut world, session).await;
+    let found = found(&world, "ProofOfInferenceJudgement").await;
+    assert_eq!((found.rule, found.task), (Rule::Rules, Some(it.task)), "{found}");
+    assert_eq!(found.block, Some(world.head().await));
+    // Where the first accuser had to be punished, the bond is given once more.
+    assert!(found.expected.contains("NodeStateChanged"), "{found}");
+    let twice = found.found.contains("Credited") && found.found.contains("20000000000000000000");
+    assert!(twice, "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_appeal_that_slashes_nobody_is_found() {
+    let change = Change {
+        file: "ProofOfInferenceJudgement.sol",
+        from: "if (slashed) _slashLiar(audit, audit.nodeId, evidence, sentence.provers);",
+        to: "",
+    };
+    let (mut world, session) = with_faulty_judges(change).await;
+    let it = lost(&mut world, session).await;
+    let found = found(&world, "ProofOfInferenceJudgement").await;
+    let about = (found.rule, found.task, found.node);
+    assert_eq!(about, (Rule::Rules, Some(it.task), Some(it.audit.nodeId)), "{found}");
+    assert!(found.expected.contains("NodeStateChanged"), "{found}");
 }

@@ -39,10 +39,14 @@ pub const MODEL: B256 = B256::repeat_byte(0x11);
 pub const CLASS: B256 = B256::repeat_byte(0xc1);
 /// Stores each second word of its calldata in the slot that the word before it names.
 const STRANGE_CODE: [u8; 25] = hex!("5f5b3681101560175780602001358135556040016001565b00");
+/// Seconds in which answers share a draw.
+pub const EPOCH_S: u64 = 5;
 /// How often others do something before the network is there.
 const STRANGE_TURNS: u64 = 6;
 const ROUTER_LANE: u32 = 1;
 const NODES: usize = 5;
+/// With so many more there is a panel for an appeal.
+const JURORS: usize = 9;
 /// Odd, so that fees have something to round.
 const FLOORS: (u128, u128) = (10_000_000_000_000_001, 30_000_000_000_000_001);
 
@@ -51,6 +55,11 @@ pub fn everybody() -> Vec<PrivateKeySigner> {
     let people = ["deployer", "client", "router", "keeper"].map(key);
     let nodes = (0..NODES).map(|number| key(&format!("node {number}")));
     people.into_iter().chain(nodes).collect()
+}
+
+/// Owners of nodes that only some networks have.
+fn jurors() -> Vec<PrivateKeySigner> {
+    (NODES..NODES + JURORS).map(|number| key(&format!("node {number}"))).collect()
 }
 
 pub fn key(name: &str) -> PrivateKeySigner {
@@ -130,7 +139,7 @@ impl World {
     }
 
     async fn embedded(rounds: Rounds, faults: &Faults, turns: u64) -> Self {
-        let people = everybody();
+        let people: Vec<_> = everybody().into_iter().chain(jurors()).collect();
         let wealth = U256::from(10).pow(U256::from(24));
         let clock = ManualClock::new(START_S);
         let devnet = Devnet::start(DevnetConfig {
@@ -266,16 +275,9 @@ impl World {
 
     /// Money, a model, nodes of different owners.
     async fn populate(&mut self) {
-        let (token, payment) = (self.deployment.token, self.deployment.payment);
         let deployer = self.deployer.clone();
         let everybody: Vec<_> = self.nodes.iter().chain([&self.client]).cloned().collect();
-        for person in &everybody {
-            let value = U256::from(10_000_000 * COR);
-            let call = CorToken::transferCall { to: person.address(), value };
-            self.send(&deployer, token, &call).await;
-            let call = CorToken::approveCall { spender: payment, value: U256::MAX };
-            self.send(person, token, &call).await;
-        }
+        self.enrich(&everybody).await;
         let price = |units: u128| U80::from(units);
         let registration = ModelRegistry::ModelRegistration {
             modelId: MODEL,
@@ -290,7 +292,34 @@ impl World {
         };
         let call = ModelRegistry::registerCall { registration };
         self.send(&deployer, self.deployment.models, &call).await;
-        for node in self.nodes.clone() {
+        self.register(&self.nodes.clone()).await;
+        self.advance(200).await;
+    }
+
+    /// More nodes, each of an owner of its own.
+    pub async fn swear_in(&mut self) {
+        let jurors = jurors();
+        self.enrich(&jurors).await;
+        self.register(&jurors).await;
+        self.nodes.extend(jurors);
+        self.advance(5).await;
+    }
+
+    /// Gives tokens, which the contracts may take.
+    async fn enrich(&mut self, people: &[PrivateKeySigner]) {
+        let (token, payment) = (self.deployment.token, self.deployment.payment);
+        let deployer = self.deployer.clone();
+        for person in people {
+            let value = U256::from(10_000_000 * COR);
+            let call = CorToken::transferCall { to: person.address(), value };
+            self.send(&deployer, token, &call).await;
+            let call = CorToken::approveCall { spender: payment, value: U256::MAX };
+            self.send(person, token, &call).await;
+        }
+    }
+
+    async fn register(&mut self, nodes: &[PrivateKeySigner]) {
+        for node in nodes {
             let registration = NodePool::NodeRegistration {
                 operator: node.address(),
                 payout: node.address(),
@@ -299,9 +328,8 @@ impl World {
                 offers: vec![NodePool::Offer { modelId: MODEL, capacity: 2 }],
             };
             let call = NodePool::registerCall { registration };
-            self.send(&node, self.deployment.nodes, &call).await;
+            self.send(node, self.deployment.nodes, &call).await;
         }
-        self.advance(200).await;
     }
 
     pub async fn send<C: SolCall>(
@@ -780,7 +808,7 @@ fn drand() -> (&'static str, Bytes, Vec<u8>) {
 fn proof_config() -> ProofOfInference::ProofConfig {
     let seconds = |seconds: u64| U40::from(seconds);
     ProofOfInference::ProofConfig {
-        epochLength: seconds(5),
+        epochLength: seconds(EPOCH_S),
         roundTimeout: seconds(12),
         sealTime: seconds(5),
         openTime: seconds(5),
