@@ -13,6 +13,7 @@ mod storage;
 mod world;
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -36,9 +37,23 @@ const SEED: (&str, u64) = ("ASSAY_DIFFERENTIAL_SEED", 1);
 /// takes some twenty calls.
 const PROVEN: u64 = 4;
 const PROVEN_STEPS: u64 = 3;
-/// A sequence of liars in which five owners of one class fail in one epoch, which few sequences do; and its calls.
-const LIARS_SEED: u64 = 39;
+/// Sequences of liars, in one of ten of which five owners of one class fail in one epoch, which few others do; and their
+/// calls.
+const LIARS_SEEDS: Range<u64> = 30..90;
 const LIARS_STEPS: u64 = 600;
+/// Sequences in which nobody can read any answer, and their calls.
+const UNREAD: u64 = 30;
+const UNREAD_STEPS: u64 = 300;
+/// What only calls that demand, publish and appeal, or should have, are refused with.
+const REFUSALS: [&str; 7] = [
+    "ProofOfInference_AlreadyDemanded",
+    "ProofOfInference_NotDemanded",
+    "ProofOfInference_DataSize",
+    "ProofOfInference_OtherSizes",
+    "ProofOfInference_ChunkSize",
+    "ProofOfInference_NotOwner",
+    "ProofOfInference_NothingAtStake",
+];
 /// Of a kind of call must succeed so many in a hundred sequences.
 const SUCCESSES: u64 = 2;
 
@@ -62,8 +77,24 @@ fn number((name, default): (&str, u64)) -> u64 {
 fn contracts_and_model_agree_on_a_class_that_is_paused() {
     let mut base = Base::new(Arc::new(People::new()), true);
     base.world().cast = Cast::Liars;
-    let tally = base.run(LIARS_SEED, LIARS_STEPS);
-    assert!(tally.events.contains_key("ClassPaused"), "{:?}", tally.events);
+    let mut sequences = LIARS_SEEDS.map(|seed| base.run(seed, LIARS_STEPS));
+    assert!(sequences.any(|tally| tally.events.contains_key("ClassPaused")));
+}
+
+/// `[E2]` Where nobody can read anything, everything is demanded, and who cannot show it appeals in vain: all that this is
+/// refused with is seen.
+#[test]
+fn contracts_and_model_agree_on_answers_that_nobody_can_read() {
+    let mut base = Base::new(Arc::new(People::new()), true);
+    base.world().cast = Cast::Unread;
+    let mut total = Tally::default();
+    (1..=UNREAD).for_each(|seed| total.add(base.run(seed, UNREAD_STEPS)));
+    for name in REFUSALS {
+        assert!(total.refusals.contains_key(name), "{name}: {:?}", total.refusals);
+    }
+    for name in ["demand data", "publish data", "appeal", "reconvene"] {
+        assert!(total.kinds.get(name).is_some_and(|counts| counts.1 > 0), "{:?}", total.kinds);
+    }
 }
 
 /// `[E1]` Storage is what the events fold to, after every call and for everything at the end of each sequence.

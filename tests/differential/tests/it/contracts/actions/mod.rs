@@ -30,6 +30,8 @@ pub struct Gen<'a> {
 
 /// Out of a hundred places where a wild call could be wrong, those where it is.
 const SLIPS: u32 = 7;
+/// Of places in calls that are tried seldom.
+const BLUNDERS: u32 = 40;
 
 /// A kind of call: how often it is tried, and what makes one; nothing if the state has nothing to make it of.
 pub struct Kind {
@@ -147,6 +149,11 @@ impl Gen<'_> {
     /// Whether to make a mistake here.
     pub fn slip(&mut self) -> bool {
         self.wild && self.chance(SLIPS)
+    }
+
+    /// The same of a call that is tried seldom.
+    pub fn blunder(&mut self) -> bool {
+        self.wild && self.chance(BLUNDERS)
     }
 
     pub fn below(&mut self, end: u64) -> u64 {

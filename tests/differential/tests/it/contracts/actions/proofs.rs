@@ -202,7 +202,7 @@ impl Gen<'_> {
 
 /// A validator or member that cannot read the answer demands it; one in some tasks does whatever it can read.
 pub fn demand_data(g: &mut Gen<'_>) -> Option<Step> {
-    let again = g.slip();
+    let again = g.blunder();
     let (any, time_s) = (g.slip(), g.time_s);
     let (standing, audit) = g.standing(|found, _| {
         let waits = matches!(found.state, AuditState::Drawn | AuditState::Convened);
@@ -249,7 +249,7 @@ pub fn publish_data(g: &mut Gen<'_>) -> Option<Step> {
         offset: offset as u32,
         data: data.into(),
     };
-    if g.slip() {
+    if g.blunder() {
         match g.below(4) {
             0 => chunk.requestBytes = chunk.totalBytes + 1,
             1 => chunk.totalBytes = 2 * 1024 * 1024 + 1,
@@ -271,7 +271,8 @@ pub fn appeal(g: &mut Gen<'_>) -> Option<Step> {
     let owner = g.state().nodes.get(&audit.nodeId).map(|node| node.owner);
     let (audit, parties) = (g.perhaps_other(audit), g.perhaps_other_parties(standing.parties));
     let call = appealCall { _0: audit, _1: parties };
-    Some((g.caller(&[owner.unwrap_or_default()]), Call::from(call)))
+    let owner = if g.blunder() { g.people().keepers[0] } else { owner.unwrap_or_default() };
+    Some((g.caller(&[owner]), Call::from(call)))
 }
 
 pub fn reconvene(g: &mut Gen<'_>) -> Option<Step> {
