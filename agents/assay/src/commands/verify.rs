@@ -189,10 +189,10 @@ pub async fn run(global: &Global, args: VerifyArgs) -> Result<()> {
             )
         })?);
     }
-    let failed: Vec<NodeId> = judgements
+    let failed: Vec<u32> = judgements
         .iter()
         .filter(|judgement| judgement.verdict == Verdict::Fail)
-        .map(|judgement| judgement.node)
+        .map(|judgement| judgement.node.0)
         .collect();
     let verified = Verified {
         task: args.task,
