@@ -183,8 +183,12 @@ impl Auditor {
             Duty::Reveal => AuditCall::Reveal(self.reveal(key, audited, is_last_call).await?),
             Duty::Testify(place) => {
                 let testimony = self.testify(key, audited, place).await?;
-                let (_0, _1, _2, _3) = (audit, parties, self.node.0, testimony);
-                AuditCall::Testify(testifyCall { _0, _1, _2, _3 })
+                AuditCall::Testify(testifyCall {
+                    _0: audit,
+                    _1: parties,
+                    _2: self.node.0,
+                    _3: testimony,
+                })
             }
             Duty::Collect => AuditCall::Collect(collectCall(audit)),
         })

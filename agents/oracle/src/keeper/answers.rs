@@ -269,7 +269,7 @@ fn moved(before: Option<&Item>, terms: &ProofTerms, event: &AuditMoved) -> Optio
     };
     if state >= AuditState::Passed {
         let owes_members = event.until.to::<u64>() & HAS_MEMBERS != 0;
-        let members = before.filter(|_| owes_members).map_or(0, |audit| open_members(audit));
+        let members = before.filter(|_| owes_members).map_or(0, open_members);
         let earners = earners_of(&event.audit).len() + members;
         return Some(Proof::Through((earners != 0).then(|| wages(terms, &event.audit, earners))));
     }
