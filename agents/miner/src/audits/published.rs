@@ -74,3 +74,83 @@ impl Published {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use assay_types::{BLOCK_VERSION, EndReason, Prompt, Sampling};
+
+    use super::*;
+
+    /// A request of more than two pieces, and an answer.
+    fn both() -> (Vec<u8>, Vec<u8>) {
+        let request = RequestBlock {
+            max_output: 8,
+            max_prompt: 8,
+            prompt: Prompt::Text("long ".repeat(MAX_CHUNK_BYTES / 2)),
+            salt: B256::ZERO,
+            sampling: Sampling::default(),
+            stop: vec![],
+            version: BLOCK_VERSION,
+        };
+        let result = ResultBlock {
+            cancellation: None,
+            end_reason: EndReason::Eos,
+            ids: vec![1, 2],
+            salt: B256::ZERO,
+            stream_hash: B256::ZERO,
+            text: "ab".into(),
+            version: BLOCK_VERSION,
+        };
+        (request.encode().unwrap().0, result.encode().unwrap().0)
+    }
+
+    fn event(chunk: Chunk) -> DataPublished {
+        let Chunk { requestBytes, totalBytes, offset, data } = chunk;
+        DataPublished { requestBytes, totalBytes, offset, data, ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_published_piece_by_piece_is_what_everybody_reads() {
+        let (request, result) = both();
+        let (asked, answered) = (sha256(&request), sha256(&result));
+        let (mut published, mut pieces) = (Published::default(), 0);
+        while let Some(chunk) = published.next(&request, &result) {
+            assert!(published.blocks(asked, answered).is_none(), "not yet");
+            assert!(chunk.data.len() <= MAX_CHUNK_BYTES);
+            let told = event(chunk);
+            published.take(&told);
+            let length = published.len();
+            // Told twice, it counts once.
+            published.take(&told);
+            assert_eq!(published.len(), length);
+            pieces += 1;
+        }
+        assert_eq!(pieces, 3);
+        let blocks = published.blocks(asked, answered).unwrap();
+        assert!(blocks.are_genuine && blocks.request.is_some() && blocks.result.is_some());
+        // Something else than is committed is nobody's to read.
+        assert!(!published.blocks(answered, answered).unwrap().are_genuine);
+        assert!(!published.blocks(asked, asked).unwrap().are_genuine);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_taken() {
+        let (request, result) = both();
+        let first = Published::default().next(&request, &result).unwrap();
+        let bad = [
+            Chunk { offset: 1, ..first.clone() },
+            Chunk { requestBytes: first.totalBytes + 1, ..first.clone() },
+            Chunk { totalBytes: u32::MAX, ..first.clone() },
+            Chunk { totalBytes: 1, requestBytes: 1, ..first.clone() },
+        ];
+        for chunk in bad {
+            let mut published = Published::default();
+            published.take(&event(chunk.clone()));
+            assert_eq!(published.len(), 0, "{} of {}", chunk.offset, chunk.totalBytes);
+        }
+        // Of other blocks than these nothing more is sent.
+        let mut published = Published::default();
+        published.take(&event(first));
+        assert!(published.next(&result, &request).is_none());
+    }
+}
