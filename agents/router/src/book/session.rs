@@ -101,6 +101,11 @@ impl SessionView {
         serves && self.reservations.iter().any(|reservation| reservation.seed.is_some())
     }
 
+    /// The reservation that this round names, once its seed is known.
+    pub fn named(&self, seed_round: u64) -> Option<&Reservation> {
+        self.reservations.iter().find(|r| r.seed_round == seed_round && r.seed.is_some())
+    }
+
     /// The newest reservation that can serve a task until `deadline`: while the seed of a new one is not known yet,
     /// the one before.
     pub fn serving(&self, deadline: u64) -> Option<&Reservation> {

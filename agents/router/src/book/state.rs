@@ -458,16 +458,10 @@ impl Book {
         Ok(paid.into_iter().map(|(_, s)| s).collect())
     }
 
-    /// The reservation of any session that is named by this round, and the session's model; `None` until its seed is
-    /// known.
-    pub fn reservation(
-        &self,
-        session: SessionId,
-        seed_round: u64,
-    ) -> Option<(ModelId, Reservation)> {
+    /// The reservation of any session that this round names, and the session's model; `None` until its seed is known.
+    pub fn reservation(&self, session: SessionId, round: u64) -> Option<(ModelId, Reservation)> {
         let view = self.view(session)?;
-        let named = |r: &&Reservation| r.seed_round == seed_round && r.seed.is_some();
-        view.reservations.iter().find(named).map(|found| (view.model, found.clone()))
+        Some((view.model, view.named(round)?.clone()))
     }
 
     /// Time of the last block, unix seconds; 0 before the first.
