@@ -38,8 +38,8 @@ pub use assay_proof::Calibration;
 pub use config::{MAX_AUDITS, MAX_CAPACITY, MAX_ROUTERS, MAX_SETTLE_BATCH, MinerConfig};
 pub use error::MinerError;
 pub use ledger::{
-    Admission, AuditCall, Bond, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake, TaskStatus,
-    appeal_bond,
+    Admission, AuditCall, Bond, Call, Funds, Ledger, LedgerError, Odds, SendError, Stake,
+    TaskStatus, appeal_bond,
 };
 pub use status::MinerStatus;
 pub use wiring::{MinerDeps, MinerHandle, NodeParts, start, start_node};

@@ -34,7 +34,5 @@ pub use explain::{Explainer, Line, MAX_LINES, Subject};
 pub use genesis::Genesis;
 pub use journal::forget;
 pub use probe::{About, Probe, Touched, owed, probes};
-pub use report::{
-    Counts, Divergence, MAX_DIVERGENCES, Report, Rerun, Rule, Scored, Verdict,
-};
+pub use report::{Counts, Divergence, MAX_DIVERGENCES, Report, Rerun, Rule, Scored, Verdict};
 pub use source::{Fetched, Source};

@@ -144,9 +144,13 @@ fn words(place: Place) -> (&'static str, &'static str) {
                 "hearing",
                 "the panel, and where weights are compared miner and validator, are to open",
             ),
-            S::Demanded => ("demanded", "the miner is to publish what was asked and what it answered"),
+            S::Demanded => {
+                ("demanded", "the miner is to publish what was asked and what it answered")
+            }
             S::Condemned => ("condemned", "a panel found it false; the miner's owner may appeal"),
-            S::Appealed => ("appealed", "the miner's owner has appealed; a second panel is to be drawn"),
+            S::Appealed => {
+                ("appealed", "the miner's owner has appealed; a second panel is to be drawn")
+            }
             S::Passed => ("passed", "found true"),
             S::Unverified => ("unverified", "drawn, but no validator was there to look"),
             S::Void => (
