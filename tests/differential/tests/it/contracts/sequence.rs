@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng, distr::weighted::WeightedIndex, prelude::Distributi
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    actions::{Gen, INTRUSION, KINDS, Kind, PROVEN, Step, proofs::CLASSES},
+    actions::{DISPUTED, Gen, INTRUSION, KINDS, Kind, PROVEN, Step, proofs::CLASSES},
     people::People,
     records::{CALIBRATION, Cast},
     storage::{Touched, compare},
@@ -120,6 +120,13 @@ impl Base {
         Self { state: world.state.clone(), world, snapshot, kinds }
     }
 
+    /// With proven sessions alone, whose answers go through their disputes.
+    pub fn disputed(people: Arc<People>, cast: Cast) -> Self {
+        let mut base = Self::new(people, true);
+        (base.world.cast, base.kinds) = (cast, DISPUTED);
+        base
+    }
+
     /// The world as it is at the beginning.
     pub fn world(&mut self) -> &mut World {
         &mut self.world
@@ -188,7 +195,7 @@ fn next_time(world: &World, rng: &mut ChaCha8Rng) -> u64 {
     let now_s = world.now_s();
     // Audits take many calls inside short times.
     let audits = !world.state.proofs.answers.is_empty();
-    let stays = if world.cast == Cast::Liars { 98 } else { 92 };
+    let stays = if world.cast == Cast::Liars { 98 } else { 88 };
     if audits && rng.random_ratio(stays, 100) {
         return now_s;
     }

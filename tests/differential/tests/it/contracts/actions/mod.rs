@@ -129,6 +129,25 @@ pub const PROVEN: &[Kind] = &[
     kind("collect", 12, proofs::collect),
 ];
 
+/// Of sequences that follow a few answers to the end of their disputes.
+pub const DISPUTED: &[Kind] = &[
+    kind("open a session", 2, clients::open),
+    kind("activate", 12, keepers::activate),
+    kind("submit and commit", 6, requests::submit_and_commit),
+    kind("settle", 8, keepers::settle),
+    kind("reveal", 60, keepers::reveal),
+    kind("close an epoch", 16, proofs::close_epoch),
+    kind("commit an audit", 60, proofs::commit_audit),
+    kind("open a proof", 60, proofs::open_proof),
+    kind("reveal findings", 70, proofs::reveal_findings),
+    kind("convene", 60, proofs::convene),
+    kind("commit to a panel", 120, proofs::commit_panel),
+    kind("testify", 150, proofs::testify),
+    kind("judge", 72, proofs::judge),
+    kind("advance an audit", 30, proofs::advance_audit),
+    kind("advance a panel", 24, proofs::advance_panel),
+];
+
 /// Calls that must fail.
 pub const INTRUSION: Kind = kind("intrude", 0, others::intrude);
 
