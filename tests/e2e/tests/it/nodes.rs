@@ -7,8 +7,6 @@ use crate::{json, wait_for};
 
 /// A drained node may still be found by draws that waited: longer than the draw window of development chains.
 const DRAW_WINDOW_S: u64 = 121;
-/// As long as the stake stays bonded on development chains, and a second.
-const UNBONDING_S: u64 = 961;
 
 async fn pass(network: &Network, seconds: u64) {
     let url = network.described("/rpc_url").unwrap();
@@ -63,7 +61,8 @@ async fn a_node_is_registered_drained_and_paid_out() {
     let early = String::from_utf8_lossy(&early.stdout).into_owned();
     assert!(early.contains("stay bonded for"), "{early}");
 
-    pass(&network, UNBONDING_S).await;
+    let bonded = json(&network, &["node", "withdraw", "2"]);
+    pass(&network, bonded["seconds_left"].as_u64().unwrap() + 1).await;
     let before = json(&network, &["balance"])["cor"].as_str().unwrap().parse::<u128>().unwrap();
     let paid = json(&network, &["node", "withdraw", "2"]);
     assert_eq!(paid["stake_released"], "200000000000000000000", "{paid}");
