@@ -82,7 +82,7 @@ impl Report {
         }
         let _ = writeln!(out, "\nThe contracts:");
         for (name, address) in &self.contracts {
-            let _ = writeln!(out, "  {name:<22} {address}");
+            let _ = writeln!(out, "  {name:<25} {address}");
         }
         for note in &self.notes {
             let _ = writeln!(out, "\nNote: {note}");
