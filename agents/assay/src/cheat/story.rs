@@ -376,8 +376,8 @@ mod tests {
     fn what_comes_before_the_end_is_told_too() {
         let mut told = Told::new(NODE, CheatKind::Withheld);
         let mut line = |state: AuditState| {
-            let (taskId, state) = (B256::repeat_byte(1), state as u8);
-            let moved = AuditMoved { taskId, nodeId: NODE, state, ..Default::default() };
+            let (task, state) = (B256::repeat_byte(1), state as u8);
+            let moved = AuditMoved { taskId: task, nodeId: NODE, state, ..Default::default() };
             line(&mut told, moved).unwrap()
         };
         assert!(line(AuditState::Drawn).contains("AUDIT"));
