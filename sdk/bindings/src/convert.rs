@@ -3,7 +3,7 @@
 use alloy::primitives::{B256, Bytes};
 use assay_types::{EndReason, NodeId, NumericClass, TaskRequest, TokenSeal};
 
-use crate::SessionQueue;
+use crate::{ProofOfInference, SessionQueue};
 
 impl From<TaskRequest> for SessionQueue::TaskRequest {
     fn from(request: TaskRequest) -> Self {
@@ -75,6 +75,24 @@ impl SessionQueue::Answer {
             class: NumericClass(self.numericClass),
             end_reason: EndReason::try_from(self.endReason).unwrap_or(EndReason::Cancelled),
             salt: self.salt,
+        }
+    }
+}
+
+/// The same answer, as the contract of proofs has it opened again.
+impl From<SessionQueue::Answer> for ProofOfInference::Answer {
+    fn from(answer: SessionQueue::Answer) -> Self {
+        Self {
+            nodeId: answer.nodeId,
+            outputDigest: answer.outputDigest,
+            promptHash: answer.promptHash,
+            promptTokens: answer.promptTokens,
+            outputTokens: answer.outputTokens,
+            numericClass: answer.numericClass,
+            endReason: answer.endReason,
+            salt: answer.salt,
+            proofSeal: answer.proofSeal,
+            signature: answer.signature,
         }
     }
 }

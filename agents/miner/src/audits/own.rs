@@ -1,10 +1,7 @@
 //! What a node does about its own answer: opens what it recorded, publishes what others cannot read, and contests what a
 //! panel found.
 
-use assay_bindings::{
-    ProofOfInference::{self, appealCall, openProofCall, publishDataCall},
-    SessionQueue,
-};
+use assay_bindings::ProofOfInference::{appealCall, openProofCall, publishDataCall};
 use assay_proof::{Failing, Record, Width, compare, verdict};
 use assay_types::{ResultBlock, TaskId};
 
@@ -29,7 +26,7 @@ impl Auditor {
         let digest = self.store.put(answer.proof_block.clone().into()).await?;
         Ok(openProofCall {
             brought: audited.audit.clone(),
-            answer: answer_of(&answer.answer),
+            answer: answer.answer.clone().into(),
             root: answer.proof.root,
             salt: answer.proof.salt,
             proofDigest: digest,
@@ -110,20 +107,4 @@ impl Auditor {
 /// Contrasts of a position, from the length of a proof block.
 fn width_of(bytes: usize, tokens: usize) -> Option<Width> {
     [Width::Two, Width::Four].into_iter().find(|width| width.bytes() * tokens == bytes)
-}
-
-/// The same answer, for the other contract.
-fn answer_of(answer: &SessionQueue::Answer) -> ProofOfInference::Answer {
-    ProofOfInference::Answer {
-        nodeId: answer.nodeId,
-        outputDigest: answer.outputDigest,
-        promptHash: answer.promptHash,
-        promptTokens: answer.promptTokens,
-        outputTokens: answer.outputTokens,
-        numericClass: answer.numericClass,
-        endReason: answer.endReason,
-        salt: answer.salt,
-        proofSeal: answer.proofSeal,
-        signature: answer.signature.clone(),
-    }
 }

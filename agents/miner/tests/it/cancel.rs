@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy::signers::{SignerSync, local::PrivateKeySigner};
 use assay_engine::{Answered, EchoOptions, examine};
-use assay_miner::Ledger;
+use assay_miner::{Ledger, MinerHandle};
 use assay_proof::{Reasons, Width};
 use assay_store::ContentStore;
 use assay_types::{
@@ -31,6 +31,16 @@ fn text() -> String {
 fn signed(task: TaskId, tokens: u32, by: &PrivateKeySigner) -> Option<SignedCancellation> {
     let hash = Cancellation::new(task, tokens).signing_hash(CHAIN_ID, QUEUE);
     Some(SignedCancellation { tokens, signature: by.sign_hash_sync(&hash).unwrap() })
+}
+
+/// A miner, and its link to the router that has just offered it a long answer.
+async fn answering() -> (World, MinerHandle, RouterLink, Offer) {
+    let world = World::with_engine(slow()).await;
+    let miner = world.start();
+    let mut link = world.link().await;
+    let offer = world.offer(0, &text());
+    link.send(boxed(&offer)).await;
+    (world, miner, link, offer)
 }
 
 /// Reads until so many tokens of a task are there; the ids.
@@ -65,12 +75,8 @@ async fn committed(world: &World) -> (assay_bindings::SessionQueue::Answer, Resu
 
 #[tokio::test]
 async fn what_was_streamed_is_committed_with_the_holders_cancellation() {
-    let world = World::with_engine(slow()).await;
-    let miner = world.start();
-    let mut link = world.link().await;
-    let offer = world.offer(0, &text());
+    let (world, miner, mut link, offer) = answering().await;
     let task = task_of(&offer);
-    link.send(boxed(&offer)).await;
     let ids = read(&mut link, 40).await;
     let tokens = u32::try_from(ids.len()).unwrap();
     let holder = &world.chain.holder;
@@ -111,12 +117,8 @@ async fn what_was_streamed_is_committed_with_the_holders_cancellation() {
 
 #[tokio::test]
 async fn a_cancellation_of_tokens_to_come_ends_the_answer_there() {
-    let world = World::with_engine(slow()).await;
-    let miner = world.start();
-    let mut link = world.link().await;
-    let offer = world.offer(0, &text());
+    let (world, miner, mut link, offer) = answering().await;
     let task = task_of(&offer);
-    link.send(boxed(&offer)).await;
     read(&mut link, 1).await;
     link.send(FromRouter::Cancel { task, signed: signed(task, 100, &world.chain.holder) }).await;
     assert_eq!(end(&mut link).await, FromMiner::Sealed { task });
@@ -129,12 +131,8 @@ async fn a_cancellation_of_tokens_to_come_ends_the_answer_there() {
 async fn what_nobody_signs_for_is_answered_and_paid_whole() {
     let whole = text().len() + 1;
     for case in 0..4_u8 {
-        let world = World::with_engine(slow()).await;
-        let miner = world.start();
-        let mut link = world.link().await;
-        let offer = world.offer(0, &text());
+        let (world, miner, mut link, offer) = answering().await;
         let task = task_of(&offer);
-        link.send(boxed(&offer)).await;
         let shown = read(&mut link, CANCEL_SLACK_TOKENS as usize + 5).await;
         let tokens = u32::try_from(shown.len()).unwrap();
         let holder = &world.chain.holder;
@@ -156,12 +154,8 @@ async fn what_nobody_signs_for_is_answered_and_paid_whole() {
 
 #[tokio::test]
 async fn a_cancellation_that_leaves_out_what_was_shown_comes_too_late() {
-    let world = World::with_engine(slow()).await;
-    let miner = world.start();
-    let mut link = world.link().await;
-    let offer = world.offer(0, &text());
+    let (world, miner, mut link, offer) = answering().await;
     let task = task_of(&offer);
-    link.send(boxed(&offer)).await;
     read(&mut link, CANCEL_SLACK_TOKENS as usize + 10).await;
     link.send(FromRouter::Cancel { task, signed: signed(task, 1, &world.chain.holder) }).await;
     assert_eq!(end(&mut link).await, FromMiner::Sealed { task });
@@ -170,7 +164,7 @@ async fn a_cancellation_that_leaves_out_what_was_shown_comes_too_late() {
 }
 
 /// A world whose miner knows a second router, which holds no lane, and the miner's link to it.
-async fn with_stranger(options: EchoOptions) -> (World, assay_miner::MinerHandle, RouterLink) {
+async fn with_stranger(options: EchoOptions) -> (World, MinerHandle, RouterLink) {
     let mut world = World::with_engine(options).await;
     let stranger = FakeRouter::start(PrivateKeySigner::random()).await;
     world.config.router_urls = vec![stranger.url()];

@@ -203,18 +203,7 @@ impl World {
         self.follow(it, &receipt);
         let call = openProofCall {
             brought: it.audit.clone(),
-            answer: Answer {
-                nodeId: answer.nodeId,
-                outputDigest: answer.outputDigest,
-                promptHash: answer.promptHash,
-                promptTokens: answer.promptTokens,
-                outputTokens: answer.outputTokens,
-                numericClass: answer.numericClass,
-                endReason: answer.endReason,
-                salt: answer.salt,
-                proofSeal: answer.proofSeal,
-                signature: Bytes::new(),
-            },
+            answer: Answer { signature: Bytes::new(), ..answer.into() },
             root: record.tree().unwrap().root(),
             salt: SALT,
             proofDigest: keccak256(record.encode()),
@@ -223,7 +212,7 @@ impl World {
         self.follow(it, &receipt);
         let failing = compare(record.contrasts(), &found.contrasts()).unwrap();
         let failing = failing.failing(&CALIBRATION);
-        let positions = self.positions(&it.audit, (1, answer.outputTokens), SPOT_POSITIONS).await;
+        let positions = self.positions(&it.audit, (1, tokens), SPOT_POSITIONS).await;
         let (miner_leaves, miner_nodes) = of_miner(&record, &positions);
         let (leaves, nodes) = of_validator(&found, &positions);
         let findings = Findings {

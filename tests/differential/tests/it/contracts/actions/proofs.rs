@@ -4,7 +4,7 @@ use alloy::primitives::{Address, B256, U256, aliases::U40};
 use assay_bindings::{
     ModelRegistry::{attestCall, calibrateCall},
     ProofOfInference::{
-        Answer, Audit, Chunk, Findings, Leaf, Party, Testimony, advanceAuditCall, advancePanelCall,
+        Audit, Chunk, Findings, Leaf, Party, Testimony, advanceAuditCall, advancePanelCall,
         appealCall, closeEpochCall, collectCall, commitAuditCall, commitPanelCall, conveneCall,
         demandDataCall, judgeCall, openProofCall, publishDataCall, reconveneCall, revealCall,
         testifyCall,
@@ -292,19 +292,8 @@ pub fn open_proof(g: &mut Gen<'_>) -> Option<Step> {
     let of = (id, audit.nodeId);
     let root = records::record(g.world.cast, of, tokens, width).tree().unwrap().root();
     let salt = if g.slip() { g.word() } else { proof_salt(id, audit.nodeId) };
-    let answer = Answer {
-        nodeId: answer.nodeId,
-        outputDigest: answer.outputDigest,
-        promptHash: answer.promptHash,
-        promptTokens: answer.promptTokens,
-        outputTokens: answer.outputTokens,
-        numericClass: answer.numericClass,
-        endReason: answer.endReason,
-        salt: answer.salt,
-        proofSeal: answer.proofSeal,
-        signature: answer.signature,
-    };
     let brought = g.perhaps_other(audit);
+    let answer = answer.into();
     let call = openProofCall { brought, answer, root, salt, proofDigest: derived(id, 0, "digest") };
     Some((g.anybody(), Call::from(call)))
 }
