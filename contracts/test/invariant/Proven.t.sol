@@ -135,10 +135,12 @@ contract ProvenNetwork is Validators {
         giveUp();
     }
 
-    /// Some who have to look cannot read the answer, or say so.
+    /// Some who have to look cannot read the answer, or say so; who will report other ids must have demanded it.
     function demands(Told storage told, Audit memory audit, NodeId validator) internal returns (bool) {
+        if (told.demand.resumes != AuditState.None) return false;
+        (, uint8 flags) = seenBy(audit.taskId, audit.nodeId, validator);
         uint256 random = uint256(keccak256(abi.encode("demand", audit.taskId, audit.nodeId, validator)));
-        if (random % 8 != 0 || told.demand.resumes != AuditState.None) return false;
+        if (flags & Verdicts.IDS == 0 && random % 8 != 0) return false;
         Party[] memory parties = told.parties.length == 0 ? new Party[](0) : abi.decode(told.parties, (Party[]));
         address operator = operatorOf(validator);
         vm.prank(operator);
