@@ -53,6 +53,7 @@ async fn measure(engine: &MistralEngine, name: &str, rounds: u8, tokens: u32) {
             seed: B256::repeat_byte(round),
             max_output: tokens,
             stop: Vec::new(),
+            top_logprobs: None,
         };
         let without = ms_a_token(&engine.time_without_tap(&request).await.unwrap());
         let with = ms_a_token(&times_with_tap(engine, request).await);

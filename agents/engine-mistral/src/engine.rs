@@ -3,8 +3,8 @@
 use std::{future::ready, sync::Arc};
 
 use assay_engine::{
-    B256, Contrasts, Engine, EngineError, EngineInfo, GenerateRequest, GenerateStream, Manifest,
-    Message, Prompt, Reading, Sampling, Score, ScoreRequest, TextAssembler,
+    B256, Engine, EngineError, EngineInfo, GenerateRequest, GenerateStream, Manifest, Message,
+    Prompt, Reading, RowLogprobs, Sampling, Score, ScoreRequest, TextAssembler,
 };
 use assay_proof::{Sampler, SamplingError, Scorer};
 use async_trait::async_trait;
@@ -19,9 +19,10 @@ use tokio::sync::{
 };
 
 use crate::{
-    generation::{BoxedDecode, Channels, Run},
+    generation::{BoxedDecode, Channels, Note, Run},
     lanes::{LaneGuard, Lanes},
     load::{self, Lane, Loaded, Shape, blocking, guarded},
+    names::{Entry, Find, Names},
     scoring::Claim,
     source::{LoadOptions, LoadStep},
     tap::{Cancel, Chooser, Tap},
@@ -34,8 +35,10 @@ pub(crate) const SPARE_RESPONSES: usize = 16;
 const MAX_CONTEXT: usize = 1 << 20;
 /// Tokens of a block of mistral.rs's cache (`NormalCache::CACHE_GROW_SIZE`).
 const CACHE_BLOCK: usize = 512;
+/// A text whose last token decodes to a plain text.
+const ANCHOR: &str = "a";
 
-type Decode = dyn Fn(&[u32]) -> Result<String, EngineError> + Send + Sync;
+pub(crate) type Decode = dyn Fn(&[u32]) -> Result<String, EngineError> + Send + Sync;
 type Encode = dyn Fn(&str, bool) -> Result<Vec<u32>, EngineError> + Send + Sync;
 
 /// A model run by mistral.rs. Share it in an `Arc`: any number of generations may run at once.
@@ -47,6 +50,7 @@ pub struct MistralEngine {
     end_tokens: Arc<[u32]>,
     decode: Arc<Decode>,
     encode: Arc<Encode>,
+    names: Arc<Names>,
 }
 
 impl std::fmt::Debug for MistralEngine {
@@ -67,6 +71,7 @@ struct Parts {
     shape: Shape,
     decode: Arc<Decode>,
     encode: Arc<Encode>,
+    find: Arc<Find>,
 }
 
 async fn parts(
@@ -102,12 +107,19 @@ async fn parts(
     let decode = move |ids: &[u32]| {
         decoder.decode(ids, true).map_err(|error| EngineError::Tokenizer(error.to_string()))
     };
+    let vocabulary = tokenizer.clone();
+    let find = move |id: u32| {
+        let spelling = vocabulary.id_to_token(id)?;
+        let is_special = vocabulary.get_added_vocabulary().is_special_token(&spelling);
+        Some(Entry { spelling, is_special })
+    };
     let encode = move |text: &str, special: bool| {
         let encoding = tokenizer.encode_fast(text, special);
         let encoding = encoding.map_err(|error| EngineError::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     };
-    Ok(Parts { shape, decode: Arc::new(decode), encode: Arc::new(encode) })
+    let (decode, encode, find) = (Arc::new(decode), Arc::new(encode), Arc::new(find));
+    Ok(Parts { shape, decode, encode, find })
 }
 
 impl MistralEngine {
@@ -119,7 +131,7 @@ impl MistralEngine {
         let Loaded { lanes, facts } = load::load(&options).await?;
         let name = options.name.clone().unwrap_or_else(|| options.source.served_name());
         let first = lanes.first().ok_or_else(|| EngineError::Internal("no lane".into()))?;
-        let Parts { shape, decode, encode } = parts(&first.pipeline, &options, &name).await?;
+        let Parts { shape, decode, encode, find } = parts(&first.pipeline, &options, &name).await?;
         let info = EngineInfo {
             model: name.clone(),
             // Known once the model has shown how wide its output is.
@@ -143,7 +155,10 @@ impl MistralEngine {
             row_width: info.vocab_size as usize,
             score_bytes: options.score_bytes,
         });
-        let mut engine = Self { info, manifest, shared, has_template, end_tokens, decode, encode };
+        let anchor = encode(ANCHOR, false)?.last().copied();
+        let names = Arc::new(Names::new(decode.clone(), find, end_tokens.clone(), anchor));
+        let mut engine =
+            Self { info, manifest, shared, has_template, end_tokens, decode, encode, names };
 
         options.report(LoadStep::WarmingUp);
         // Lanes are given out in turn, so each generates once.
@@ -180,6 +195,7 @@ impl MistralEngine {
             seed: B256::ZERO,
             max_output: 1,
             stop: Vec::new(),
+            top_logprobs: None,
         };
         let attempt = self.generate(request(self.info.vocab_size)).await?.finish().await;
         if let Err(EngineError::Sampling(SamplingError::ShortRow { got, .. })) = attempt {
@@ -282,17 +298,21 @@ impl Engine for MistralEngine {
     async fn generate(&self, request: GenerateRequest) -> Result<GenerateStream, EngineError> {
         request.check(&self.info)?;
         let mut sampler = Sampler::new(request.sampling, request.seed, self.info.vocab_size)?;
-        let chooser: Chooser<Contrasts> = Box::new(move |row| {
+        let (vocabulary, wish) = (self.info.vocab_size as usize, request.top_logprobs);
+        let chooser: Chooser<Note> = Box::new(move |row| {
             let step = sampler.step(row)?;
-            Ok((step.id, step.contrasts))
+            // Padding of the model's output is no token.
+            let row = row.get(..vocabulary).unwrap_or(row);
+            let logprobs = wish.map(|top| RowLogprobs::new(row, step.id, top));
+            Ok((step.id, (step.contrasts, logprobs)))
         });
         let text = TextAssembler::new(self.decoder(), request.stop.clone());
-        let shared = self.shared.clone();
+        let (shared, names) = (self.shared.clone(), self.names.clone());
         // A lane is taken when the stream is first looked at.
         let start = async move {
             let channels = shared.run(&request.prompt_ids, request.max_output, chooser).await?;
             let end_tokens = shared.end_tokens.clone();
-            Ok(Run::new(channels, text, end_tokens, request.max_output))
+            Ok(Run::new(channels, text, names, end_tokens, request.max_output))
         };
         Ok(GenerateStream::new(stream::once(start).flat_map(|run| {
             match run {
@@ -411,6 +431,7 @@ pub(crate) fn submission(
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use assay_engine::Contrasts;
     use assay_proof::Width;
     use mistralrs::Tensor;
 
@@ -419,7 +440,7 @@ mod tests {
 
     /// A tap in an engine whose thread panics at the third token.
     struct Bomb {
-        tap: Tap<Contrasts>,
+        tap: Tap<Note>,
         calls: AtomicU32,
     }
 
@@ -427,6 +448,43 @@ mod tests {
         fn apply(&self, logits: &Tensor, context: &[u32]) -> mistralrs::Result<Tensor> {
             assert!(self.calls.fetch_add(1, Ordering::Relaxed) < 2, "a bug in the engine's thread");
             self.tap.apply(logits, context)
+        }
+    }
+
+    /// Against the rows of one prefill, and a softmax in the widest floats there are.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn log_probabilities_are_what_a_prefill_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            LoadOptions { lanes: 1, ..LoadOptions::new(ModelSource::Demo, folder.path()) };
+        let engine = MistralEngine::load(options).await.unwrap();
+        let prompt_ids = engine.tokenize(&Prompt::Text("A session".into())).await.unwrap();
+        let request = GenerateRequest {
+            prompt_ids: prompt_ids.clone(),
+            sampling: Sampling { frequency_penalty_milli: 500, ..Sampling::default() },
+            seed: B256::repeat_byte(3),
+            max_output: 64,
+            stop: Vec::new(),
+            top_logprobs: Some(3),
+        };
+        let made = engine.generate(request).await.unwrap().finish().await.unwrap();
+        let vocabulary = engine.info.vocab_size as usize;
+        let reader = move |row: &[f32], id: u32| {
+            let row: Vec<f64> = row[..vocabulary].iter().map(|logit| f64::from(*logit)).collect();
+            let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
+            let logprobs = row.iter().map(|logit| logit - sum.ln());
+            let mut sorted: Vec<f64> = logprobs.clone().collect();
+            sorted.sort_by(|one, other| other.total_cmp(one));
+            Ok([logprobs.collect::<Vec<_>>()[id as usize], sorted[0], sorted[1], sorted[2]])
+        };
+        let rows = engine.read_rows(prompt_ids, made.ids.clone(), reader).await.unwrap();
+        assert_eq!((rows.len(), made.logprobs.len()), (made.ids.len(), made.ids.len()));
+        for (row, stated) in rows.iter().zip(&made.logprobs) {
+            let stated = [&stated.chosen].into_iter().chain(&stated.top);
+            for (found, stated) in row.iter().zip(stated) {
+                let stated = stated.logprob_micronats as f64 / 1e6;
+                assert!((found - stated).abs() < 1e-3, "{found} {stated}");
+            }
         }
     }
 
@@ -442,13 +500,14 @@ mod tests {
             seed: B256::ZERO,
             max_output: 900,
             stop: Vec::new(),
+            top_logprobs: None,
         };
         let shared = engine.shared.clone();
         let lane = shared.free.take().await.unwrap();
         let (choices_in, choices) = unbounded_channel();
         let cancel = Cancel::default();
         let prompt_tokens = request.prompt_ids.len();
-        let chooser: Chooser<Contrasts> = Box::new(|_| Ok((5, Contrasts::zero(Width::Four))));
+        let chooser: Chooser<Note> = Box::new(|_| Ok((5, (Contrasts::zero(Width::Four), None))));
         let tap = Tap::new(chooser, prompt_tokens, 0, choices_in, cancel.clone()).in_lane(lane);
         let bomb = Arc::new(Bomb { tap, calls: AtomicU32::new(0) });
         let (response, responses) = mpsc::channel(1024);
@@ -457,7 +516,8 @@ mod tests {
         send(&shared.lanes[0].runner, submission(7, work, response, bomb)).await.unwrap();
         let text = TextAssembler::new(engine.decoder(), Vec::new());
         let channels = Channels { choices, responses, cancel };
-        let mut run = Run::new(channels, text, shared.end_tokens.clone(), request.max_output);
+        let (names, end_tokens) = (engine.names.clone(), shared.end_tokens.clone());
+        let mut run = Run::new(channels, text, names, end_tokens, request.max_output);
         assert!(run.next().await.unwrap().is_ok());
         assert!(run.next().await.unwrap().is_ok());
         let error = run.next().await.unwrap().unwrap_err();

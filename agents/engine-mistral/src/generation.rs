@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use assay_engine::{Contrasts, EndReason, EngineError, GenerateEvent, TextAssembler};
+use assay_engine::{Contrasts, EndReason, EngineError, GenerateEvent, RowLogprobs, TextAssembler};
 use mistralrs::Response;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
-use crate::tap::{Cancel, Choice};
+use crate::{
+    names::Names,
+    tap::{Cancel, Choice},
+};
 
 pub(crate) type BoxedDecode = Box<dyn Fn(&[u32]) -> Result<String, EngineError> + Send + Sync>;
+
+/// What the tap notes of a row: its fingerprint, and log probabilities if they are asked for.
+pub(crate) type Note = (Contrasts, Option<RowLogprobs>);
 
 /// What mistral.rs and the tap send for one generation. Dropping them cancels: the tap chooses the end
 /// token, and mistral.rs finds its response channel closed.
@@ -58,8 +64,9 @@ impl<N> Channels<N> {
 
 /// A generation in progress. Dropping it cancels.
 pub(crate) struct Run {
-    channels: Channels<Contrasts>,
+    channels: Channels<Note>,
     text: TextAssembler<BoxedDecode>,
+    names: Arc<Names>,
     end_tokens: Arc<[u32]>,
     made: u32,
     max_output: u32,
@@ -69,12 +76,13 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(
-        channels: Channels<Contrasts>,
+        channels: Channels<Note>,
         text: TextAssembler<BoxedDecode>,
+        names: Arc<Names>,
         end_tokens: Arc<[u32]>,
         max_output: u32,
     ) -> Self {
-        Self { channels, text, end_tokens, made: 0, max_output, ended: None, over: false }
+        Self { channels, text, names, end_tokens, made: 0, max_output, ended: None, over: false }
     }
 
     /// The next event, until there are no more.
@@ -87,7 +95,7 @@ impl Run {
             return Some(Ok(GenerateEvent::Done { end_reason }));
         }
         let event = match self.channels.choice().await {
-            Ok((id, contrasts)) => self.token(id, contrasts),
+            Ok((id, note)) => self.token(id, note),
             Err(error) => Err(error),
         };
         if event.is_err() {
@@ -97,7 +105,14 @@ impl Run {
         Some(event)
     }
 
-    fn token(&mut self, id: u32, contrasts: Contrasts) -> Result<GenerateEvent, EngineError> {
+    fn token(
+        &mut self,
+        id: u32,
+        (contrasts, logprobs): Note,
+    ) -> Result<GenerateEvent, EngineError> {
+        let is_first = self.made == 0;
+        let name = |id| self.names.of(id, is_first);
+        let logprobs = logprobs.map(|row| row.named(name)).transpose()?;
         self.made += 1;
         let is_end = self.end_tokens.contains(&id);
         let (mut text, mut stopped) = (String::new(), false);
@@ -121,7 +136,7 @@ impl Run {
             // A stop sequence is ours alone: mistral.rs would go on.
             self.channels.cancel.cancel();
         }
-        Ok(GenerateEvent::Token { id, contrasts, text })
+        Ok(GenerateEvent::Token { id, contrasts, text, logprobs })
     }
 }
 

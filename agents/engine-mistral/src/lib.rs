@@ -13,6 +13,7 @@ mod engine;
 mod generation;
 mod lanes;
 mod load;
+mod names;
 mod random;
 mod scoring;
 mod source;

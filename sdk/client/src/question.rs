@@ -60,6 +60,7 @@ impl Question {
             salt: rand::random::<[u8; 32]>().into(),
             sampling: self.sampling,
             stop: self.stop.clone(),
+            top_logprobs: None,
             version: BLOCK_VERSION,
         };
         block.check()?;

@@ -7,7 +7,8 @@ use std::{
 
 use assay_proof::{Contrasts, Score};
 use assay_types::{
-    B256, EndReason, MAX_STOP_BYTES, MAX_STOPS, ModelId, NumericClass, Prompt, Sampling,
+    B256, EndReason, MAX_STOP_BYTES, MAX_STOPS, MAX_TOP_LOGPROBS, ModelId, NumericClass, Prompt,
+    Sampling, TokenLogprobs,
 };
 use async_trait::async_trait;
 use futures::{Stream, StreamExt, stream::BoxStream};
@@ -45,6 +46,8 @@ pub struct GenerateRequest {
     pub max_output: u32,
     /// Stop sequences; none of them becomes part of the text.
     pub stop: Vec<String>,
+    /// Log probabilities are wanted, with so many alternatives at each position.
+    pub top_logprobs: Option<u32>,
 }
 
 impl GenerateRequest {
@@ -55,6 +58,11 @@ impl GenerateRequest {
         }
         check_ids(&self.prompt_ids, &[], self.max_output, info)?;
         self.sampling.check()?;
+        if let Some(top) = self.top_logprobs
+            && top > MAX_TOP_LOGPROBS
+        {
+            return Err(EngineError::Logprobs { top, max: MAX_TOP_LOGPROBS });
+        }
         self.check_stops()
     }
 
@@ -132,6 +140,8 @@ pub enum GenerateEvent {
         /// The text that it completes; empty while a character or a possible stop sequence is held
         /// back. The last token brings what was held back to the end; an end token has no text itself.
         text: String,
+        /// How likely it was, and what else was likely, if that was asked for.
+        logprobs: Option<TokenLogprobs>,
     },
     /// The last event of a generation that did not fail.
     Done {
@@ -157,16 +167,18 @@ impl GenerateStream {
     /// The generation's own, or [`EngineError::Internal`] if the stream ends without `Done`.
     pub async fn finish(mut self) -> Result<Generation, EngineError> {
         let (mut ids, mut fingerprint, mut whole) = (Vec::new(), Vec::new(), String::new());
+        let mut all_logprobs = Vec::new();
         while let Some(event) = self.next().await {
             match event? {
-                GenerateEvent::Token { id, contrasts, text } => {
+                GenerateEvent::Token { id, contrasts, text, logprobs } => {
                     ids.push(id);
                     fingerprint.push(contrasts);
                     whole.push_str(&text);
+                    all_logprobs.extend(logprobs);
                 }
                 GenerateEvent::Done { end_reason } => {
-                    let contrasts = fingerprint;
-                    return Ok(Generation { ids, contrasts, text: whole, end_reason });
+                    let (contrasts, text, logprobs) = (fingerprint, whole, all_logprobs);
+                    return Ok(Generation { ids, contrasts, text, logprobs, end_reason });
                 }
             }
         }
@@ -197,6 +209,8 @@ pub struct Generation {
     pub contrasts: Vec<Contrasts>,
     /// The text, up to a completed stop sequence.
     pub text: String,
+    /// One entry a token if log probabilities were asked for, else none.
+    pub logprobs: Vec<TokenLogprobs>,
     /// Why it ended.
     pub end_reason: EndReason,
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use assay_proof::{Noise, SAMPLER_VERSION, Sampler, Score, Scorer, Step};
-use assay_types::{B256, EndReason, NumericClass, Prompt, Sampling};
+use assay_types::{B256, EndReason, NumericClass, Prompt, Sampling, TokenName};
 use async_trait::async_trait;
 use futures::stream;
 
 use crate::{
     Engine, EngineError, EngineInfo, GenerateEvent, GenerateRequest, GenerateStream,
-    MANIFEST_VERSION, Manifest, ManifestFile, Reading, ScoreRequest, TextAssembler,
+    MANIFEST_VERSION, Manifest, ManifestFile, Reading, RowLogprobs, ScoreRequest, TextAssembler,
 };
 
 /// Ids below this are bytes; the rest mark the parts of a conversation.
@@ -156,6 +156,14 @@ fn decode(ids: &[u32]) -> Result<String, EngineError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+fn name(id: u32) -> Result<TokenName, EngineError> {
+    Ok(match u8::try_from(id) {
+        Ok(byte) if byte.is_ascii() => TokenName::Text(char::from(byte).into()),
+        Ok(byte) => TokenName::Bytes(vec![byte].into()),
+        Err(_) => TokenName::Special(format!("<{id}>")),
+    })
+}
+
 type Decoder = fn(&[u32]) -> Result<String, EngineError>;
 
 /// The rows of logits of one answer.
@@ -205,6 +213,7 @@ struct Run {
     rows: Rows,
     made: u32,
     max_output: u32,
+    top_logprobs: Option<u32>,
     ended: Option<EndReason>,
     over: bool,
     delay: Duration,
@@ -238,7 +247,9 @@ impl Run {
     }
 
     fn token(&mut self) -> Result<GenerateEvent, EngineError> {
-        let Step { id, contrasts } = self.sampler.step(&self.rows.row())?;
+        let row = self.rows.row();
+        let Step { id, contrasts } = self.sampler.step(&row)?;
+        let logprobs = self.top_logprobs.map(|top| RowLogprobs::new(&row, id, top).named(name));
         self.rows.push(id);
         self.made += 1;
         let mut text = String::new();
@@ -259,7 +270,7 @@ impl Run {
             () if end => Some(EndReason::Max),
             () => None,
         };
-        Ok(GenerateEvent::Token { id, contrasts, text })
+        Ok(GenerateEvent::Token { id, contrasts, text, logprobs: logprobs.transpose()? })
     }
 }
 
@@ -320,6 +331,7 @@ impl Engine for EchoEngine {
             rows: Rows::new(self.weights, &request.prompt_ids),
             made: 0,
             max_output: request.max_output,
+            top_logprobs: request.top_logprobs,
             ended: None,
             over: false,
             delay: self.token_delay,
@@ -371,6 +383,7 @@ mod tests {
             seed: B256::repeat_byte(5),
             max_output: 64,
             stop: vec![],
+            top_logprobs: None,
         }
     }
 
@@ -414,6 +427,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn log_probabilities_come_only_if_they_are_asked_for() {
+        let engine = engine(EchoOptions::default());
+        let base = request(&engine, "né").await;
+        let plain = engine.generate(base.clone()).await.unwrap().finish().await.unwrap();
+        assert!(plain.logprobs.is_empty());
+        let wanted = GenerateRequest { top_logprobs: Some(3), ..base };
+        let done = engine.generate(wanted).await.unwrap().finish().await.unwrap();
+        assert_eq!((&done.ids, &done.contrasts), (&plain.ids, &plain.contrasts));
+        let mut bytes = Vec::new();
+        for (entry, id) in done.logprobs.iter().zip(&done.ids) {
+            assert_eq!(entry.check(3), Ok(()));
+            assert_eq!(entry.chosen, entry.top[0]);
+            assert_eq!(entry.chosen.token, name(*id).unwrap());
+            bytes.extend_from_slice(entry.chosen.token.bytes().unwrap_or_default());
+        }
+        assert_eq!((bytes.as_slice(), done.logprobs.len()), ("né".as_bytes(), 4));
+    }
+
+    #[tokio::test]
     async fn impossible_requests_are_refused() {
         let engine = engine(EchoOptions { max_context: 20, ..EchoOptions::default() });
         let base = GenerateRequest { max_output: 2, ..request(&engine, "hi").await };
@@ -437,6 +469,8 @@ mod tests {
         assert_eq!(code(stop), "bad_stop_sequences");
         let sampling = Sampling { temperature_milli: 9999, ..Sampling::default() };
         assert_eq!(code(GenerateRequest { sampling, ..base.clone() }), "bad_parameter");
+        let many = GenerateRequest { top_logprobs: Some(21), ..base.clone() };
+        assert_eq!(code(many), "bad_parameter");
         assert!(engine.generate(GenerateRequest { max_output: 0, ..base }).await.is_err());
     }
 

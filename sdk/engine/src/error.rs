@@ -52,6 +52,14 @@ pub enum EngineError {
         /// Most bytes of one.
         max_bytes: usize,
     },
+    /// Too many alternatives.
+    #[error("{top} alternatives at each position are too many: ask for at most {max}")]
+    Logprobs {
+        /// How many were asked for.
+        top: u32,
+        /// Most alternatives.
+        max: u32,
+    },
     /// The chat template cannot render these messages.
     #[error(
         "the model's chat template cannot render these messages: {0}; check the roles and their order, or send plain text"
@@ -107,7 +115,7 @@ impl EngineError {
             Self::EmptyAnswer => "empty_answer",
             Self::ContextExceeded { .. } => "context_exceeded",
             Self::UnknownToken { .. } => "unknown_token",
-            Self::Parameter(_) => "bad_parameter",
+            Self::Parameter(_) | Self::Logprobs { .. } => "bad_parameter",
             Self::StopSequences { .. } => "bad_stop_sequences",
             Self::Template(_) => "template",
             Self::Tokenizer(_) => "tokenizer",
@@ -130,6 +138,7 @@ impl EngineError {
                 | Self::ContextExceeded { .. }
                 | Self::UnknownToken { .. }
                 | Self::Parameter(_)
+                | Self::Logprobs { .. }
                 | Self::StopSequences { .. }
                 | Self::Template(_)
                 | Self::Unsupported { .. }

@@ -139,6 +139,7 @@ mod tests {
             salt: B256::ZERO,
             sampling: Sampling::default(),
             stop: vec!["STOP".into()],
+            top_logprobs: None,
             version: BLOCK_VERSION,
         }
     }
@@ -156,6 +157,7 @@ mod tests {
             seed: seed_g(&seed),
             max_output: request.max_output,
             stop: request.stop.clone(),
+            top_logprobs: None,
         };
         let done = engine.generate(wanted).await.unwrap().finish().await.unwrap();
         let result = ResultBlock {

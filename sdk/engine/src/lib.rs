@@ -8,6 +8,7 @@ mod api;
 mod echo;
 mod error;
 mod examine;
+mod logprobs;
 mod manifest;
 mod text;
 mod unixfs;
@@ -18,10 +19,12 @@ pub use api::{
 pub use echo::{EchoEngine, EchoOptions, Failure};
 pub use error::EngineError;
 pub use examine::{Answered, Examination, examine};
+pub use logprobs::RowLogprobs;
 pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestFile};
 pub use text::{Detokenize, Piece, Reading, TextAssembler};
 
 pub use assay_proof::{Contrasts, Score};
 pub use assay_types::{
-    B256, EndReason, Message, ModelId, NumericClass, Prompt, Sampling, prompt_hash,
+    B256, EndReason, Message, ModelId, NumericClass, Prompt, Sampling, TokenLogprob, TokenLogprobs,
+    TokenName, prompt_hash,
 };

@@ -6,7 +6,10 @@
 use alloy::primitives::{Address, B256, Bytes, Signature};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Cancellation, CommitScope, EndReason, Signed, commitment::sha256};
+use crate::{
+    Cancellation, CommitScope, EndReason, MAX_LOGPROBS, MAX_TOP_LOGPROBS, Signed,
+    commitment::sha256,
+};
 
 /// Version written into every block.
 pub const BLOCK_VERSION: u32 = 1;
@@ -93,6 +96,10 @@ pub struct RequestBlock {
     pub sampling: Sampling,
     /// Stop sequences; none of them is part of the answer's text.
     pub stop: Vec<String>,
+    /// Log probabilities are wanted beside the stream, with so many alternatives at each position. A block without
+    /// the wish has no such member. A result block never has any: they are not part of what is proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u32>,
     /// [`BLOCK_VERSION`].
     pub version: u32,
 }
@@ -216,6 +223,16 @@ impl RequestBlock {
         for stop in &self.stop {
             check_range("bytes of a stop sequence", stop.len(), 1, MAX_STOP_BYTES)?;
         }
+        if let Some(top) = self.top_logprobs {
+            check_range("top_logprobs", top, 0, MAX_TOP_LOGPROBS)?;
+            let all = u64::from(self.max_output) * u64::from(1 + top);
+            check_range(
+                "log probabilities, (1 + top_logprobs) * max_output,",
+                all,
+                0,
+                MAX_LOGPROBS,
+            )?;
+        }
         if let Prompt::Messages(messages) = &self.prompt {
             check_range("messages", messages.len(), 1, MAX_MESSAGES)?;
             for message in messages {
@@ -289,6 +306,7 @@ mod tests {
             salt: B256::repeat_byte(7),
             sampling: Sampling::default(),
             stop: vec!["\n".into()],
+            top_logprobs: None,
             version: BLOCK_VERSION,
         }
     }
@@ -303,6 +321,29 @@ mod tests {
         let places: Vec<_> = keys.iter().map(|k| text.find(&format!("\"{k}\"")).unwrap()).collect();
         assert!(places.is_sorted(), "{text}");
         assert!(text.contains("\\u0001"), "{text}");
+    }
+
+    /// Requests without the wish stay what they were, byte for byte.
+    #[test]
+    fn a_wish_for_log_probabilities_is_absent_or_bounded() {
+        let (bytes, _) = request().encode().unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(!text.contains("logprobs"), "{text}");
+        let spelt = text.replace("\"version\"", "\"top_logprobs\":null,\"version\"");
+        assert!(matches!(RequestBlock::decode(spelt.as_bytes()), Err(BlockError::NotCanonical)));
+
+        let wish = |top, max_output| {
+            RequestBlock { top_logprobs: Some(top), max_output, ..request() }.encode()
+        };
+        for top in [0, MAX_TOP_LOGPROBS] {
+            let (bytes, _) = wish(top, 64).unwrap();
+            assert_eq!(RequestBlock::decode(&bytes).unwrap().top_logprobs, Some(top));
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text.ends_with(&format!("\"top_logprobs\":{top},\"version\":1}}")), "{text}");
+        }
+        assert!(wish(21, 1).unwrap_err().to_string().contains("top_logprobs is 21"));
+        assert!(wish(20, 6241).is_ok() && wish(0, MAX_OUTPUT_LIMIT).is_ok());
+        assert!(wish(20, 6242).unwrap_err().to_string().contains("131082"));
     }
 
     #[test]

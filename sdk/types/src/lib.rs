@@ -8,6 +8,7 @@ mod block;
 mod commitment;
 mod ids;
 pub mod link;
+mod logprob;
 mod request;
 mod signature;
 
@@ -23,6 +24,10 @@ pub use commitment::{
 pub use ids::{
     AssetId, Lane, ModelId, ModelIndex, NodeId, Nonce, NumericClass, NumericClassError, SessionId,
     TaskId,
+};
+pub use logprob::{
+    MAX_LOGPROBS, MAX_TOKEN_BYTES, MAX_TOP_LOGPROBS, MIN_LOGPROB_MICRONATS, TokenLogprob,
+    TokenLogprobs, TokenName,
 };
 pub use request::{
     Cancellation, Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain,

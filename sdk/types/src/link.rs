@@ -12,6 +12,9 @@
 //! has the commitments of all its nodes: so one transaction can carry those of all, and another all openings. A
 //! node whose commitment or opening is not carried in good time sends it itself.
 //!
+//! Where the request block asks for log probabilities, every `Token` frame has those of all its ids, and it ends at a
+//! token that has text, unless none of its tokens has.
+//!
 //! When a connection drops, the task goes on. The miner connects again, the router asks with `Resume` for
 //! the stream from the first token that it does not have.
 
@@ -21,7 +24,7 @@ use alloy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{EndReason, NodeId, Signed, StreamHash, TaskId, TaskRequest, TokenSeal};
+use crate::{EndReason, NodeId, Signed, StreamHash, TaskId, TaskRequest, TokenLogprobs, TokenSeal};
 
 /// Version of the frames; both sides must speak the same.
 pub const LINK_VERSION: u32 = 3;
@@ -234,6 +237,9 @@ pub enum FromMiner {
         ids: Vec<u32>,
         /// Their text; may be empty while a character or a stop sequence is incomplete.
         text: String,
+        /// One for each id if the request asks for them, else none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        logprobs: Vec<TokenLogprobs>,
     },
     /// Signed proof of what was streamed so far.
     Receipt {
@@ -311,7 +317,7 @@ pub enum FromMiner {
 mod tests {
     use alloy::primitives::aliases::U96;
 
-    use crate::SignatureError;
+    use crate::{SignatureError, TokenLogprob, TokenName};
     use alloy::signers::{SignerSync, local::PrivateKeySigner};
 
     use super::*;
@@ -323,10 +329,20 @@ mod tests {
             seq: 3,
             ids: vec![1, 2],
             text: "hi".into(),
+            logprobs: Vec::new(),
         };
         let text = serde_json::to_string(&frame).unwrap();
         assert!(text.starts_with("{\"type\":\"token\""), "{text}");
+        assert!(!text.contains("logprobs"), "{text}");
         assert_eq!(serde_json::from_str::<FromMiner>(&text).unwrap(), frame);
+
+        let end = TokenName::Special("<end>".into());
+        let chosen = TokenLogprob { token: end, logprob_micronats: -5 };
+        let logprobs = vec![TokenLogprobs { chosen: chosen.clone(), top: vec![chosen] }];
+        let task = TaskId(B256::ZERO);
+        let frame = FromMiner::Token { task, seq: 0, ids: vec![1], text: String::new(), logprobs };
+        let text = serde_json::to_string(&frame).unwrap();
+        assert_eq!(serde_json::from_str::<FromMiner>(&text).unwrap(), frame, "{text}");
 
         let offer = FromRouter::Offer(Box::new(Offer {
             request: TaskRequest {

@@ -30,6 +30,45 @@ stopped = client.chat.completions.create(
 )
 seen["stopped"] = [stopped.choices[0].message.content, stopped.choices[0].finish_reason]
 
+
+
+def likely(content):
+    """Text, log probabilities, and whether the likeliest token leads, of each entry of a chat's."""
+    return {
+        "text": b"".join(bytes(entry.bytes or []) for entry in content).decode(),
+        "logprobs": [entry.logprob for entry in content],
+        "tops": [len(entry.top_logprobs) for entry in content],
+        "greedy": [entry.token == entry.top_logprobs[0].token for entry in content],
+    }
+
+
+with_logprobs = {**few, "messages": messages, "max_tokens": 24, "logprobs": True, "top_logprobs": 3}
+whole = client.chat.completions.create(**with_logprobs)
+content = whole.choices[0].logprobs.content
+seen["logprobs"] = likely(content) | {
+    "shown": whole.choices[0].message.content,
+    "tokens": whole.usage.completion_tokens,
+}
+shown, entries, together = "", [], []
+for chunk in client.chat.completions.create(**with_logprobs, stream=True):
+    choice = chunk.choices[0]
+    shown += choice.delta.content or ""
+    if choice.logprobs:
+        entries += choice.logprobs.content
+        said = b"".join(bytes(entry.bytes or []) for entry in choice.logprobs.content).decode()
+        together.append(said == (choice.delta.content or ""))
+seen["logprobs_streamed"] = likely(entries) | {"shown": shown, "together": together}
+listed = client.completions.create(**few, prompt="A session is", max_tokens=8, logprobs=2).choices[0]
+seen["logprobs_listed"] = listed.logprobs.model_dump() | {"shown": listed.text}
+
+included = client.responses.create(
+    **few, input=question, max_output_tokens=16, include=["message.output_text.logprobs"], top_logprobs=2
+)
+seen["logprobs_included"] = likely(included.output[0].content[0].logprobs) | {
+    "shown": included.output_text,
+    "tokens": included.usage.output_tokens,
+}
+
 completion = client.completions.create(**few, prompt="A session is", max_tokens=16)
 seen["completion"] = [completion.choices[0].text, completion.choices[0].finish_reason]
 seen["completion_streamed"] = "".join(
@@ -61,7 +100,7 @@ seen["errors"] = {
     "model": error_of(lambda: client.chat.completions.create(model="x", messages=messages)),
     "seed": error_of(lambda: client.chat.completions.create(**few, messages=messages, seed=1)),
     "logprobs": error_of(
-        lambda: client.chat.completions.create(**few, messages=messages, logprobs=True)
+        lambda: client.chat.completions.create(**few, messages=messages, top_logprobs=2)
     ),
     "previous": error_of(
         lambda: client.responses.create(**few, input="x", previous_response_id="resp_1")

@@ -225,7 +225,13 @@ impl Node {
                     store::hand_over(&mut blocks, task, end.output_digest, &end.block).await?;
                     let ids = (0..WORDS.len()).map(id).collect();
                     frames
-                        .send(FromMiner::Token { task, seq: 0, ids, text: WORDS.concat() })
+                        .send(FromMiner::Token {
+                            task,
+                            seq: 0,
+                            ids,
+                            text: WORDS.concat(),
+                            logprobs: vec![],
+                        })
                         .await?;
                     for frame in end.frames() {
                         frames.send(frame).await?;
@@ -268,7 +274,13 @@ impl Paced {
             }
             let seq = u32::try_from(index)?;
             hash.push(id(index));
-            let token = FromMiner::Token { task, seq, ids: vec![id(index)], text: WORD.into() };
+            let token = FromMiner::Token {
+                task,
+                seq,
+                ids: vec![id(index)],
+                text: WORD.into(),
+                logprobs: vec![],
+            };
             frames.send(token).await?;
             let sent = seq + 1;
             if sent.is_multiple_of(RECEIPT_EVERY_TOKENS) && (sent as usize) < count {

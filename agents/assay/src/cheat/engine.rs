@@ -84,11 +84,13 @@ where
     F: Future<Output = Result<Generation, EngineError>> + Send + 'static,
 {
     let made = stream::once(make(request)).map_ok(|made| {
-        let Generation { ids, contrasts, text, end_reason } = made;
+        let Generation { ids, contrasts, text, logprobs, end_reason } = made;
         let last = ids.len().saturating_sub(1);
+        let mut logprobs = logprobs.into_iter();
         let tokens = ids.into_iter().zip(contrasts).enumerate().map(move |(place, token)| {
             let text = if place == last { text.clone() } else { String::new() };
-            Ok(GenerateEvent::Token { id: token.0, contrasts: token.1, text })
+            let logprobs = logprobs.next();
+            Ok(GenerateEvent::Token { id: token.0, contrasts: token.1, text, logprobs })
         });
         stream::iter(tokens).chain(stream::iter([Ok(GenerateEvent::Done { end_reason })]))
     });
@@ -142,6 +144,7 @@ async fn halved(
     let Some(end) = honest.end_tokens().first() else { return Ok(made) };
     made.ids.truncate(made.ids.len() / 2);
     made.ids.push(*end);
+    made.logprobs.truncate(made.ids.len());
     made.end_reason = EndReason::Eos;
     made.text = honest.read(&made.ids, &request.stop).await?.text;
     Ok(made)
@@ -179,6 +182,7 @@ mod tests {
             salt: B256::ZERO,
             sampling: Sampling { temperature_milli: 1000, ..Sampling::default() },
             stop: Vec::new(),
+            top_logprobs: None,
             version: BLOCK_VERSION,
         }
     }
@@ -198,6 +202,7 @@ mod tests {
             seed: seed_g(&seed),
             max_output: request.max_output,
             stop: request.stop.clone(),
+            top_logprobs: None,
         };
         let made = engine.generate(wanted).await.unwrap().finish().await.unwrap();
         assert_eq!(made.ids.len(), made.contrasts.len());

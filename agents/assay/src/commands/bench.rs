@@ -140,6 +140,7 @@ async fn engine_alone(engine: &MistralEngine, args: &BenchArgs, round: u32) -> R
         seed: B256::with_last_byte(u8::try_from(round).unwrap_or(u8::MAX)),
         max_output: args.max_tokens,
         stop: Vec::new(),
+        top_logprobs: None,
     };
     let mut events = engine.generate(request).await?;
     let (mut first, mut tokens) = (None, 0);

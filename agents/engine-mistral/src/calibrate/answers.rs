@@ -75,6 +75,7 @@ impl Answers {
                 seed: question.seed(node),
                 max_output,
                 stop: Vec::new(),
+                top_logprobs: None,
             };
             let (sampling, seed) = (request.sampling, request.seed);
             let made = engine.generate(request).await?.finish().await?;

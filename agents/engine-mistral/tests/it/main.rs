@@ -4,5 +4,6 @@
 mod answers;
 mod calibration;
 mod files;
+mod logprobs;
 mod scoring;
 mod support;

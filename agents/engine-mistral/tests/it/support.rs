@@ -94,6 +94,7 @@ pub async fn request(engine: &dyn Engine, text: &str) -> GenerateRequest {
         seed: B256::repeat_byte(1),
         max_output: 48,
         stop: vec![],
+        top_logprobs: None,
     }
 }
 

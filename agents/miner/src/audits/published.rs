@@ -90,6 +90,7 @@ mod tests {
             salt: B256::ZERO,
             sampling: Sampling::default(),
             stop: vec![],
+            top_logprobs: None,
             version: BLOCK_VERSION,
         };
         let result = ResultBlock {

@@ -7,8 +7,8 @@ use assay_engine::{EngineError, GenerateEvent, GenerateRequest};
 use assay_proof::{Contrasts, Record};
 use assay_store::StoreError;
 use assay_types::{
-    B256, BLOCK_VERSION, Bytes, EndReason, ResultBlock, SeedInput, Signature, Signed, StreamHash,
-    TaskId,
+    B256, BLOCK_VERSION, Bytes, EndReason, RequestBlock, ResultBlock, SeedInput, Signature, Signed,
+    StreamHash, TaskId, TokenLogprobs,
     link::{RECEIPT_EVERY_TOKENS, SignedCancellation, StreamReceipt},
     prompt_hash, seed_g,
 };
@@ -39,6 +39,13 @@ pub(crate) struct Made {
     pub cancellation: Option<Signature>,
 }
 
+/// A token as the outlet gets it.
+struct Token {
+    id: u32,
+    text: String,
+    logprobs: Option<TokenLogprobs>,
+}
+
 /// What is generated goes to the outlet; in another life of the task, only once it has repeated what the earlier one
 /// signed for.
 struct Tape<'a> {
@@ -47,7 +54,7 @@ struct Tape<'a> {
     outlet: &'a Outlet,
     signed: Option<SignedReceipt>,
     /// Tokens that are held back, with the stream hash after each.
-    held: Vec<(u32, String, B256)>,
+    held: Vec<(Token, B256)>,
     ids: Vec<u32>,
     contrasts: Vec<Contrasts>,
     text: String,
@@ -66,13 +73,13 @@ impl<'a> Tape<'a> {
         Self { tools, task, outlet, signed, held, ids, contrasts, text, stream }
     }
 
-    fn push(&mut self, id: u32, contrasts: Contrasts, piece: &str) -> Result<(), Refusal> {
-        self.ids.push(id);
+    fn push(&mut self, token: Token, contrasts: Contrasts) -> Result<(), Refusal> {
+        self.ids.push(token.id);
         self.contrasts.push(contrasts);
-        self.stream.push(id);
-        self.text.push_str(piece);
+        self.stream.push(token.id);
+        self.text.push_str(&token.text);
         self.tools.stats.token();
-        self.held.push((id, piece.to_owned(), self.stream.value()));
+        self.held.push((token, self.stream.value()));
         match self.signed {
             Some((seq, _)) if self.ids.len() < seq as usize => return Ok(()),
             Some((seq, hash)) if self.ids.len() == seq as usize && hash != self.stream.value() => {
@@ -81,8 +88,8 @@ impl<'a> Tape<'a> {
             _ => self.signed = None,
         }
         let first = self.ids.len() - self.held.len();
-        for (count, (id, piece, hash)) in (first + 1..).zip(std::mem::take(&mut self.held)) {
-            self.outlet.token(id, &piece);
+        for (count, (token, hash)) in (first + 1..).zip(std::mem::take(&mut self.held)) {
+            self.outlet.token(token.id, &token.text, token.logprobs);
             if count.is_multiple_of(RECEIPT_EVERY_TOKENS as usize) {
                 self.outlet.receipt(receipt(self.tools, self.task, count, hash)?);
             }
@@ -166,8 +173,9 @@ fn wanted(tools: &Tools, task: TaskId, checked: Checked) -> (GenerateRequest, B2
         beacon: checked.beacon,
     });
     let Checked { block, prompt_ids, .. } = checked;
-    let (sampling, max_output, stop) = (block.sampling, block.max_output, block.stop);
-    (GenerateRequest { prompt_ids, sampling, seed, max_output, stop }, prompt_hash)
+    let RequestBlock { sampling, max_output, stop, top_logprobs, .. } = block;
+    let request = GenerateRequest { prompt_ids, sampling, seed, max_output, stop, top_logprobs };
+    (request, prompt_hash)
 }
 
 /// Runs the model and streams. `signed` is the newest receipt of an earlier life.
@@ -180,6 +188,7 @@ pub(crate) async fn generate(
 ) -> Result<Made, Refusal> {
     let (request, prompt_hash) = wanted(tools, task, checked);
     let (max_output, stop) = (request.max_output, request.stop.clone());
+    let wish = request.top_logprobs;
     let stalled = || {
         let seconds = tools.stall_timeout.as_secs_f64();
         refuse(
@@ -205,14 +214,15 @@ pub(crate) async fn generate(
             () = outlet.cut_came() => continue,
         };
         match event.map_err(|_| stalled())?.transpose().map_err(failed)? {
-            Some(GenerateEvent::Token { id, contrasts, text: piece }) => {
+            Some(GenerateEvent::Token { id, contrasts, text, logprobs }) => {
                 if tape.ids.len() >= max_output as usize {
                     return Err(refuse(
                         "engine_internal",
                         "the engine made more tokens than asked for",
                     ));
                 }
-                tape.push(id, contrasts, &piece)?;
+                check_logprobs(wish, logprobs.as_ref())?;
+                tape.push(Token { id, text, logprobs }, contrasts)?;
             }
             Some(GenerateEvent::Done { end_reason }) if !tape.ids.is_empty() => {
                 return tape.whole(end_reason, prompt_hash);
@@ -225,6 +235,19 @@ pub(crate) async fn generate(
             }
         }
     }
+}
+
+/// A router takes nothing else than what was asked for.
+fn check_logprobs(wish: Option<u32>, logprobs: Option<&TokenLogprobs>) -> Result<(), Refusal> {
+    let found = match (wish, logprobs) {
+        (None, None) => Ok(()),
+        (Some(top), Some(logprobs)) => logprobs.check(top),
+        (Some(_), None) => Err("none".into()),
+        (None, Some(_)) => Err("some that nobody asked for".into()),
+    };
+    found.map_err(|what| {
+        refuse("engine_internal", format!("the engine's log probabilities: {what}"))
+    })
 }
 
 /// Signs for the tokens so far, and remembers that before.

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_types::{
-    Address, B256, Bytes, Signature, TaskId, TokenSeal,
+    Address, B256, Bytes, Signature, TaskId, TokenLogprobs, TokenSeal,
     link::{FromMiner, RECEIPT_EVERY_TOKENS, SignedCancellation},
 };
 use tokio::sync::Notify;
@@ -51,6 +51,8 @@ struct Inner {
     text: String,
     /// Where the text of each id ends.
     ends: Vec<usize>,
+    /// One for each id if the request asks for them, else none.
+    logprobs: Vec<TokenLogprobs>,
     /// By `seq`.
     receipts: Vec<Receipt>,
     /// Of an answer to a redundant task.
@@ -201,6 +203,7 @@ impl Outlet {
         let inner = self.lock();
         inner.text.len()
             + inner.ids.len() * size_of::<(u32, usize)>()
+            + size_of_logprobs(&inner.logprobs)
             + inner.receipts.len() * size_of::<Receipt>()
             + inner.block.as_ref().map_or(0, |block| block.len())
     }
@@ -211,9 +214,10 @@ impl Outlet {
         self.announce(inner);
     }
 
-    pub(crate) fn token(&self, id: u32, text: &str) {
+    pub(crate) fn token(&self, id: u32, text: &str, logprobs: Option<TokenLogprobs>) {
         let mut inner = self.lock();
         inner.ids.push(id);
+        inner.logprobs.extend(logprobs);
         inner.text.push_str(text);
         let end = inner.text.len();
         inner.ends.push(end);
@@ -262,7 +266,9 @@ impl Outlet {
         while size < budget {
             let Some(frame) = inner.next(self.task) else { return frames };
             size += match &frame {
-                FromMiner::Token { ids, text, .. } => text.len() + 8 * ids.len(),
+                FromMiner::Token { ids, text, logprobs, .. } => {
+                    text.len() + 8 * ids.len() + size_of_logprobs(logprobs)
+                }
                 _ => 0,
             } + FRAME_BYTES;
             frames.push(frame);
@@ -287,6 +293,14 @@ impl Outlet {
     }
 }
 
+/// Bytes that they take, in memory and in a frame, about; all positions have as many alternatives.
+fn size_of_logprobs(logprobs: &[TokenLogprobs]) -> usize {
+    let each = logprobs.first().map_or(0, |first| (1 + first.top.len()) * LOGPROB_BYTES);
+    logprobs.len() * each
+}
+
+/// Bytes of one log probability with its token, about.
+const LOGPROB_BYTES: usize = 64;
 /// Bytes of a frame around its tokens, about.
 const FRAME_BYTES: usize = 256;
 
@@ -348,7 +362,8 @@ impl Inner {
         }
         let every = RECEIPT_EVERY_TOKENS as usize;
         let to = ((from / every + 1) * every).min(self.ids.len());
-        let begin = from.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let to = self.end_with_text(from, to);
+        let begin = self.end_of_text(from);
         self.said.tokens = to;
         self.shown = self.shown.max(to);
         Some(FromMiner::Token {
@@ -356,12 +371,29 @@ impl Inner {
             seq: u32::try_from(from).unwrap_or(u32::MAX),
             ids: self.ids[from..to].to_vec(),
             text: self.text[begin..self.ends[to - 1]].to_owned(),
+            logprobs: self.logprobs.get(from..to).unwrap_or_default().to_vec(),
         })
+    }
+
+    /// Where the text of the first `count` tokens ends.
+    fn end_of_text(&self, count: usize) -> usize {
+        count.checked_sub(1).map_or(0, |last| self.ends[last])
+    }
+
+    /// Where a frame of these tokens ends: log probabilities come with the text of their tokens, so that tokens whose
+    /// text is held back wait for the next frame.
+    fn end_with_text(&self, from: usize, to: usize) -> usize {
+        if self.logprobs.is_empty() {
+            return to;
+        }
+        let has_text = |count: &usize| self.end_of_text(*count) > self.end_of_text(*count - 1);
+        (from + 1..=to).rev().find(has_text).unwrap_or(to)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use assay_types::{TokenLogprob, TokenName};
     use proptest::prelude::*;
     use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
@@ -376,7 +408,7 @@ mod tests {
 
     fn fill(outlet: &Outlet, from: u32, to: u32) {
         for seq in from..to {
-            outlet.token(seq, &format!("<{seq}é>"));
+            outlet.token(seq, &format!("<{seq}é>"), None);
             if (seq + 1).is_multiple_of(RECEIPT_EVERY_TOKENS) {
                 let signature = Signature::test_signature();
                 outlet.receipt(Receipt { seq: seq + 1, stream_hash: B256::ZERO, signature });
@@ -459,6 +491,36 @@ mod tests {
             let last_is_done = matches!(frames.last(), Some(FromMiner::Done { .. }));
             prop_assert!(last_is_done);
         }
+    }
+
+    fn stated(logprob_micronats: i64) -> TokenLogprobs {
+        let chosen = TokenLogprob { token: TokenName::Text("x".into()), logprob_micronats };
+        TokenLogprobs { chosen: chosen.clone(), top: vec![chosen; 20] }
+    }
+
+    #[test]
+    fn log_probabilities_come_with_the_text_of_their_tokens_and_again_after_a_cut() {
+        let outlet = Outlet::new(TASK, B256::ZERO, Some(link()), true);
+        for (seq, text) in ["a", "", "b", "", ""].into_iter().enumerate() {
+            outlet.token(seq as u32, text, Some(stated(-(seq as i64))));
+        }
+        let parts = |from| {
+            let link = link();
+            assert!(outlet.resume(link.clone(), from));
+            let frames = drain(&link, 1).into_iter().map(|frame| match frame {
+                FromMiner::Token { seq, ids, text, logprobs, .. } => {
+                    let values = logprobs.iter().map(|one| one.chosen.logprob_micronats);
+                    assert!(values.eq(ids.iter().map(|id| -i64::from(*id))));
+                    (seq, ids.len(), text)
+                }
+                other => panic!("{other:?}"),
+            });
+            frames.collect::<Vec<_>>()
+        };
+        assert_eq!(parts(0), [(0, 3, "ab".into()), (3, 2, String::new())]);
+        assert_eq!(parts(1), [(1, 2, "b".into()), (3, 2, String::new())]);
+        assert_eq!(parts(4), [(4, 1, String::new())]);
+        assert!(outlet.size() > 5 * 21 * size_of::<TokenLogprob>());
     }
 
     #[test]

@@ -122,7 +122,7 @@ mod tests {
     fn a_task_is_resumed_by_its_own_router_alone() {
         let outlets = Outlets::default();
         let outlet = outlets.open(task(1), B256::ZERO, Some(link(1)), true);
-        outlet.token(5, "x");
+        outlet.token(5, "x", None);
         let code = |n, router, seq| outlets.resume(task(n), link(router), seq).map_err(|e| e.0);
         assert_eq!(code(1, 2, 0), Err("unknown_task"));
         assert_eq!(code(2, 1, 0), Err("unknown_task"));
@@ -146,7 +146,7 @@ mod tests {
         let text = "x".repeat(MAX_ENDED_BYTES / 4);
         for n in 0..8 {
             let outlet = outlets.open(task(n), B256::ZERO, Some(link(1)), true);
-            outlet.token(1, &text);
+            outlet.token(1, &text, None);
             outlets.retire(&outlet);
             assert!(outlets.lock().ended_bytes <= MAX_ENDED_BYTES);
         }

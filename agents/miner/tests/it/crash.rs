@@ -137,8 +137,8 @@ impl Engine for Fickle {
         let other = self.other.load(Ordering::SeqCst);
         let stream = self.inner.generate(request).await?;
         Ok(GenerateStream::new(stream.map(move |event| match event? {
-            GenerateEvent::Token { id, contrasts, text } if other && id < 256 => {
-                Ok(GenerateEvent::Token { id: id ^ 1, contrasts, text })
+            GenerateEvent::Token { id, contrasts, text, logprobs } if other && id < 256 => {
+                Ok(GenerateEvent::Token { id: id ^ 1, contrasts, text, logprobs })
             }
             event => Ok(event),
         })))

@@ -205,6 +205,7 @@ impl Net {
             salt: B256::repeat_byte(4),
             sampling: Sampling::default(),
             stop: vec![],
+            top_logprobs: None,
             version: BLOCK_VERSION,
         };
         let (bytes, digest) = block.encode().unwrap();

@@ -30,7 +30,7 @@ struct Stream {
 impl Stream {
     fn take(&mut self, world: &World, task: TaskId, frame: &FromMiner) {
         match frame {
-            FromMiner::Token { task: of, seq, ids, text } => {
+            FromMiner::Token { task: of, seq, ids, text, .. } => {
                 assert_eq!((*of, *seq as usize), (task, self.ids.len()));
                 self.ids.extend(ids);
                 self.text.push_str(text);

@@ -9,8 +9,8 @@ use assay_miner::{Ledger, Odds};
 use assay_proof::{Contrasts, Record, Width};
 use assay_store::ContentStore;
 use assay_types::{
-    B256, CommitScope, EndReason, NumericClass, ProofSeal, ResultBlock, SeedInput, SessionId,
-    Signature, Signed, StreamHash, TaskId, commitment,
+    B256, CommitScope, EndReason, NumericClass, ProofSeal, RequestBlock, ResultBlock, SeedInput,
+    SessionId, Signature, Signed, StreamHash, TaskId, commitment,
     link::{FromMiner, FromRouter, Offer, StreamReceipt},
     prompt_hash, seed_g,
 };
@@ -100,6 +100,46 @@ async fn an_offer_is_streamed_pinned_and_committed_with_its_submission() {
     let seal = ProofSeal { root: record.tree().unwrap().root(), salt: B256::from_slice(&salt) };
     assert_eq!(commit.proofSeal, seal.hash(&scope));
     assert_ne!(commitment(commit.salt, commit.proofSeal), B256::ZERO);
+}
+
+#[tokio::test]
+async fn log_probabilities_come_beside_the_tokens_if_the_block_asks_for_them() {
+    let world = World::new().await;
+    let miner = world.start();
+    let mut link = world.link().await;
+    let text = "more than thirty-two bytes, and an é at its end: é";
+    let wish = |block: &mut RequestBlock, top| block.top_logprobs = top;
+    for (nonce, top) in [(0, None), (1, Some(0)), (2, Some(20))] {
+        let offer = world.offer_with(nonce, text, |_, block| wish(block, top));
+        let task = task_of(&offer);
+        link.send(boxed(&offer)).await;
+        let (mut shown, mut bytes, mut count) = (String::new(), Vec::new(), 0);
+        loop {
+            match link.next().await {
+                FromMiner::Token { ids, text, logprobs, .. } => {
+                    shown.push_str(&text);
+                    count += ids.len();
+                    assert_eq!(logprobs.len(), if top.is_some() { ids.len() } else { 0 });
+                    for one in logprobs {
+                        assert_eq!(one.check(top.unwrap()), Ok(()));
+                        bytes.extend_from_slice(one.chosen.token.bytes().unwrap_or_default());
+                    }
+                }
+                FromMiner::Done { task: done, output_tokens, output_digest, .. } => {
+                    assert_eq!((done, output_tokens as usize), (task, count));
+                    // The result block is as it always was.
+                    let block = world.store.get(output_digest).await.unwrap();
+                    assert!(!String::from_utf8_lossy(&block).contains("logprob"));
+                    break;
+                }
+                FromMiner::Accept { .. } | FromMiner::Receipt { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(shown, text);
+        assert_eq!(bytes, if top.is_some() { text.as_bytes() } else { &[] });
+    }
+    miner.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -239,7 +239,7 @@ impl RouterLink {
                     assert!(frames.ids.is_empty());
                     frames.prompt_tokens = Some(*prompt_tokens);
                 }
-                FromMiner::Token { task: t, seq, ids, text } if *t == task => {
+                FromMiner::Token { task: t, seq, ids, text, .. } if *t == task => {
                     assert_eq!(*seq as usize, frames.ids.len(), "tokens out of order");
                     frames.ids.extend(ids);
                     frames.text.push_str(text);
@@ -377,6 +377,7 @@ impl World {
             salt: B256::repeat_byte(9),
             sampling: Sampling::default(),
             stop: vec![],
+            top_logprobs: None,
             version: BLOCK_VERSION,
         };
         let mut request = TaskRequest {

@@ -85,7 +85,7 @@ impl Answering {
             error = bill.key_ended() => return Some((0, Err(error))),
             next = self.pieces.next() => next?,
         };
-        if let (answer, Ok(Piece::End(finish))) = &next {
+        if let (answer, Ok(Piece::End(finish, _))) = &next {
             bill.ended(*answer, finish);
         }
         Some(next)
@@ -105,9 +105,11 @@ impl Answering {
     fn word(&mut self, answer: usize, piece: Result<Piece, ApiError>) {
         let (wording, head) = (&mut self.wording, &self.head);
         match piece {
-            Ok(Piece::Text(text)) => self.due.extend(wording.text(head, answer, &text)),
-            Ok(Piece::End(finish)) => {
-                self.due.extend(wording.end(head, answer, &finish));
+            Ok(Piece::Text(text, logprobs)) => {
+                self.due.extend(wording.text(head, answer, &text, &logprobs));
+            }
+            Ok(Piece::End(finish, rest)) => {
+                self.due.extend(wording.end(head, answer, &finish, &rest));
                 self.open = self.open.saturating_sub(1);
                 if self.open == 0 {
                     self.due.extend(wording.over(head));
@@ -123,26 +125,24 @@ impl Answering {
 
     /// Waits for all answers.
     async fn whole(mut self) -> Result<Response, ApiError> {
-        let mut texts = vec![String::new(); self.open];
-        let mut finishes = vec![None; self.open];
+        let mut parts = vec![(String::new(), Vec::new(), None); self.open];
         while let Some((answer, piece)) = self.piece().await {
-            match piece? {
-                Piece::Text(text) => {
-                    if let Some(whole) = texts.get_mut(answer) {
-                        whole.push_str(&text);
-                    }
+            let piece = piece?;
+            let Some((text, logprobs, finish)) = parts.get_mut(answer) else { continue };
+            match piece {
+                Piece::Text(more, stated) => {
+                    text.push_str(&more);
+                    logprobs.extend(stated);
                 }
-                Piece::End(finish) => {
-                    if let Some(place) = finishes.get_mut(answer) {
-                        *place = Some(finish);
-                    }
+                Piece::End(end, stated) => {
+                    logprobs.extend(stated);
+                    *finish = Some(end);
                 }
             }
         }
-        let answers: Vec<Answer> = texts
+        let answers: Vec<Answer> = parts
             .into_iter()
-            .zip(finishes)
-            .filter_map(|(text, finish)| Some(Answer { text, finish: finish? }))
+            .filter_map(|(text, logprobs, finish)| Some(Answer { text, logprobs, finish: finish? }))
             .collect();
         Ok(Json(self.wording.whole(&self.head, &answers)).into_response())
     }
@@ -153,7 +153,7 @@ fn pieces(answer: usize, running: Running) -> BoxStream<'static, Next> {
     stream::unfold(Some(running), move |running| async move {
         let mut running = running?;
         let piece = running.next().await;
-        let goes_on = matches!(piece, Ok(Piece::Text(_)));
+        let goes_on = matches!(piece, Ok(Piece::Text(..)));
         Some(((answer, piece), goes_on.then_some(running)))
     })
     .boxed()

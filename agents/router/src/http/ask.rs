@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use assay_types::{
-    MAX_MESSAGES, MAX_OUTPUT_LIMIT, MAX_STOP_BYTES, MAX_STOPS, Message, Prompt, Sampling,
+    MAX_LOGPROBS, MAX_MESSAGES, MAX_OUTPUT_LIMIT, MAX_STOP_BYTES, MAX_STOPS, Message, Prompt,
+    Sampling,
 };
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -19,12 +20,11 @@ use crate::{
 };
 
 /// Sampling parameters of OpenAI's that no API of this router has, and what to do instead.
-pub const REFUSED: [(&str, &str); 6] = [
+pub const REFUSED: [(&str, &str); 5] = [
     (
         "seed",
         "the network fixes the seed of every answer, so that nobody can choose it; leave it out",
     ),
-    ("top_logprobs", "log probabilities are not built in this version; leave it out"),
     ("logit_bias", "it is not built in this version; leave it out"),
     ("repetition_penalty", "use frequency_penalty and presence_penalty"),
     ("grammar", "grammars are not built in this version; describe the form in a message"),
@@ -45,6 +45,8 @@ pub struct Ask {
     pub sampling: Sampling,
     /// Stop sequences.
     pub stop: Vec<String>,
+    /// Log probabilities are wanted, with so many alternatives at each position.
+    pub top_logprobs: Option<u32>,
     /// Most tokens of the answer.
     pub max_output: u32,
     /// Most tokens that the prompt can have; what money is held for.
@@ -63,6 +65,7 @@ pub struct Common {
     model: ServedModel,
     sampling: Sampling,
     stop: Vec<String>,
+    top_logprobs: Option<u32>,
     redundancy: u8,
     /// Tokens wanted, and the parameter that says so.
     max_output: (Option<u32>, &'static str),
@@ -95,10 +98,16 @@ impl Common {
             model: model(fields, &config.models)?,
             sampling: sampling(fields, names.max_temperature)?,
             stop: stop(fields, names.stop)?,
+            top_logprobs: None,
             redundancy: redundancy(fields)?.unwrap_or(config.default_redundancy),
             max_output: wanted_output(fields, names.max_output)?,
             default_max_output: config.default_max_output,
         })
+    }
+
+    /// The same with log probabilities: so many alternatives at each position, if they are wanted.
+    pub fn with_logprobs(self, top_logprobs: Option<u32>) -> Self {
+        Self { top_logprobs, ..self }
     }
 
     /// Whether the request says how long the answer may be.
@@ -117,6 +126,7 @@ impl Common {
             prompt,
             sampling: self.sampling,
             stop: self.stop.clone(),
+            top_logprobs: self.top_logprobs,
             max_output,
             max_prompt,
             redundancy: self.redundancy,
@@ -390,7 +400,26 @@ pub fn asks(common: &Common, prompts: Vec<Prompt>, n: usize) -> Result<Vec<Ask>,
         let ask = common.ask(prompt)?;
         asks.extend(std::iter::repeat_n(ask, n));
     }
+    check_logprobs(&asks)?;
     Ok(asks)
+}
+
+/// All answers of a request together have no more log probabilities than one may have: they are worded at once.
+///
+/// # Errors
+/// 400 if they could have more.
+pub fn check_logprobs(asks: &[Ask]) -> Result<(), ApiError> {
+    let of = |ask: &Ask| {
+        ask.top_logprobs.map_or(0, |top| u64::from(ask.max_output) * u64::from(1 + top))
+    };
+    let all: u64 = asks.iter().map(of).sum();
+    if all <= MAX_LOGPROBS {
+        return Ok(());
+    }
+    let message = format!(
+        "the request may have {all} log probabilities, alternatives included, and one may have {MAX_LOGPROBS}: ask for fewer tokens, answers or alternatives"
+    );
+    Err(wrong("logprobs", message))
 }
 
 /// What the tests of all APIs start with.

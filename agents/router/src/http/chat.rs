@@ -1,12 +1,13 @@
 //! `/v1/chat/completions`, as OpenAI words it.
 
-use assay_types::{Message, Prompt};
+use assay_types::{Message, Prompt, TokenLogprobs};
 use serde_json::{Value, json};
 
 use super::{
     ask::{self, Common, Names, Streaming},
     error::ApiError,
     fields::Fields,
+    logprobs,
     wording::{Answer, Head, Order, Said, Wording, output_tokens},
 };
 use crate::{config::RouterConfig, tasks::running::Finish};
@@ -43,12 +44,11 @@ pub const WITHOUT_EFFECT: [&str; 3] = ["user", "safety_identifier", "prompt_cach
 /// 400 that names the parameter, or 404 for a model that is not served.
 pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiError> {
     fields.refuse(&REFUSED)?;
-    fields.only("logprobs", &[json!(false)])?;
     fields.only("store", &[json!(false)])?;
     fields.only("response_format", &[json!({"type": "text"})])?;
     fields.drop_texts(&WITHOUT_EFFECT)?;
     fields.metadata()?;
-    let common = Common::take(fields, &NAMES, config)?;
+    let common = Common::take(fields, &NAMES, config)?.with_logprobs(logprobs::of_chat(fields)?);
     let prompt = Prompt::Messages(messages(fields)?);
     let Streaming { stream, include_usage } = Streaming::take(fields)?;
     let n = ask::choices(fields)?;
@@ -113,9 +113,16 @@ impl Chat {
         Said::plain(&chunk)
     }
 
-    fn delta(&self, head: &Head, answer: usize, (delta, reason): (Value, Option<&str>)) -> Said {
+    fn delta(
+        &self,
+        head: &Head,
+        answer: usize,
+        (delta, reason): (Value, Option<&str>),
+        logprobs: &[TokenLogprobs],
+    ) -> Said {
         let choices = json!([{
-            "index": answer, "delta": delta, "logprobs": null, "finish_reason": reason,
+            "index": answer, "delta": delta, "logprobs": logprobs::chat(logprobs),
+            "finish_reason": reason,
         }]);
         self.chunk(head, choices, None)
     }
@@ -123,17 +130,30 @@ impl Chat {
 
 impl Wording for Chat {
     fn begin(&mut self, head: &Head) -> Vec<Said> {
-        let role = |i| self.delta(head, i, (json!({"role": "assistant", "content": ""}), None));
+        let role =
+            |i| self.delta(head, i, (json!({"role": "assistant", "content": ""}), None), &[]);
         (0..head.tasks.len()).map(role).collect()
     }
 
-    fn text(&mut self, head: &Head, answer: usize, text: &str) -> Vec<Said> {
-        vec![self.delta(head, answer, (json!({"content": text}), None))]
+    fn text(
+        &mut self,
+        head: &Head,
+        answer: usize,
+        text: &str,
+        logprobs: &[TokenLogprobs],
+    ) -> Vec<Said> {
+        vec![self.delta(head, answer, (json!({"content": text}), None), logprobs)]
     }
 
-    fn end(&mut self, head: &Head, answer: usize, finish: &Finish) -> Vec<Said> {
+    fn end(
+        &mut self,
+        head: &Head,
+        answer: usize,
+        finish: &Finish,
+        rest: &[TokenLogprobs],
+    ) -> Vec<Said> {
         self.ended.push(*finish);
-        vec![self.delta(head, answer, (json!({}), Some(finish.reason())))]
+        vec![self.delta(head, answer, (json!({}), Some(finish.reason())), rest)]
     }
 
     fn over(&mut self, head: &Head) -> Vec<Said> {
@@ -156,7 +176,7 @@ impl Wording for Chat {
             json!({
                 "index": i,
                 "message": {"role": "assistant", "content": answer.text, "refusal": null},
-                "logprobs": null,
+                "logprobs": logprobs::chat(&answer.logprobs),
                 "finish_reason": answer.finish.reason(),
             })
         };
@@ -211,6 +231,15 @@ mod tests {
     }
 
     #[test]
+    fn a_wish_for_log_probabilities_is_passed_on() {
+        let wish = |extra| asked(extra).unwrap().top_logprobs;
+        assert_eq!(wish(json!({})), None);
+        assert_eq!(wish(json!({"logprobs": null, "top_logprobs": null})), None);
+        assert_eq!(wish(json!({"logprobs": true})), Some(0));
+        assert_eq!(wish(json!({"logprobs": true, "top_logprobs": 20})), Some(20));
+    }
+
+    #[test]
     fn numbers_become_thousandths_exactly() {
         let ask = asked(json!({
             "temperature": 0.7, "top_p": 0.999, "min_p": 0.05, "top_k": 40,
@@ -246,7 +275,11 @@ mod tests {
             (json!({"metadata": {"a": 1}}), "metadata"),
             (json!({"user": 1}), "user"),
             (json!({"messages": [[]]}), "messages[0]"),
-            (json!({"logprobs": true}), "logprobs"),
+            (json!({"logprobs": 1}), "logprobs"),
+            (json!({"top_logprobs": 2}), "top_logprobs"),
+            (json!({"top_logprobs": 0, "logprobs": false}), "top_logprobs"),
+            (json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs"),
+            (json!({"logprobs": true, "max_tokens": 900, "top_logprobs": 20, "n": 8}), "logprobs"),
             (json!({"response_format": {"type": "json_object"}}), "response_format"),
             (json!({"stream": true, "stream_options": {"x": 1}}), "stream_options.x"),
             (json!({"stream_options": {"include_usage": true}}), "stream_options"),

@@ -1,6 +1,6 @@
 //! `/v1/completions`, as OpenAI words it: text without a chat template.
 
-use assay_types::Prompt;
+use assay_types::{Prompt, TokenLogprobs};
 use serde_json::{Value, json};
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
     chat::{WITHOUT_EFFECT, usage},
     error::ApiError,
     fields::{Fields, unsupported, wrong},
+    logprobs,
     wording::{Answer, Head, Order, Said, Wording, output_tokens},
 };
 use crate::{config::RouterConfig, tasks::running::Finish};
@@ -17,7 +18,7 @@ const NAMES: Names = Names { max_output: &["max_tokens"], stop: "stop", max_temp
 /// Parameters of OpenAI's that this version does not have, and what to do instead.
 const REFUSED: [(&str, &str); 4] = [
     ("best_of", "it is not built in this version; ask for several answers with n, and choose"),
-    ("logprobs", "log probabilities are not built in this version; leave it out"),
+    ("top_logprobs", "say with logprobs how many alternatives are wanted, 0 to 5"),
     ("suffix", "it is not built in this version; leave it out"),
     ("messages", "send a conversation to /v1/chat/completions, or text as prompt"),
 ];
@@ -31,12 +32,14 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     fields.only("echo", &[json!(false)])?;
     fields.drop_texts(&WITHOUT_EFFECT)?;
     let common = Common::take(fields, &NAMES, config)?;
+    let common = common.with_logprobs(logprobs::of_completion(fields)?);
     let prompts = prompts(fields.need("prompt", "send the text to go on from")?)?;
     let Streaming { stream, include_usage } = Streaming::take(fields)?;
     let n = ask::choices(fields)?;
     fields.end()?;
-    let wording = Box::new(Text { include_usage, ended: Vec::new() });
-    Ok(Order::new(ask::asks(&common, prompts, n)?, stream, wording))
+    let asks = ask::asks(&common, prompts, n)?;
+    let wording = Text { include_usage, chars: vec![0; asks.len()], ended: Vec::new() };
+    Ok(Order::new(asks, stream, Box::new(wording)))
 }
 
 /// One text or several.
@@ -59,10 +62,17 @@ fn prompts(value: Value) -> Result<Vec<Prompt>, ApiError> {
 
 struct Text {
     include_usage: bool,
+    /// Characters of each answer so far, where log probabilities are wanted.
+    chars: Vec<usize>,
     ended: Vec<Finish>,
 }
 
 impl Text {
+    fn logprobs(&mut self, answer: usize, logprobs: &[TokenLogprobs]) -> Value {
+        let chars = self.chars.get_mut(answer);
+        chars.map_or(Value::Null, |chars| logprobs::completion(logprobs, chars))
+    }
+
     fn chunk(&self, head: &Head, choices: Value) -> Value {
         let mut chunk = json!({
             "id": head.id("cmpl-"),
@@ -79,8 +89,8 @@ impl Text {
     }
 }
 
-fn choice(answer: usize, text: &str, reason: Option<&str>) -> Value {
-    json!({"index": answer, "text": text, "logprobs": null, "finish_reason": reason})
+fn choice(answer: usize, (text, logprobs): (&str, Value), reason: Option<&str>) -> Value {
+    json!({"index": answer, "text": text, "logprobs": logprobs, "finish_reason": reason})
 }
 
 impl Wording for Text {
@@ -88,13 +98,28 @@ impl Wording for Text {
         Vec::new()
     }
 
-    fn text(&mut self, head: &Head, answer: usize, text: &str) -> Vec<Said> {
-        vec![Said::plain(&self.chunk(head, json!([choice(answer, text, None)])))]
+    fn text(
+        &mut self,
+        head: &Head,
+        answer: usize,
+        text: &str,
+        logprobs: &[TokenLogprobs],
+    ) -> Vec<Said> {
+        let logprobs = self.logprobs(answer, logprobs);
+        vec![Said::plain(&self.chunk(head, json!([choice(answer, (text, logprobs), None)])))]
     }
 
-    fn end(&mut self, head: &Head, answer: usize, finish: &Finish) -> Vec<Said> {
+    fn end(
+        &mut self,
+        head: &Head,
+        answer: usize,
+        finish: &Finish,
+        rest: &[TokenLogprobs],
+    ) -> Vec<Said> {
         self.ended.push(*finish);
-        vec![Said::plain(&self.chunk(head, json!([choice(answer, "", Some(finish.reason()))])))]
+        let rest = self.logprobs(answer, rest);
+        let choice = choice(answer, ("", rest), Some(finish.reason()));
+        vec![Said::plain(&self.chunk(head, json!([choice])))]
     }
 
     fn over(&mut self, head: &Head) -> Vec<Said> {
@@ -115,7 +140,10 @@ impl Wording for Text {
 
     fn whole(&self, head: &Head, answers: &[Answer]) -> Value {
         let choices = answers.iter().enumerate();
-        let choices = choices.map(|(i, a)| choice(i, &a.text, Some(a.finish.reason())));
+        let choices = choices.map(|(i, answer)| {
+            let logprobs = logprobs::completion(&answer.logprobs, &mut 0);
+            choice(i, (&answer.text, logprobs), Some(answer.finish.reason()))
+        });
         let mut body = self.chunk(head, choices.collect());
         body["usage"] = usage(head, output_tokens(answers.iter().map(|a| &a.finish)));
         body
@@ -147,6 +175,8 @@ mod tests {
             (json!({"prompt": null}), "prompt"),
             (json!({"prompt": ["a", "b", "c"], "n": 3}), "prompt"),
             (json!({"echo": true}), "echo"),
+            (json!({"logprobs": true}), "logprobs"),
+            (json!({"logprobs": 6}), "logprobs"),
             (json!({"max_completion_tokens": 3}), "max_completion_tokens"),
         ];
         wrong.extend(REFUSED.map(|(name, _)| (json!({name: 1}), name)));

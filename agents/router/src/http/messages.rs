@@ -1,6 +1,6 @@
 //! `/v1/messages`, as Anthropic words it, and the shape of its errors.
 
-use assay_types::{EndReason, Message, Prompt};
+use assay_types::{EndReason, Message, Prompt, TokenLogprobs};
 use axum::{
     extract::Request,
     http::{StatusCode, header},
@@ -21,9 +21,11 @@ const NAMES: Names =
     Names { max_output: &["max_tokens"], stop: "stop_sequences", max_temperature: 1.0 };
 
 /// Parameters of Anthropic's that this version does not have, and what to do instead.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 11] = [
     ("tools", "tool calls are not built in this version; describe the tools in a message"),
     ("tool_choice", "tool calls are not built in this version; leave it out"),
+    ("logprobs", "Anthropic's API has none: ask /v1/chat/completions"),
+    ("top_logprobs", "Anthropic's API has none: ask /v1/chat/completions"),
     ("container", "it is not built in this version; leave it out"),
     ("context_management", "it is not built in this version; leave it out"),
     ("mcp_servers", "it is not built in this version; leave it out"),
@@ -143,12 +145,12 @@ impl Wording for Words {
         ]
     }
 
-    fn text(&mut self, _: &Head, _: usize, text: &str) -> Vec<Said> {
+    fn text(&mut self, _: &Head, _: usize, text: &str, _: &[TokenLogprobs]) -> Vec<Said> {
         let delta = json!({"type": "text_delta", "text": text});
         vec![Said::typed("content_block_delta", json!({"index": 0, "delta": delta}))]
     }
 
-    fn end(&mut self, head: &Head, _: usize, finish: &Finish) -> Vec<Said> {
+    fn end(&mut self, head: &Head, _: usize, finish: &Finish, _: &[TokenLogprobs]) -> Vec<Said> {
         let (reason, sequence) = self.stopped(finish);
         let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
         let usage = usage(head, finish.output_tokens);

@@ -9,6 +9,7 @@ mod completions;
 pub mod error;
 pub mod fields;
 pub mod guard;
+mod logprobs;
 mod messages;
 mod models;
 mod openapi;

@@ -68,6 +68,7 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
         prompt: block.prompt,
         sampling: block.sampling,
         stop: block.stop,
+        top_logprobs: block.top_logprobs,
         max_output,
         max_prompt,
         redundancy: 1,
@@ -136,6 +137,7 @@ mod tests {
             salt: B256::repeat_byte(7),
             sampling: Sampling::default(),
             stop: vec![],
+            top_logprobs: None,
             version: BLOCK_VERSION,
         };
         let (bytes, digest) = block.encode().unwrap();

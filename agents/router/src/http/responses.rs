@@ -1,6 +1,6 @@
 //! `/v1/responses`, as OpenAI words it: text in, text out, nothing stored.
 
-use assay_types::{EndReason, Message, Prompt};
+use assay_types::{EndReason, Message, Prompt, TokenLogprobs};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
     chat::WITHOUT_EFFECT,
     error::ApiError,
     fields::{Fields, wrong},
+    logprobs,
     wording::{Answer, Head, Order, Said, Wording},
 };
 use crate::{config::RouterConfig, tasks::running::Finish};
@@ -40,7 +41,6 @@ const REFUSED: [(&str, &str); 14] = [
 pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiError> {
     fields.refuse(&REFUSED)?;
     fields.only("tools", &[json!([])])?;
-    fields.only("include", &[json!([])])?;
     fields.only("background", &[json!(false)])?;
     fields.only("store", &[json!(false)])?;
     fields.only("truncation", &[json!("disabled")])?;
@@ -48,22 +48,26 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
     fields.drop_texts(&WITHOUT_EFFECT)?;
     let metadata = fields.metadata()?;
     let common = Common::take(fields, &NAMES, config)?;
+    let common = common.with_logprobs(logprobs::of_response(fields)?);
     let instructions = fields.text("instructions")?;
     let mut list: Vec<Message> = instructions.iter().map(|text| said("system", text)).collect();
     list.extend(input(fields.need("input", "send a text or a list of messages")?)?);
     let Streaming { stream, .. } = Streaming::take(fields)?;
     fields.end()?;
-    let ask = common.ask(Prompt::Messages(list))?;
+    let asks = ask::asks(&common, vec![Prompt::Messages(list)], 1)?;
+    let ask = asks.first().ok_or_else(|| ApiError::internal("no request was made"))?;
     let wording = Words {
         instructions,
         metadata,
         max_output: common.is_bounded().then_some(ask.max_output),
         temperature_milli: ask.sampling.temperature_milli,
         top_p_milli: ask.sampling.top_p_milli,
+        top_logprobs: ask.top_logprobs.unwrap_or(0),
         count: 0,
         text: String::new(),
+        logprobs: Vec::new(),
     };
-    Ok(Order::new(vec![ask], stream, Box::new(wording)))
+    Ok(Order::new(asks, stream, Box::new(wording)))
 }
 
 fn said(role: &str, text: &str) -> Message {
@@ -111,13 +115,16 @@ struct Words {
     max_output: Option<u32>,
     temperature_milli: u32,
     top_p_milli: u32,
+    top_logprobs: u32,
     /// Events so far.
     count: u64,
     text: String,
+    logprobs: Vec<TokenLogprobs>,
 }
 
-fn part(text: &str) -> Value {
-    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+fn part(text: &str, logprobs: &[TokenLogprobs]) -> Value {
+    let logprobs = logprobs::response(logprobs);
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs})
 }
 
 fn item(head: &Head, status: &str, content: Value) -> Value {
@@ -167,6 +174,7 @@ impl Words {
             "text": {"format": {"type": "text"}},
             "tool_choice": "none",
             "tools": [],
+            "top_logprobs": self.top_logprobs,
             "top_p": f64::from(self.top_p_milli) / 1000.0,
             "truncation": "disabled",
             "usage": null,
@@ -174,12 +182,12 @@ impl Words {
         })
     }
 
-    fn finished(&self, head: &Head, text: &str, finish: &Finish) -> Value {
+    fn finished(&self, head: &Head, finish: &Finish, part: &Value) -> Value {
         let (status, details) = status(finish);
         let mut body = self.response(head);
         body["status"] = json!(status);
         body["incomplete_details"] = details;
-        body["output"] = json!([item(head, status, json!([part(text)]))]);
+        body["output"] = json!([item(head, status, json!([part]))]);
         body["usage"] = json!({
             "input_tokens": head.prompt_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -204,41 +212,44 @@ impl Wording for Words {
             ),
             self.event(
                 "response.content_part.added",
-                json!({"item_id": id, "output_index": 0, "content_index": 0, "part": part("")}),
+                json!({"item_id": id, "output_index": 0, "content_index": 0, "part": part("", &[])}),
             ),
         ]
     }
 
-    fn text(&mut self, head: &Head, _: usize, text: &str) -> Vec<Said> {
+    fn text(&mut self, head: &Head, _: usize, text: &str, logprobs: &[TokenLogprobs]) -> Vec<Said> {
         self.text.push_str(text);
+        self.logprobs.extend_from_slice(logprobs);
         let fields = json!({
             "item_id": head.id("msg_"), "output_index": 0, "content_index": 0, "delta": text,
-            "logprobs": [],
+            "logprobs": logprobs::response(logprobs),
         });
         vec![self.event("response.output_text.delta", fields)]
     }
 
-    fn end(&mut self, head: &Head, _: usize, finish: &Finish) -> Vec<Said> {
+    fn end(&mut self, head: &Head, _: usize, finish: &Finish, rest: &[TokenLogprobs]) -> Vec<Said> {
+        self.logprobs.extend_from_slice(rest);
         let text = std::mem::take(&mut self.text);
+        let part = part(&text, &std::mem::take(&mut self.logprobs));
         let id = head.id("msg_");
         let (status, _) = status(finish);
-        let response = self.finished(head, &text, finish);
+        let response = self.finished(head, finish, &part);
         let last = if status == "completed" { "response.completed" } else { "response.incomplete" };
         vec![
             self.event(
                 "response.output_text.done",
                 json!({
                     "item_id": id, "output_index": 0, "content_index": 0, "text": text,
-                    "logprobs": [],
+                    "logprobs": part["logprobs"],
                 }),
             ),
             self.event(
                 "response.content_part.done",
-                json!({"item_id": id, "output_index": 0, "content_index": 0, "part": part(&text)}),
+                json!({"item_id": id, "output_index": 0, "content_index": 0, "part": part}),
             ),
             self.event(
                 "response.output_item.done",
-                json!({"output_index": 0, "item": item(head, status, json!([part(&text)]))}),
+                json!({"output_index": 0, "item": item(head, status, json!([part]))}),
             ),
             self.event(last, json!({"response": response})),
         ]
@@ -263,7 +274,10 @@ impl Wording for Words {
 
     fn whole(&self, head: &Head, answers: &[Answer]) -> Value {
         match answers.first() {
-            Some(answer) => self.finished(head, &answer.text, &answer.finish),
+            Some(answer) => {
+                let part = part(&answer.text, &answer.logprobs);
+                self.finished(head, &answer.finish, &part)
+            }
             None => self.response(head),
         }
     }
@@ -311,7 +325,9 @@ mod tests {
             (json!({"store": true}), "store"),
             (json!({"background": true}), "background"),
             (json!({"tools": [{"type": "web_search"}]}), "tools"),
-            (json!({"include": ["message.output_text.logprobs"]}), "include"),
+            (json!({"include": ["reasoning.encrypted_content"]}), "include"),
+            (json!({"include": "message.output_text.logprobs"}), "include"),
+            (json!({"top_logprobs": 1}), "top_logprobs"),
             (json!({"truncation": "auto"}), "truncation"),
             (json!({"text": {"format": {"type": "json_object"}}}), "text.format"),
             (json!({"text": {"verbosity": "low"}}), "text.verbosity"),

@@ -1,6 +1,6 @@
 //! How an API words an answer. What happens is the same for all of them: tasks begin, text comes, each ends.
 
-use assay_types::TaskId;
+use assay_types::{TaskId, TokenLogprobs};
 use serde_json::{Value, json};
 
 use super::{ask::Ask, error::ApiError};
@@ -51,6 +51,8 @@ impl Head {
 pub struct Answer {
     /// Its text.
     pub text: String,
+    /// One for each token if they were asked for, else none.
+    pub logprobs: Vec<TokenLogprobs>,
     /// How it ended.
     pub finish: Finish,
 }
@@ -86,11 +88,23 @@ pub trait Wording: Send {
     /// The tasks have begun.
     fn begin(&mut self, head: &Head) -> Vec<Said>;
 
-    /// Text of one answer.
-    fn text(&mut self, head: &Head, answer: usize, text: &str) -> Vec<Said>;
+    /// Text of one answer, and what is stated of its tokens.
+    fn text(
+        &mut self,
+        head: &Head,
+        answer: usize,
+        text: &str,
+        logprobs: &[TokenLogprobs],
+    ) -> Vec<Said>;
 
-    /// One answer is complete.
-    fn end(&mut self, head: &Head, answer: usize, finish: &Finish) -> Vec<Said>;
+    /// One answer is complete; what is stated of tokens that had no text.
+    fn end(
+        &mut self,
+        head: &Head,
+        answer: usize,
+        finish: &Finish,
+        rest: &[TokenLogprobs],
+    ) -> Vec<Said>;
 
     /// All answers are complete.
     fn over(&mut self, head: &Head) -> Vec<Said>;

@@ -26,6 +26,8 @@ pub struct NewTask {
     pub task: TaskId,
     /// What the miner is sent.
     pub offer: Box<Offer>,
+    /// What its request block says of log probabilities.
+    pub top_logprobs: Option<u32>,
     /// Where its events go; has room for all of them.
     pub events: mpsc::Sender<TaskEvent>,
     /// Whether it was accepted; dropped if the node left without an answer.

@@ -307,7 +307,7 @@ impl Desk {
     fn admit(&mut self, new: NewTask) -> Input {
         let client = Client { events: new.events, accepted: Some(new.accepted) };
         self.clients.insert(new.task, client);
-        Input::Offer { task: new.task, offer: new.offer }
+        Input::Offer { task: new.task, offer: new.offer, top_logprobs: new.top_logprobs }
     }
 
     fn adopt(&mut self, tasks: Vec<Parted>) -> Input {

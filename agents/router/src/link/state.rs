@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use assay_types::{
-    Address, B256, NodeId, Signature, TaskId,
+    Address, B256, NodeId, Signature, TaskId, TokenLogprobs,
     link::{
         DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, MISSED_PINGS, Offer, challenge_hash,
     },
@@ -33,6 +33,8 @@ pub enum TaskEvent {
         count: u32,
         /// Their text.
         text: String,
+        /// One for each of them if the request asks for them, else none.
+        logprobs: Vec<TokenLogprobs>,
     },
     /// The answer is complete.
     Done(Box<Answer>),
@@ -65,6 +67,8 @@ pub enum Input {
         task: TaskId,
         /// Its offer.
         offer: Box<Offer>,
+        /// What its request block says of log probabilities.
+        top_logprobs: Option<u32>,
     },
     /// Tasks of an earlier connection of the node go on here.
     Adopt(Vec<Stream>),
@@ -177,8 +181,8 @@ impl Peer {
                 self.silent = 0;
                 self.frame(frame).unwrap_or_else(|violation| self.violated(violation))
             }
-            Input::Offer { task, offer } => {
-                self.streams.insert(task, Stream::new(task, &offer));
+            Input::Offer { task, offer, top_logprobs } => {
+                self.streams.insert(task, Stream::new(task, &offer, top_logprobs));
                 vec![Action::Send(FromRouter::Offer(offer))]
             }
             Input::Adopt(streams) => streams.into_iter().flat_map(|s| self.adopt(s)).collect(),
@@ -285,11 +289,14 @@ impl Peer {
                 let (code, message) = short(&code, &message);
                 Ok(self.last(task, TaskEvent::Declined { code, message }))
             }
-            FromMiner::Token { task, seq, ids, text } => {
+            FromMiner::Token { task, seq, ids, text, logprobs } => {
                 let stream = self.stream(task, "token")?;
-                stream.push(seq, &ids, &text).map_err(|message| violation(task, message))?;
+                stream
+                    .push(seq, &ids, &text)
+                    .and_then(|()| stream.check_logprobs(ids.len(), &logprobs))
+                    .map_err(|message| violation(task, message))?;
                 let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-                Ok(tell(stream, TaskEvent::Tokens { count, text }))
+                Ok(tell(stream, TaskEvent::Tokens { count, text, logprobs }))
             }
             FromMiner::Receipt { task, seq, stream_hash, signature } => {
                 let by = self.signer;
@@ -412,7 +419,7 @@ mod tests {
 
     fn peer_with_task() -> Peer {
         let mut peer = new_peer();
-        let actions = peer.on(Input::Offer { task: TASK, offer: offer() });
+        let actions = peer.on(Input::Offer { task: TASK, offer: offer(), top_logprobs: None });
         assert!(matches!(actions.as_slice(), [Action::Send(FromRouter::Offer(_))]));
         peer
     }
@@ -425,7 +432,13 @@ mod tests {
 
     fn tokens(peer: &mut Peer, seq: u32, count: u32) -> Vec<Action> {
         let ids = (seq..seq + count).collect();
-        peer.on(Input::Frame(FromMiner::Token { task: TASK, seq, ids, text: "x".into() }))
+        peer.on(Input::Frame(FromMiner::Token {
+            task: TASK,
+            seq,
+            ids,
+            text: "x".into(),
+            logprobs: vec![],
+        }))
     }
 
     fn receipt_by(key: &PrivateKeySigner, node: u32, seq: u32) -> FromMiner {
@@ -610,7 +623,7 @@ mod tests {
         let closed = || {
             let (mut peer, mut offer) = (new_peer(), offer());
             offer.stream = false;
-            peer.on(Input::Offer { task: TASK, offer });
+            peer.on(Input::Offer { task: TASK, offer, top_logprobs: None });
             peer
         };
         let sealed = || Input::Frame(FromMiner::Sealed { task: TASK });
@@ -621,7 +634,13 @@ mod tests {
 
         assert!(closes(&closed().on(sealed())), "before it was accepted");
         let frames = [
-            FromMiner::Token { task: TASK, seq: 0, ids: vec![1], text: "x".into() },
+            FromMiner::Token {
+                task: TASK,
+                seq: 0,
+                ids: vec![1],
+                text: "x".into(),
+                logprobs: vec![],
+            },
             receipt_by(&key(), 1, 1),
         ];
         for frame in frames {
@@ -674,7 +693,7 @@ mod tests {
             7 => FromMiner::Pong { seq: seq.into() },
             _ => {
                 let ids = (seq..seq.saturating_add(count)).collect();
-                FromMiner::Token { task, seq, ids, text: "x".into() }
+                FromMiner::Token { task, seq, ids, text: "x".into(), logprobs: vec![] }
             }
         })
     }
@@ -743,7 +762,7 @@ mod tests {
         let mut peer = peer_with_task();
         accept(&mut peer);
         let other = TaskId(B256::repeat_byte(5));
-        peer.on(Input::Offer { task: other, offer: offer() });
+        peer.on(Input::Offer { task: other, offer: offer(), top_logprobs: None });
         peer.on(Input::Frame(FromMiner::Accept { task: other, prompt_tokens: 1 }));
         assert!(closes(&tokens(&mut peer, 1, 1)));
         let (_, streams) = peer.part("violation");

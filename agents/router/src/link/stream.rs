@@ -3,6 +3,7 @@
 
 use assay_types::{
     Address, B256, EndReason, MAX_BLOCK_BYTES, NodeId, Signature, Signed, StreamHash, TaskId,
+    TokenLogprobs,
     link::{Offer, RECEIPT_EVERY_TOKENS, StreamReceipt},
 };
 
@@ -72,6 +73,8 @@ pub struct Stream {
     max_output: u32,
     /// Whether the offer asks for tokens.
     open: bool,
+    /// Log probabilities that the request asks for: so many alternatives at each position.
+    top_logprobs: Option<u32>,
     accepted: Option<u32>,
     ids: Vec<u32>,
     hash: StreamHash,
@@ -82,7 +85,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(task: TaskId, offer: &Offer) -> Self {
+    pub(super) fn new(task: TaskId, offer: &Offer, top_logprobs: Option<u32>) -> Self {
         Self {
             task,
             deadline: offer.request.deadline,
@@ -91,6 +94,7 @@ impl Stream {
             max_prompt: offer.request.maxPrompt,
             max_output: offer.request.maxOutput,
             open: offer.stream,
+            top_logprobs,
             accepted: None,
             ids: Vec::new(),
             hash: StreamHash::new(task),
@@ -169,6 +173,24 @@ impl Stream {
         }
         self.text.push_str(text);
         Ok(())
+    }
+
+    /// What was asked for must come with each token, and nothing else; whether it is true is not looked at.
+    pub(super) fn check_logprobs(
+        &self,
+        tokens: usize,
+        logprobs: &[TokenLogprobs],
+    ) -> Result<(), String> {
+        let wanted = if self.top_logprobs.is_some() { tokens } else { 0 };
+        if logprobs.len() != wanted {
+            let got = logprobs.len();
+            return Err(format!(
+                "a frame has log probabilities for {got} tokens instead of {wanted}"
+            ));
+        }
+        let top = self.top_logprobs.unwrap_or_default();
+        let checked = logprobs.iter().try_for_each(|one| one.check(top));
+        checked.map_err(|what| format!("its log probabilities have {what}"))
     }
 
     /// Takes a receipt over all tokens so far. `None` if it was taken before: the node does not know

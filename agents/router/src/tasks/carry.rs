@@ -111,7 +111,9 @@ impl Dispatcher {
             block: signed.block.clone(),
             stream: true,
         });
-        if slot.offer(NewTask { task, offer, events: sender, accepted }).is_err() {
+        let top_logprobs = ask.top_logprobs;
+        let new = NewTask { task, offer, top_logprobs, events: sender, accepted };
+        if slot.offer(new).is_err() {
             return Err(node_gone().of_task(task));
         }
         let mut running = Running::new(self.clone(), ask, (task, node), wanted);

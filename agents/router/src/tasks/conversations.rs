@@ -108,6 +108,7 @@ mod tests {
             prompt: Prompt::Messages(list),
             sampling: Sampling::default(),
             stop: Vec::new(),
+            top_logprobs: None,
             max_output: 1,
             max_prompt: 1,
             redundancy: 1,

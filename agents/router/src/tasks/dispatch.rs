@@ -262,7 +262,8 @@ impl Dispatcher {
         };
         let closed = Offer { stream: false, ..offer.clone() };
         let payer = self.charge(ask, session, (task, deadline))?;
-        let new = NewTask { task, offer: Box::new(offer), events: sender, accepted };
+        let (offer, top_logprobs) = (Box::new(offer), ask.top_logprobs);
+        let new = NewTask { task, offer, top_logprobs, events: sender, accepted };
         if slot.offer(new).is_err() {
             self.ledger.book().release(&task);
             return Err(node_gone().of_task(task));
@@ -321,9 +322,10 @@ impl Dispatcher {
             let (events, _) = mpsc::channel(1);
             let (accepted, _) = oneshot::channel();
             let offer = Box::new(offered.closed.clone());
-            let new = NewTask { task: offered.task, offer, events, accepted };
+            let (task, top_logprobs) = (offered.task, None);
+            let new = NewTask { task, offer, top_logprobs, events, accepted };
             if slot.offer(new).is_err() {
-                tracing::debug!(task = %offered.task, %node, "a node's connection is too busy for an offer");
+                tracing::debug!(%task, %node, "a node's connection is too busy for an offer");
             }
         }
     }
@@ -433,6 +435,7 @@ fn request_block(ask: &Ask) -> Result<(Bytes, B256), ApiError> {
         salt: B256::random(),
         sampling: ask.sampling,
         stop: ask.stop.clone(),
+        top_logprobs: ask.top_logprobs,
         version: BLOCK_VERSION,
     };
     let (bytes, digest) = block.encode().map_err(|error| match error {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use assay_types::{EndReason, NodeId, ResultBlock, TaskId};
+use assay_types::{EndReason, NodeId, ResultBlock, TaskId, TokenLogprobs};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -30,10 +30,10 @@ use crate::{
 /// What comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Text, never empty.
-    Text(String),
-    /// The answer is complete and checked.
-    End(Finish),
+    /// Text, never empty, and what is stated of its tokens if that was asked for.
+    Text(String, Vec<TokenLogprobs>),
+    /// The answer is complete and checked; what is stated of its last tokens, which have no text.
+    End(Finish, Vec<TokenLogprobs>),
 }
 
 /// How it ended.
@@ -91,6 +91,8 @@ pub struct Running {
     carriage: Option<Carriage>,
     trace: Trace,
     prompt_tokens: u32,
+    /// What is stated of tokens whose text has not come yet.
+    logprobs: Vec<TokenLogprobs>,
     started: Instant,
     offered: Instant,
     accepted: Instant,
@@ -143,6 +145,7 @@ impl Running {
             carriage: None,
             trace,
             prompt_tokens: 0,
+            logprobs: Vec::new(),
             started,
             offered: Instant::now(),
             accepted: Instant::now(),
@@ -197,8 +200,8 @@ impl Running {
         loop {
             let error = match self.advance().await {
                 Ok(Step::Said(piece)) => {
-                    if let Piece::End(finish) = piece {
-                        self.complete(finish);
+                    if let Piece::End(finish, _) = &piece {
+                        self.complete(*finish);
                     }
                     return Ok(piece);
                 }
@@ -305,12 +308,14 @@ impl Running {
             };
             self.heard = Instant::now();
             match event {
-                Some(TaskEvent::Tokens { count, text }) => {
+                Some(TaskEvent::Tokens { count, text, logprobs }) => {
                     if count > 0 && self.first.is_none() {
                         self.first_token();
                     }
+                    self.logprobs.extend(logprobs);
                     if !text.is_empty() {
-                        return Ok(Step::Said(Piece::Text(text)));
+                        let logprobs = std::mem::take(&mut self.logprobs);
+                        return Ok(Step::Said(Piece::Text(text, logprobs)));
                     }
                 }
                 Some(TaskEvent::Done(answer)) => {
@@ -464,7 +469,8 @@ impl Running {
             at_ms: now_ms(),
         });
         let (end, prompt_tokens) = (answer.end_reason, answer.prompt_tokens);
-        Ok(Piece::End(Finish { end, prompt_tokens, output_tokens }))
+        let finish = Finish { end, prompt_tokens, output_tokens };
+        Ok(Piece::End(finish, std::mem::take(&mut self.logprobs)))
     }
 
     fn complete(&mut self, finish: Finish) {

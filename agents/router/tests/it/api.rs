@@ -161,7 +161,7 @@ async fn bad_requests_are_refused_by_name() {
         (with("seed", json!(7)), 400, "unsupported_parameter", json!("seed")),
         (with("tools", json!([])), 400, "unsupported_parameter", json!("tools")),
         (with("n", json!(9)), 400, "invalid_value", json!("n")),
-        (with("logprobs", json!(true)), 400, "unsupported_parameter", json!("logprobs")),
+        (with("top_logprobs", json!(2)), 400, "invalid_value", json!("top_logprobs")),
         (with("nonsense", json!(1)), 400, "unsupported_parameter", json!("nonsense")),
         (with("temperature", json!(0.12345)), 400, "invalid_value", json!("temperature")),
         (with("max_tokens", json!(1_000_000)), 400, "context_length_exceeded", json!("max_tokens")),

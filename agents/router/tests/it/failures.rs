@@ -394,7 +394,7 @@ async fn a_frame_over_the_limit_ends_the_link_and_not_the_router() {
     let broken = broken_off(async |miner, task| {
         miner.accept(task).await;
         let text = "x".repeat(assay_types::link::MAX_FRAME_BYTES);
-        miner.send(FromMiner::Token { task, seq: 0, ids: vec![1], text }).await;
+        miner.send(FromMiner::Token { task, seq: 0, ids: vec![1], text, logprobs: vec![] }).await;
     });
     assert_eq!(broken.await.0["code"], "node_gone");
 }

@@ -12,6 +12,7 @@ mod keys;
 mod lanes;
 mod ledger;
 mod live;
+mod logprobs;
 mod proof;
 mod redundancy;
 mod requests;

@@ -7,6 +7,7 @@ use alloy::{
 use assay_router::book::facts::Fact;
 use assay_types::{
     B256, BLOCK_VERSION, Lane, NodeId, Prompt, RequestBlock, Sampling, Signed, TaskId, TaskRequest,
+    TokenLogprob, TokenLogprobs, TokenName,
     link::{FromMiner, FromRouter},
 };
 use serde_json::{Value, json};
@@ -56,6 +57,7 @@ fn request(nonce: u64) -> (TaskRequest, RequestBlock) {
         salt: B256::repeat_byte(7),
         sampling: Sampling::default(),
         stop: vec![],
+        top_logprobs: None,
         version: BLOCK_VERSION,
     };
     let request = TaskRequest {
@@ -140,6 +142,31 @@ async fn a_signed_request_is_offered_as_it_stands_and_its_answer_shown() {
     assert!(world.chain.submitted.lock().unwrap().is_empty());
     let page = world.http.get(world.url(&format!("/v1/tasks/{task}"))).send().await.unwrap();
     assert_eq!(page.status(), 404);
+    world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn log_probabilities_are_shown_where_the_signed_block_asks_for_them() {
+    let (data, wallet) = (tempdir().unwrap(), PrivateKeySigner::random());
+    let world = without_a_lane(data.path(), &wallet).await;
+    let mut miner = connected(&world).await;
+    let (mut request, mut block) = request(5);
+    block.top_logprobs = Some(0);
+    request.requestDigest = block.encode().unwrap().1;
+    let (token, logprob_micronats) = (TokenName::Text("my".into()), -500_000);
+    let chosen = TokenLogprob { token, logprob_micronats };
+    let serve = async {
+        let (task, _) = miner.offer().await;
+        miner.accept(task).await;
+        miner.stated(task, 0, "my", vec![TokenLogprobs { chosen, top: vec![] }]).await;
+        miner.finish(task, &["my"], "my").await;
+    };
+    let mut body = body(&wallet, &(request, block));
+    body["stream"] = json!(false);
+    let (response, ()) = tokio::join!(carry(&world, &body), serve);
+    let answer: Value = response.json().await.unwrap();
+    let entry = json!({"token": "my", "logprob": -0.5, "bytes": [109, 121], "top_logprobs": []});
+    assert_eq!(answer["choices"][0]["logprobs"]["content"], json!([entry]));
     world.router.stop().await.unwrap();
 }
 

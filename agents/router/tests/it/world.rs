@@ -24,7 +24,7 @@ use assay_router::{
 use assay_store::{Bytes, ContentStore, StoreError};
 use assay_types::{
     Address, B256, Cancellation, EndReason, Lane, ModelId, ModelIndex, NodeId, Nonce, ResultBlock,
-    SessionId, Signed, StreamHash, TaskId, TaskRequest,
+    SessionId, Signed, StreamHash, TaskId, TaskRequest, TokenLogprobs,
     link::{
         DOMAIN_LINK_MINER, DOMAIN_LINK_ROUTER, FromMiner, FromRouter, LINK_VERSION, Offer,
         SignedCancellation, StreamReceipt, challenge_hash,
@@ -469,7 +469,19 @@ impl Miner {
     }
 
     pub async fn token(&mut self, task: TaskId, seq: u32, text: &str) {
-        self.send(FromMiner::Token { task, seq, ids: vec![seq + 100], text: text.into() }).await;
+        self.stated(task, seq, text, vec![]).await;
+    }
+
+    /// A token with what is stated of it.
+    pub async fn stated(
+        &mut self,
+        task: TaskId,
+        seq: u32,
+        text: &str,
+        logprobs: Vec<TokenLogprobs>,
+    ) {
+        let (ids, text) = (vec![seq + 100], text.into());
+        self.send(FromMiner::Token { task, seq, ids, text, logprobs }).await;
     }
 
     pub async fn receipt(&mut self, task: TaskId, ids: &[u32], key: &PrivateKeySigner) {

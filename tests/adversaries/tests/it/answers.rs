@@ -38,6 +38,7 @@ impl Task {
             salt: B256::ZERO,
             sampling,
             stop: Vec::new(),
+            top_logprobs: None,
             version: BLOCK_VERSION,
         }
     }

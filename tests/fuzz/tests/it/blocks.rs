@@ -17,6 +17,7 @@ fn fuzz_request_blocks() {
         salt: B256::repeat_byte(7),
         sampling: Sampling::default(),
         stop: vec!["\n".into()],
+        top_logprobs: None,
         version: BLOCK_VERSION,
     };
     let message = Message { content: "hi \u{1}\"é".into(), role: "user".into() };

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, Signature, aliases::U96};
 use assay_fuzz::Target;
 use assay_types::{
-    NodeId, TaskId, TaskRequest,
+    NodeId, TaskId, TaskRequest, TokenLogprob, TokenLogprobs, TokenName,
     link::{FromMiner, FromRouter, LINK_VERSION, Offer, version_of},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -64,6 +64,11 @@ fn fuzz_frames_of_a_router() {
 fn fuzz_frames_of_a_miner() {
     let task = TaskId(B256::repeat_byte(9));
     let (hash, signature) = (B256::repeat_byte(4), Signature::test_signature());
+    let entry = |token, logprob_micronats| TokenLogprob { token, logprob_micronats };
+    let chosen = entry(TokenName::Bytes(vec![0xE2].into()), -5);
+    let top =
+        vec![entry(TokenName::Special("<end>".into()), 0), entry(TokenName::Text("é".into()), -1)];
+    let logprobs = vec![TokenLogprobs { chosen, top }];
     let frames = [
         FromMiner::Hello {
             version: LINK_VERSION,
@@ -72,7 +77,13 @@ fn fuzz_frames_of_a_miner() {
             nonce: hash,
             capacity: 8,
         },
-        FromMiner::Token { task, seq: 3, ids: vec![1, 2, u32::MAX], text: "é\u{1}".into() },
+        FromMiner::Token {
+            task,
+            seq: 3,
+            ids: vec![1, 2, u32::MAX],
+            text: "é\u{1}".into(),
+            logprobs,
+        },
         FromMiner::Receipt { task, seq: 32, stream_hash: hash, signature },
         FromMiner::Precommit { task, commitment: hash, signature },
         FromMiner::Sealed { task },

@@ -80,6 +80,7 @@ fn openai_for_python(seen: &Value) {
     assert!(streamed[3].as_u64().unwrap() > 0, "no piece came: {streamed}");
     makes_sense(&seen["websocket"][0]);
     assert!(seen["websocket"][1].as_str().unwrap().starts_with("response."), "{seen}");
+    has_logprobs(seen);
     let model = &seen["model"];
     assert!(model["miners_online"].as_u64().unwrap() > 0, "{model}");
     assert!(model["price_per_million_answer_tokens"].as_str().unwrap().len() > 3, "{model}");
@@ -88,7 +89,7 @@ fn openai_for_python(seen: &Value) {
     for (name, class, code, param) in [
         ("model", "NotFoundError", "model_not_found", "model"),
         ("seed", "BadRequestError", "unsupported_parameter", "seed"),
-        ("logprobs", "BadRequestError", "unsupported_parameter", "logprobs"),
+        ("logprobs", "BadRequestError", "invalid_value", "top_logprobs"),
         ("previous", "BadRequestError", "unsupported_parameter", "previous_response_id"),
         ("embeddings", "NotFoundError", "no_embedding_model", "model"),
         ("long", "BadRequestError", "context_length_exceeded", "messages"),
@@ -97,6 +98,33 @@ fn openai_for_python(seen: &Value) {
         let shown = json!([error["class"], error["code"], error["param"]]);
         assert_eq!(shown, json!([class, code, param]), "{name}: {error}");
     }
+}
+
+/// What a client reads of the tokens' log probabilities is the text that it is shown, and likely.
+fn has_logprobs(seen: &Value) {
+    for (kind, top) in [("logprobs", 3), ("logprobs_streamed", 3), ("logprobs_included", 2)] {
+        let stated = &seen[kind];
+        assert_eq!(stated["text"], stated["shown"], "{kind}: {stated}");
+        makes_sense(&stated["text"]);
+        let values = stated["logprobs"].as_array().unwrap();
+        let values: Vec<f64> = values.iter().map(|value| value.as_f64().unwrap()).collect();
+        assert!(values.iter().all(|value| (-20.0..=0.0).contains(value)), "{kind}: {stated}");
+        assert_eq!(stated["tops"], json!(vec![top; values.len()]), "{kind}");
+        // The noise that breaks near-ties may prefer another one here and there.
+        let greedy = stated["greedy"].as_array().unwrap();
+        let greedy = greedy.iter().filter(|is_top| **is_top == true).count();
+        assert!(greedy * 10 >= values.len() * 9, "{kind}: {stated}");
+        if let Some(tokens) = stated["tokens"].as_u64() {
+            assert_eq!(tokens as usize, values.len(), "{kind}");
+        }
+    }
+    let together = seen["logprobs_streamed"]["together"].as_array().unwrap();
+    assert!(together.iter().all(|chunk| chunk == true), "{}", seen["logprobs_streamed"]);
+    let listed = &seen["logprobs_listed"];
+    let lists = ["tokens", "token_logprobs", "top_logprobs", "text_offset"];
+    let lengths = lists.map(|list| listed[list].as_array().unwrap().len());
+    assert!(lengths[0] > 0 && lengths.iter().all(|length| *length == lengths[0]), "{listed}");
+    assert_eq!((&listed["text_offset"][0], listed["token_logprobs"][0].is_f64()), (&json!(0), true));
 }
 
 fn anthropic_for_python(seen: &Value) {
