@@ -1,7 +1,8 @@
 //! Measures an audit beside bare revm on the same blocks: `script/bench/audit-replay [TASKS]`.
 //!
-//! A child process is the embedded chain, which serves so many tasks; this one audits it over HTTP, so that the memory
-//! it reports is that of an auditor, and of bare revm's database.
+//! A child process is the embedded chain, which serves so many tasks; this one audits it over HTTP. Two more children
+//! then do one thing each, so that their memory tells them apart: one executes the blocks again and holds nothing but the
+//! chain's state, the other one audits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::panic)]
 
 #[allow(dead_code)]
@@ -9,7 +10,7 @@
 mod world;
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use alloy::consensus::Header;
@@ -28,6 +29,7 @@ use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::database::InMemoryDB;
 use revm::primitives::hardfork::SpecId;
 use revm::state::AccountInfo;
+use serde::{Deserialize, Serialize};
 use world::{Faults, World, everybody};
 
 /// Tasks of the chain unless told otherwise.
@@ -51,6 +53,7 @@ async fn main() {
     let number = |text: &String| text.parse().expect("a number of tasks");
     match arguments.first().map(String::as_str) {
         Some("serve") => serve(number(&arguments[1])).await,
+        Some("remember") => remember(&arguments[1..]).await,
         _ => measure(arguments.first().map_or(TASKS, number)).await,
     }
 }
@@ -94,21 +97,93 @@ async fn serve(tasks: usize) {
 
 async fn measure(tasks: usize) {
     let begun = Instant::now();
+    let (mut chain, [url, deployment]) = child(&["serve", &tasks.to_string()]);
+    println!("{tasks} tasks on the embedded chain, made in {:.0} s", begun.elapsed().as_secs_f64());
+    run(source(&url), serde_json::from_str(&deployment).unwrap()).await;
+    println!(
+        "\nmemory of a process that does nothing else:\n    block    tasks   replay    audit  of its own"
+    );
+    let rows = |way| -> [String; ROWS as usize] {
+        let (mut child, rows) = child(&["remember", way, &url, &deployment]);
+        child.wait().unwrap();
+        rows
+    };
+    for (replay, audit) in rows("replay").iter().zip(rows("audit")) {
+        let replay: Memory = serde_json::from_str(replay).unwrap();
+        let audit: Memory = serde_json::from_str(&audit).unwrap();
+        let own = audit.kib.saturating_sub(replay.kib) / 1024;
+        let [of_replay, of_audit] = [replay, audit].map(|memory| memory.kib / 1024);
+        println!(
+            "{:>9} {:>8} {of_replay:>4} MiB {of_audit:>4} MiB {own:>7} MiB",
+            audit.block, audit.tasks
+        );
+    }
+    drop(chain.stdin.take());
+    chain.wait().unwrap();
+}
+
+/// This program in another process, and the first lines that it says.
+fn child<const N: usize>(arguments: &[&str]) -> (Child, [String; N]) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["serve", &tasks.to_string()])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut line = || lines.next().unwrap().unwrap();
-    let (url, deployment) = (line(), line());
-    let deployment: Deployment = serde_json::from_str(&deployment).unwrap();
-    println!("{tasks} tasks on the embedded chain, made in {:.0} s", begun.elapsed().as_secs_f64());
-    let provider = ProviderBuilder::new().connect_http(url.parse().unwrap()).erased();
-    run(Source::new(provider), deployment).await;
-    drop(child.stdin.take());
-    child.wait().unwrap();
+    (child, std::array::from_fn(|_| lines.next().unwrap().unwrap()))
+}
+
+fn source(url: &str) -> Source {
+    Source::new(ProviderBuilder::new().connect_http(url.parse().unwrap()).erased())
+}
+
+/// Memory of a process after a block.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Memory {
+    block: u64,
+    tasks: u64,
+    kib: u64,
+}
+
+/// Executes or audits everything, and tells from time to time what it holds.
+async fn remember(arguments: &[String]) {
+    let [way, url, deployment] = arguments else { panic!("a way, a chain and its contracts") };
+    let source = source(url);
+    let Begun { to, mut replay, mut audit, .. } =
+        begin(&source, serde_json::from_str(deployment).unwrap()).await;
+    let mut blocks = std::pin::pin!(source.blocks(1..=to));
+    let mut printed = 0;
+    while let Some((number, block)) = blocks.next().await {
+        let block = block.unwrap().unwrap();
+        match way.as_str() {
+            "replay" => again(&mut replay, &block),
+            _ => assert!(audit.block(&block, &mut ())),
+        }
+        if number * ROWS / to > printed {
+            printed = number * ROWS / to;
+            let tasks = audit.report().checked.tasks;
+            let memory = Memory { block: number, tasks, kib: resident_kib() };
+            println!("{}", serde_json::to_string(&memory).unwrap());
+        }
+    }
+}
+
+/// The ways to execute a chain's blocks, before its first.
+struct Begun {
+    to: u64,
+    bare: Bare,
+    replay: Replay,
+    audit: Audit,
+}
+
+async fn begin(source: &Source, deployment: Deployment) -> Begun {
+    let to = source.head().await.unwrap();
+    let first = source.block(0).await.unwrap().unwrap();
+    let genesis = Genesis::fetch(source, 31337, first.header.state_root).await.unwrap();
+    let replay = Replay::new(31337, genesis.state.clone(), (0, first.hash));
+    let audit = Audit::new(Options { deployment, from: 1, to }, genesis, &first);
+    Begun { to, bare: Bare::new(), replay, audit }
 }
 
 /// Time that each way took.
@@ -121,18 +196,11 @@ struct Times {
 }
 
 async fn run(source: Source, deployment: Deployment) {
-    let to = source.head().await.unwrap();
-    let first = source.block(0).await.unwrap().unwrap();
-    let genesis = Genesis::fetch(&source, 31337, first.header.state_root).await.unwrap();
-    let mut bare = Bare::new();
-    let mut replay = Replay::new(31337, genesis.state.clone(), (0, first.hash));
-    let mut audit = Audit::new(Options { deployment, from: 1, to }, genesis, &first);
+    let Begun { to, mut bare, mut replay, mut audit } = begin(&source, deployment).await;
     let mut times = Times::default();
     let (mut gas, mut printed) = (0, 0);
     let mut chunks = std::pin::pin!(source.blocks(1..=to).chunks(CHUNK));
-    println!(
-        "    block    tasks      gas    bare revm       replay        audit  replay/bare   memory"
-    );
+    println!("    block    tasks      gas    bare revm       replay        audit  replay/bare");
     for turn in 0_usize.. {
         let asked = Instant::now();
         let Some(chunk) = chunks.next().await else { break };
@@ -176,10 +244,9 @@ fn row(block: u64, gas: u64, tasks: u64, times: &Times) {
     let rate = |time: Duration| gas as f64 / time.as_secs_f64() / 1e6;
     let (bare, replay, audit) = (rate(times.bare), rate(times.replay), rate(times.audit));
     println!(
-        "{block:>9} {tasks:>8} {:>6.0} M {bare:>8.0} M/s {replay:>8.0} M/s {audit:>8.0} M/s {:>12.2} {:>4} MiB",
+        "{block:>9} {tasks:>8} {:>6.0} M {bare:>8.0} M/s {replay:>8.0} M/s {audit:>8.0} M/s {:>12.2}",
         gas as f64 / 1e6,
         replay / bare,
-        resident_mib(),
     );
 }
 
@@ -244,8 +311,8 @@ fn block_env(header: &Header) -> BlockEnv {
 }
 
 /// Memory of this process, as the kernel counts it.
-fn resident_mib() -> u64 {
+fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
 }

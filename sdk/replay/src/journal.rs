@@ -3,7 +3,7 @@
 //! `events` holds every event of the protocol so far: folded again, they are the protocol's state. `state-<block>` holds
 //! the chain's state after a block. `checkpoint-<block>.json`, which is written last and whole, names both by length and
 //! hash, and holds the rest. Nothing of it is trusted: hashes are compared first, then the state's root with the block's
-//! header, and the block with the chain.
+//! header, and the block with the chain. Where the state comes from proofs the header is enough: they are asked for again.
 //!
 //! Older checkpoints stay, the fewer the older: after a reorganisation the audit goes on from the newest one that the
 //! chain still has, and does again a few times as many blocks as were replaced, not all.
@@ -43,7 +43,9 @@ const MAX_EVENT_BYTES: usize = 1 << 20;
 pub(crate) struct Position {
     pub(crate) deployment: Deployment,
     pub(crate) from: u64,
-    /// Hash of block 0.
+    /// Whether the state comes from proofs: then it is not written down.
+    pub(crate) is_distant: bool,
+    /// Hash of block 0; zero if the RPC lacks it.
     pub(crate) genesis: B256,
     /// Header of the last block, in RLP.
     pub(crate) header: Bytes,
@@ -379,7 +381,8 @@ fn read(folder: &Path, checkpoint: Checkpoint) -> Result<(Resumed, Keccak256), A
     if header.hash_slow() != position.hash {
         return Err(bad("its header is not that of its block"));
     }
-    if position.has_roots && !position.tainted && state.root() != header.state_root {
+    let is_whole = position.has_roots && !position.tainted && !position.is_distant;
+    if is_whole && state.root() != header.state_root {
         return Err(bad("the state is not that of its block"));
     }
     Ok((Resumed { position, header, state, events }, hash))

@@ -20,6 +20,7 @@ use assay_evm::{Executed, Forks, Missing, ReplayError, State};
 use assay_protocol::ProtocolEvent;
 use futures::{StreamExt, TryStreamExt};
 
+use super::resume::Recorder;
 use super::{Audit, Observer, Options, Start, watched};
 use crate::code::wires;
 use crate::error::AuditError;
@@ -48,10 +49,18 @@ pub(super) struct Distant {
     told_bytes: usize,
     codes: BTreeMap<B256, Bytes>,
     /// Whether the protocol's state before the range is known.
-    has_history: bool,
+    pub(super) has_history: bool,
+    /// First block of the range that was asked for, which may lie before the contracts.
+    pub(super) asked_from: u64,
 }
 
 impl Distant {
+    /// Knows what stood before a range of which all up to the anchor is audited.
+    pub(super) const fn after(anchor: u64, asked_from: u64) -> Self {
+        let codes = BTreeMap::new();
+        Self { anchor, told_bytes: 0, codes, has_history: true, asked_from }
+    }
+
     /// The state after a block was executed.
     pub(super) const fn follow(&mut self, number: u64) {
         self.anchor = number;
@@ -68,7 +77,7 @@ impl Audit {
         mut options: Options,
     ) -> Result<Self, AuditError> {
         let is_anvil = source.client_version().await?.to_lowercase().starts_with("anvil");
-        let to = options.to;
+        let (asked_from, to) = (options.from, options.to);
         options.from = first_block(source, &options).await?;
         let before = options.from.saturating_sub(1);
         let hashes = hashes(source, before).await?;
@@ -82,14 +91,12 @@ impl Audit {
             header,
             hash,
         };
-        let distant =
-            Distant { anchor: before, told_bytes: 0, codes: BTreeMap::new(), has_history: false };
         let mut audit = Self::start(options, start);
         audit.replay.remember(hashes.iter().map(|(header, hash)| (header.number, *hash)));
         if !is_anvil {
             audit.replay.follow(Forks::Public);
         }
-        audit.distant = Some(distant);
+        audit.distant = Some(Distant { has_history: false, ..Distant::after(before, asked_from) });
         audit.report.note(&format!(
             "the state before the range is that of block {before} with hash {hash}: compare it with one that you trust; \
              all that was used of that state was proven against its root"
@@ -177,6 +184,7 @@ impl Audit {
                         format!("an event of another version of the contracts ({error})")
                     })?;
                 let Some(event) = event else { continue };
+                let mut observer = Recorder { journal: self.journal.as_mut(), observer };
                 observer.event(header, receipt.transaction_hash, self.ledger.state(), &event);
                 self.ledger.retell((header.number, header.timestamp), &event).map_err(|gap| {
                     format!(
@@ -304,7 +312,11 @@ impl Audit {
     }
 
     /// Fetches what a reader of the state lacks, until it finds everything.
-    async fn settle(&mut self, source: &Source, read: impl Fn(&Self)) -> Result<(), AuditError> {
+    pub(super) async fn settle(
+        &mut self,
+        source: &Source,
+        read: impl Fn(&Self),
+    ) -> Result<(), AuditError> {
         if self.distant.is_none() {
             return Ok(());
         }

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use alloy::consensus::Header;
 use alloy::primitives::B256;
-use assay_protocol::{ProtocolEvent, State};
+use assay_evm::{Forks, State};
+use assay_protocol::ProtocolEvent;
 
+use super::distant::Distant;
 use super::{Audit, Observer, Options, watched};
 use crate::compare::Parent;
 use crate::error::AuditError;
@@ -21,7 +23,13 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Observer for Recorder<'_> {
-    fn event(&mut self, header: &Header, transaction: B256, before: &State, event: &ProtocolEvent) {
+    fn event(
+        &mut self,
+        header: &Header,
+        transaction: B256,
+        before: &assay_protocol::State,
+        event: &ProtocolEvent,
+    ) {
         if let Some(journal) = &mut self.journal {
             let (block, time_s) = (header.number, header.timestamp);
             journal.note(&Seen { block, time_s, transaction, event: event.clone() });
@@ -50,61 +58,75 @@ impl Audit {
             let position = &checkpoint.position;
             if position.is_of(&options) && Self::is_on_chain(source, position).await? {
                 let resumed = journal.go_back(checkpoint)?;
-                return Self::go_on(options, journal, resumed, observer);
+                return Self::go_on(source, options, (journal, resumed), observer).await;
             }
         }
         journal.clear()?;
         let mut audit = Self::begin(source, options).await?;
-        // What proofs told of a state is not written down.
-        audit.journal = audit.distant.is_none().then_some(journal);
+        audit.journal = Some(journal);
         Ok(audit)
     }
 
     async fn is_on_chain(source: &Source, position: &Position) -> Result<bool, AuditError> {
-        let told = async |number| Ok(source.block(number).await?.map(|block| block.hash));
+        let told = async |number| {
+            Ok::<_, AuditError>(source.header(number).await?.map_or(B256::ZERO, |(_, hash)| hash))
+        };
         let number = position.report.to;
-        Ok(told(0).await? == Some(position.genesis) && told(number).await? == Some(position.hash))
+        Ok(told(0).await? == position.genesis && told(number).await? == position.hash)
     }
 
-    fn go_on(
+    async fn go_on(
+        source: &Source,
         options: Options,
-        journal: Journal,
-        resumed: Resumed,
+        (journal, resumed): (Journal, Resumed),
         observer: &mut dyn Observer,
     ) -> Result<Self, AuditError> {
         let Resumed { position, header, state, mut events } = resumed;
         let deployment = options.deployment.clone();
         let (number, hash) = (header.number, position.hash);
+        let distant = position.is_distant.then(|| Distant::after(number, options.from));
+        let state = match &distant {
+            Some(_) => State::behind(header.state_root, false),
+            None => state,
+        };
         let mut replay = watched(&deployment, state, (number, hash));
+        if distant.is_some() {
+            replay.follow(Forks::Public);
+        }
         replay.remember(position.hashes);
-        let mut ledger = Ledger::new(deployment);
-        if position.ready {
-            let network = network(&replay, &header, &options.deployment);
-            let (network, relay) =
-                network.ok_or_else(|| journal.damaged("its contracts do not answer"))?;
-            ledger.learn(network, relay);
-        }
-        while let Some(seen) = journal::next(&mut events) {
-            let told = Header { number: seen.block, timestamp: seen.time_s, ..Header::default() };
-            observer.event(&told, seen.transaction, ledger.state(), &seen.event);
-            ledger
-                .retell((seen.block, seen.time_s), &seen.event)
-                .map_err(|gap| journal.damaged(&gap.to_string()))?;
-        }
-        ledger.told_all(number, position.known_wrong);
-        Ok(Self {
-            options,
-            journal: Some(journal),
+        let mut audit = Self {
+            // Where the contracts stand later than the range begins, it is audited from there on.
+            options: Options { from: position.report.from, ..options },
+            journal: None,
             genesis: position.genesis,
             replay,
-            ledger,
+            ledger: Ledger::new(deployment),
             report: position.report,
             has_roots: position.has_roots,
             parent: Parent { number, hash, timestamp_s: header.timestamp },
             head: header,
             tainted: position.tainted,
-            distant: None,
-        })
+            distant,
+        };
+        if position.ready {
+            let answers =
+                |audit: &Self| network(&audit.replay, &audit.head, &audit.options.deployment);
+            audit.settle(source, |audit| _ = answers(audit)).await?;
+            let (network, relay) =
+                answers(&audit).ok_or_else(|| journal.damaged("its contracts do not answer"))?;
+            audit.ledger.learn(network, relay);
+        }
+        while let Some(seen) = journal::next(&mut events) {
+            let told = Header { number: seen.block, timestamp: seen.time_s, ..Header::default() };
+            observer.event(&told, seen.transaction, audit.ledger.state(), &seen.event);
+            audit
+                .ledger
+                .retell((seen.block, seen.time_s), &seen.event)
+                .map_err(|gap| journal.damaged(&gap.to_string()))?;
+        }
+        audit.ledger.told_all(number, position.known_wrong);
+        audit.journal = Some(journal);
+        Ok(audit)
     }
 
     /// Writes down how far it is, if it has a folder for that.
@@ -113,12 +135,15 @@ impl Audit {
     /// [`AuditError::Journal`] if the disk does not take it.
     pub fn save(&mut self) -> Result<(), AuditError> {
         // What cannot be followed any further is found again from the last place where it could.
-        let Some(journal) = self.journal.as_mut().filter(|_| self.report.complete) else {
+        let keeps = self.report.complete && self.keeps_place();
+        let Some(journal) = self.journal.as_mut().filter(|_| keeps) else {
             return Ok(());
         };
+        let distant = self.distant.as_ref();
         let position = Position {
             deployment: self.options.deployment.clone(),
-            from: self.options.from,
+            from: distant.map_or(self.options.from, |distant| distant.asked_from),
+            is_distant: distant.is_some(),
             genesis: self.genesis,
             header: alloy::rlp::encode(&self.head).into(),
             hash: self.parent.hash,
@@ -129,12 +154,18 @@ impl Audit {
             known_wrong: self.ledger.known_wrong(),
             report: self.report.clone(),
         };
-        journal.save(position, self.replay.state())
+        // What proofs told of a state is told again, against the root in the header.
+        let nothing = State::default();
+        let state = if distant.is_some() { &nothing } else { self.replay.state() };
+        journal.save(position, state)
     }
 
-    /// Whether it is written down how far it is.
-    pub const fn keeps_place(&self) -> bool {
-        self.journal.is_some()
+    /// Whether it can be written down how far it is. With a state that comes from proofs only while that is the chain's, and
+    /// the past is known.
+    pub fn keeps_place(&self) -> bool {
+        let is_sound = self.has_roots && !self.tainted;
+        let can = self.distant.as_ref().is_none_or(|distant| is_sound && distant.has_history);
+        self.journal.is_some() && can
     }
 
     /// Forgets how far it was: nothing is left to be done.

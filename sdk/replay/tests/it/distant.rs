@@ -1,7 +1,8 @@
 //! Chains that are no development chains: the state before the range comes from proofs.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use alloy::consensus::constants::EMPTY_ROOT_HASH;
 use alloy::primitives::{B256, U256, keccak256};
@@ -10,6 +11,7 @@ use assay_replay::{Audit, AuditError, Explainer, Options, Report, Rule, Source, 
 use serde_json::{Value, json};
 
 use crate::liar::{REFUSED, balance_slot, set_storage, source_with};
+use crate::resume::Watch;
 use crate::world::World;
 
 /// Makes the embedded chain look like any node of a public chain.
@@ -83,6 +85,45 @@ async fn a_range_is_audited_from_the_proven_state_before_it() {
     assert!(is.calls > 15 && is.penalties >= 1);
     assert!(report.notes.iter().any(|note| note.contains("compare it with one that you trust")));
     assert_eq!(report.from, from);
+}
+
+/// What was read and audited before is not asked for again, and the report is that of an audit that nobody interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_audit_from_proofs_goes_on() {
+    let (world, from) = busy().await;
+    let (head, folder) = (world.head().await, tempfile::tempdir().unwrap());
+    let middle = (from + head) / 2;
+    let options = |from| Options { deployment: world.deployment.clone(), from, to: head };
+    for asked in [from, 1] {
+        let source = disguised(&world, honest);
+        let mut expected = Watch::default();
+        let whole = Audit::run(&source, options(asked), &mut expected).await.unwrap();
+        for to in [from, middle] {
+            let mut audit =
+                Audit::resume(&source, options(asked), folder.path(), &mut ()).await.unwrap();
+            assert!(audit.advance(&source, to, &mut ()).await.unwrap());
+            assert!(audit.keeps_place());
+            audit.save().unwrap();
+        }
+        let again = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = Arc::clone(&again);
+        let source = disguised(&world, move |method, params, _| {
+            let number = params.get(0).and_then(Value::as_str).unwrap_or_default();
+            let number = number.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16));
+            if let ("eth_getBlockByNumber", Some(Ok(number))) = (method, number) {
+                seen.lock().unwrap().insert(number);
+            }
+        });
+        let mut told = Watch::default();
+        let mut audit =
+            Audit::resume(&source, options(asked), folder.path(), &mut told).await.unwrap();
+        assert_eq!(audit.report().to, middle);
+        assert!(audit.advance(&source, head, &mut told).await.unwrap());
+        assert_eq!(audit.finish(&source).await.unwrap(), whole);
+        assert_eq!(told, expected);
+        let earlier: Vec<u64> = again.lock().unwrap().range(..=middle).copied().collect();
+        assert_eq!(earlier, [0, middle], "only to see that it is the same chain");
+    }
 }
 
 /// Without a range it begins when all contracts stand; before that there is nothing to be audited.

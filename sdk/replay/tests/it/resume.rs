@@ -14,7 +14,7 @@ use crate::world::{Faults, World};
 
 /// Remembers what it is told of.
 #[derive(Default, PartialEq, Debug)]
-struct Watch(Vec<(u64, B256, ProtocolEvent)>);
+pub struct Watch(Vec<(u64, B256, ProtocolEvent)>);
 
 impl Observer for Watch {
     fn event(&mut self, header: &Header, transaction: B256, _: &State, event: &ProtocolEvent) {
