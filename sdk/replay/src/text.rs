@@ -97,3 +97,54 @@ impl Report {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{Address, B256};
+
+    use super::*;
+    use crate::report::{Rerun, Verdict};
+
+    fn scored(node: u32, verdict: Verdict) -> Scored {
+        let what = format!("what was found <of {node}>");
+        Scored { task: B256::repeat_byte(7), node, block: 5, verdict, what }
+    }
+
+    /// The text names what is doubtful, the page and JSON name all.
+    #[test]
+    fn answers_that_were_scored_again_are_told() {
+        let answers = vec![
+            scored(1, Verdict::Pass),
+            scored(2, Verdict::Fail),
+            scored(3, Verdict::Unpaid),
+            scored(4, Verdict::Missing),
+        ];
+        let (model, class) = ("a-model".to_owned(), "cpu-f32".to_owned());
+        let rerun = Rerun { model, class, seed: 11, eligible: 40, others: 2, answers };
+        let report = Report {
+            version: "1".to_owned(),
+            chain_id: 1,
+            contracts: [("SessionPayment".to_owned(), Address::repeat_byte(9))].into(),
+            from: 1,
+            to: 5,
+            to_hash: B256::ZERO,
+            complete: true,
+            checked: Counts::default(),
+            rerun: Some(rerun),
+            notes: Vec::new(),
+            divergences: Vec::new(),
+            unlisted: 0,
+        };
+        let (text, page) = (report.text(), report.html());
+        let summary = "4 of 40 answers of a-model, drawn with seed 11, scored in cpu-f32: 1 true, 1 FALSE, \
+                       1 false and not paid, 1 not to be had; 2 answers of other models were not looked at";
+        assert!(text.contains(summary) && page.contains(summary), "{text}\n{page}");
+        assert!(text.contains(&Address::repeat_byte(9).to_string()), "{text}");
+        for node in 1..=4 {
+            assert_eq!(text.contains(&format!("found <of {node}>")), node > 1, "{text}");
+            assert!(page.contains(&format!("found &lt;of {node}&gt;")), "{page}");
+        }
+        let back: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(back, report);
+    }
+}

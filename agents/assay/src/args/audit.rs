@@ -31,7 +31,7 @@ pub struct AuditArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct AuditRerun {
-    /// Score answers again with the model's weights, as `assay verify` does: so many (20), or a share of all (5%).
+    /// Score answers again with the model's weights, as `assay verify` does: so many (20), or a share of all (5%), one at least.
     #[arg(long, value_name = "COUNT|SHARE%")]
     pub rerun: Option<Sample>,
     /// Draws the answers that are scored; the same number draws the same ones. Default: a random one, which is told.

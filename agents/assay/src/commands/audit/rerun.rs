@@ -108,9 +108,6 @@ impl Sampler {
         }
         self.eligible += 1;
         let place = self.place(event.taskId, event.nodeId);
-        if !self.sample.takes(place) {
-            return;
-        }
         let value = before.rounds.get(&task.seedRound).copied();
         let scope = before.network.scope();
         let answer = Answer {
@@ -122,10 +119,18 @@ impl Sampler {
         };
         let waits_for = value.is_none().then_some(task.seedRound);
         let drawn = Drawn { answer, block, transaction, waits_for, is_unpaid: false };
-        self.drawn.insert(place, drawn);
-        if self.drawn.len() > self.sample.most().min(MAX_ANSWERS) {
-            self.drawn.pop_last();
-        }
+        keep(&mut self.drawn, self.sample, (place, drawn));
+    }
+}
+
+/// Takes one more into a sample, by its place in the draw. Of a share that takes none, the first stays all the same: so
+/// there is no audit that scores nothing again.
+fn keep<T>(drawn: &mut BTreeMap<B256, T>, sample: Sample, (place, one): (B256, T)) {
+    drawn.insert(place, one);
+    let goes = |last: &B256| drawn.len() > 1 && !sample.takes(*last);
+    let is_over = drawn.len() > sample.most().min(MAX_ANSWERS);
+    if is_over || drawn.keys().next_back().is_some_and(goes) {
+        drawn.pop_last();
     }
 }
 
@@ -223,5 +228,29 @@ impl Scorer {
             .in_transaction(drawn.transaction);
         (divergence.task, divergence.node) = (Some(scored.task), Some(scored.node));
         divergence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampled(sample: &str) -> Vec<u64> {
+        let mut drawn = BTreeMap::new();
+        // Places from an eighth to seven eighths of all, in no order.
+        for eighth in [3_u64, 7, 1, 5, 2, 6, 4] {
+            let mut place = B256::ZERO;
+            place[..8].copy_from_slice(&(eighth << 61).to_be_bytes());
+            keep(&mut drawn, sample.parse().unwrap(), (place, eighth));
+        }
+        drawn.into_values().collect()
+    }
+
+    #[test]
+    fn the_lowest_places_are_drawn_and_one_at_least() {
+        assert_eq!(sampled("3"), [1, 2, 3]);
+        assert_eq!(sampled("40%"), [1, 2, 3]);
+        assert_eq!(sampled("100%"), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(sampled("0.001%"), [1]);
     }
 }
