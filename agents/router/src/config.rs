@@ -52,6 +52,8 @@ pub const MAX_STANDINGS: usize = 4 * MAX_LINKS;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest first frame: before the key is proven nobody may send megabytes.
 pub const MAX_HELLO_BYTES: usize = 4096;
+/// Bytes that are read from a WebSocket at once. Each read clears so many first, and a token is a few hundred.
+pub const SOCKET_READ_BYTES: usize = 8 << 10;
 /// Frames that wait to be written to one miner: an offer is up to 2 MiB. All tasks of a node can be resumed
 /// at once.
 pub const WRITE_QUEUE: usize = 64;
@@ -65,16 +67,23 @@ pub const MAX_CHORES: usize = 64;
 pub const CHORES_GRACE: Duration = Duration::from_secs(8);
 /// Chores that wait; the requests that make them are bounded by [`MAX_REQUESTS`].
 pub const CHORE_QUEUE: usize = 4 * MAX_REQUESTS;
-/// Entries of timelines that wait to be written.
-pub const NOTE_QUEUE: usize = 16 * MAX_REQUESTS;
-/// Entries of timelines in one database transaction: at full speed most of its time goes to wait for the disk.
-pub const NOTE_BATCH: usize = 1024;
-/// Time that an entry waits for others to be written with it: most of what is to be said of a short answer then goes
-/// to the disk at once.
-pub const NOTE_DELAY: Duration = Duration::from_millis(5);
+/// Entries of timelines that wait to be written: those of some seconds at full speed would be more, but a disk that is
+/// away for long shall not fill the memory.
+pub const NOTE_QUEUE: usize = 64 * MAX_REQUESTS;
+/// Entries of timelines in one database transaction. Where the disk is slow or the processor busy, a transaction takes
+/// long whatever is in it: the more wait, the more are written at once.
+pub const NOTE_BATCH: usize = NOTE_QUEUE / 4;
+/// Time that an entry waits for others to be written with it, while nobody waits for it: what is to be said of a short
+/// answer, and of those beside it, then goes to the disk at once. A kill loses so much of timelines at most, and the tasks
+/// of that time are left to their nodes to submit.
+pub const NOTE_DELAY: Duration = Duration::from_millis(20);
 /// Nonces that one database transaction takes ahead of use, so that no request waits for the disk. A crash
 /// skips at most so many.
-pub const NONCE_BATCH: u64 = 16;
+pub const NONCE_BATCH: u64 = 32;
+/// More are asked for when so many are left.
+pub const NONCES_WANTED: u64 = NONCE_BATCH / 2;
+/// Those that were asked for do not wait for other entries any longer when so few are left.
+pub const NONCES_URGENT: u64 = NONCES_WANTED / 4;
 /// The contract takes no nonce that is so far ahead of the largest that it has.
 pub const NONCE_WINDOW: u64 = 256;
 /// A task that no node took is not submitted, unless its nonce is so far ahead of those on chain: half of the

@@ -29,7 +29,11 @@ pub const MIGRATIONS: &[&str] = &[
     TIMELINE_BY_NODE,
     proofs::TABLE,
     payers::TABLES,
+    WITHOUT_BLOCKS,
 ];
+
+/// A block's entries are found by its tasks.
+const WITHOUT_BLOCKS: &str = "DROP INDEX timeline_block;";
 
 /// The nodes of one task each precommit, commit and settle.
 const TIMELINE_BY_NODE: &str = "
@@ -282,6 +286,7 @@ fn insert_task(tx: &Transaction<'_>, task: &Submitted, own: &Own<'_>) -> Result<
             request = coalesce(request, excluded.request),
             api_key = coalesce(api_key, excluded.api_key),
             key_period = coalesce(key_period, excluded.key_period),
+            hold = CASE excluded.answer WHEN 'unknown' THEN excluded.hold ELSE hold END,
             answer = CASE answer WHEN 'unknown' THEN excluded.answer ELSE answer END",
         params![
             task.task.to_string(),
@@ -468,11 +473,6 @@ fn write_fact(
                 params![int(task.session.0), int(task.nonce.0.saturating_add(1))],
             )?;
             answers::submitted(tx, &task.task, true)?;
-            run(
-                tx,
-                "UPDATE tasks SET hold = ?2 WHERE task = ?1",
-                params![task.task.to_string(), task.held.to_string()],
-            )?;
             Some((task.task, WHOLE_TASK, "submitted"))
         }
         Fact::TaskRefunded { task, tip, .. } => {
@@ -513,9 +513,13 @@ pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
         };
         if let Some(task) = task {
             answers::refresh(tx, &task)?;
+            run(
+                tx,
+                "DELETE FROM timeline WHERE task = ?1 AND block_hash = ?2",
+                params![task.to_string(), block.hash.to_string()],
+            )?;
         }
     }
-    run(tx, "DELETE FROM timeline WHERE block_hash = ?1", params![block.hash.to_string()])?;
     proofs::revert(tx, block.hash)
 }
 

@@ -79,8 +79,9 @@ pub fn next_on_chain(tx: &Transaction<'_>) -> Result<Vec<(SessionId, u64)>> {
     rows.collect()
 }
 
-/// Takes the next nonces of a session for this process, from the first up to before the second: a batch, or one
-/// alone where a crash must not lose many, and none where the contract would not take them yet.
+/// Takes the next nonces of a session for this process, from the first up to before the second: a batch, fewer the
+/// farther they are ahead of the chain, where a crash must not lose many, and none where the contract would not take them
+/// yet.
 pub fn take_nonces(
     tx: &Transaction<'_>,
     session: SessionId,
@@ -95,8 +96,7 @@ pub fn take_nonces(
     let start = query.query_row(params![int(session.0)], |row| unsigned(row, "next_nonce"))?;
     let count = match start.saturating_sub(next_on_chain) {
         lead if lead >= NONCE_WINDOW => 0,
-        lead if lead.saturating_add(NONCE_BATCH) > NONCE_LAG => 1,
-        _ => NONCE_BATCH,
+        lead => NONCE_LAG.saturating_sub(lead).clamp(1, NONCE_BATCH),
     };
     let end = start.saturating_add(count);
     run(

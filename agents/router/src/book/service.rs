@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_types::{B256, Nonce, SessionId, TaskId, TaskRequest};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::sleep,
 };
 
@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    config::{NONCE_BATCH, NONCE_WINDOW, NOTE_BATCH, NOTE_DELAY, PIN_BATCH, PRUNE_BATCH},
+    config::{
+        NONCE_WINDOW, NONCES_URGENT, NONCES_WANTED, NOTE_BATCH, NOTE_DELAY, PIN_BATCH, PRUNE_BATCH,
+    },
     journal::{Journal, JournalError},
 };
 
@@ -62,6 +64,8 @@ pub struct Ledger {
     book: Arc<Mutex<Book>>,
     journal: Journal,
     recorder: mpsc::Sender<Entry>,
+    /// Somebody waits for what is written.
+    hurry: Arc<Notify>,
 }
 
 impl Ledger {
@@ -83,7 +87,8 @@ impl Ledger {
         let mut book = Book::new(me, models, sessions);
         book.set_charges(charges);
         book.set_next_on_chain(nonces);
-        Ok(Self { book: Arc::new(Mutex::new(book)), journal, recorder })
+        let (book, hurry) = (Arc::new(Mutex::new(book)), Arc::default());
+        Ok(Self { book, journal, recorder, hurry })
     }
 
     /// The book.
@@ -111,8 +116,10 @@ impl Ledger {
         loop {
             let taken = self.book().take_nonce(session);
             if let Some((nonce, left)) = taken {
-                if left == NONCE_BATCH / 2 {
-                    self.enter(Entry::Nonces(session));
+                match left {
+                    NONCES_WANTED => self.enter(Entry::Nonces(session)),
+                    NONCES_URGENT => self.hurry.notify_one(),
+                    _ => {}
                 }
                 return Ok(nonce);
             }
@@ -135,6 +142,7 @@ impl Ledger {
     pub async fn written(&self) {
         let (done, written) = oneshot::channel();
         if self.recorder.send(Entry::Flush(done)).await.is_ok() {
+            self.hurry.notify_one();
             // An error means that the recorder stops; what it had is written.
             let _ = written.await;
         }
@@ -247,8 +255,11 @@ impl Ledger {
             if count == 0 {
                 break;
             }
-            if batch.iter().all(|entry| matches!(entry, Entry::Note(_))) {
-                sleep(NOTE_DELAY).await;
+            if !batch.iter().any(|entry| matches!(entry, Entry::Flush(_))) {
+                tokio::select! {
+                    () = sleep(NOTE_DELAY) => {}
+                    () = self.hurry.notified() => {}
+                }
             }
             while batch.len() < NOTE_BATCH
                 && let Ok(entry) = entries.try_recv()
