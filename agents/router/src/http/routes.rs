@@ -32,7 +32,9 @@ use super::{
     wording::Order,
 };
 use crate::{
-    config::{MAX_BODY_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig, ServedModel},
+    config::{
+        MAX_BODY_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig, SOCKET_READ_BYTES, ServedModel,
+    },
     journal::JournalError,
     keys::{Caller, Keyring},
     link::service::LinkServer,
@@ -246,6 +248,7 @@ async fn socket(
         ApiError::limited("too_many_sockets", message, 5)
     })?;
     let (dispatcher, places) = (app.dispatcher.clone(), app.places.clone());
+    let upgrade = upgrade.read_buffer_size(SOCKET_READ_BYTES);
     let upgrade = upgrade.max_message_size(MAX_BODY_BYTES).max_frame_size(MAX_BODY_BYTES);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let caller = who.map(|Extension(caller)| caller);
@@ -265,6 +268,7 @@ async fn link(
     };
     tracing::debug!(%peer, "a miner connects");
     let links = app.links.clone();
+    let upgrade = upgrade.read_buffer_size(SOCKET_READ_BYTES);
     upgrade.max_message_size(MAX_FRAME_BYTES).max_frame_size(MAX_FRAME_BYTES).on_upgrade(
         move |socket| async move {
             links.serve(socket).await;
