@@ -1,4 +1,4 @@
-//! Measures what a token costs: `cargo run --release -p assay-proof --example measure`.
+//! Measures what a token costs: `cargo run --release -p assay-proof --example token_cost`.
 //!
 //! Logits are normal with a deviation of 2.5 over a vocabulary of 151,936 and a few likely ids above them,
 //! about what a language model gives; each row is another.

@@ -1,4 +1,4 @@
-//! Measures the embedded chain: `cargo run -p assay-devnet --example measure`.
+//! Measures the embedded chain: `cargo run -p assay-devnet --example chain_speed`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program to be run by hand")]
 
 use std::time::{Duration, Instant};
