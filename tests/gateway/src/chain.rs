@@ -176,8 +176,8 @@ impl ChainPort for ConstantChain {
     }
 
     async fn operator_of(&self, node: NodeId) -> Result<Option<Address>, PortError> {
-        let key = node::key().map_err(|error| PortError::Failed(error.to_string()))?;
-        Ok((node.0 <= node::MAX_NODES).then(|| key.address()))
+        let operator = node::operator().map_err(|error| PortError::Failed(error.to_string()))?;
+        Ok((node.0 <= node::MAX_NODES).then_some(operator))
     }
 
     async fn submit(&self, task: TaskId, request: TaskRequest) -> Result<Mined, PortError> {

@@ -49,7 +49,7 @@ enum Command {
     Compare(RunArgs),
     /// The router alone under a steady load for long: its memory and its speed over time.
     Soak(run::SoakArgs),
-    /// Answers at full speed from whatever listens, for a profiler to look at.
+    /// Answers at full speed from whatever listens, or streams side by side, for a profiler to look at.
     Load {
         /// Who answers.
         #[arg(long)]
@@ -60,6 +60,9 @@ enum Command {
         /// How long.
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Tokens of a stream on each connection, instead of answers at full speed.
+        #[arg(long)]
+        tokens: Option<usize>,
     },
     /// The constant upstream of the other gateways.
     Upstream {
@@ -97,7 +100,11 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Compare(args) => run::compare(&args),
         Command::Soak(args) => run::soak(&args),
-        Command::Load { address, connections, seconds } => {
+        Command::Load { address, connections, tokens: Some(tokens), .. } => {
+            report::show(&format!("{:?}", load::side_by_side(address, connections, tokens)?));
+            Ok(())
+        }
+        Command::Load { address, connections, seconds, .. } => {
             let time = std::time::Duration::from_secs(seconds);
             let rate = load::at_full_speed(address, connections, time)?;
             report::show(&format!("{rate:?}"));

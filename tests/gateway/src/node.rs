@@ -14,13 +14,13 @@ use std::{
 };
 
 use alloy::{
-    primitives::Signature,
-    signers::{SignerSync, local::PrivateKeySigner},
+    primitives::{Address, Signature},
+    signers::local::PrivateKeySigner,
 };
 use anyhow::{Result, bail};
 use assay_types::{
-    B256, BLOCK_VERSION, EndReason, NodeId, Nonce, ResultBlock, SessionId, Signed, StreamHash,
-    TaskId,
+    B256, BLOCK_VERSION, EndReason, NodeId, Nonce, ResultBlock, SessionId, Signed, SigningKey,
+    StreamHash, TaskId,
     link::{
         DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, RECEIPT_EVERY_TOKENS,
         StreamReceipt, challenge_hash,
@@ -64,11 +64,14 @@ const FRAMES: usize = 1024;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// The key of all nodes.
+const KEY: B256 = B256::repeat_byte(0x17);
+
+/// Who operates all nodes.
 ///
 /// # Errors
 /// Never: the constant is a key.
-pub fn key() -> Result<PrivateKeySigner> {
-    Ok(PrivateKeySigner::from_bytes(&B256::repeat_byte(0x17))?)
+pub fn operator() -> Result<Address> {
+    Ok(PrivateKeySigner::from_bytes(&KEY)?.address())
 }
 
 /// What a node says at the end of a task.
@@ -89,7 +92,7 @@ fn id(index: usize) -> u32 {
 
 impl End {
     /// Of an answer of these words.
-    fn new(key: &PrivateKeySigner, node: NodeId, task: TaskId, words: &[&str]) -> Result<Self> {
+    fn new(key: &SigningKey, node: NodeId, task: TaskId, words: &[&str]) -> Result<Self> {
         let ids: Vec<u32> = (0..words.len()).map(id).collect();
         let stream_hash = StreamHash::of(task, &ids);
         let tokens = u32::try_from(ids.len())?;
@@ -125,26 +128,26 @@ impl End {
 }
 
 fn receipt(
-    key: &PrivateKeySigner,
+    key: &SigningKey,
     node: NodeId,
     task: TaskId,
     (seq, stream_hash): (u32, B256),
 ) -> Result<Signature> {
     let receipt = StreamReceipt::new(task, node, seq, stream_hash);
-    Ok(key.sign_hash_sync(&receipt.signing_hash(CHAIN_ID, queue()))?)
+    Ok(key.sign_hash(&receipt.signing_hash(CHAIN_ID, queue())))
 }
 
 /// One node.
 struct Node {
     id: NodeId,
-    key: PrivateKeySigner,
+    key: SigningKey,
     /// Whole answers that are signed already.
     ahead: HashMap<TaskId, End>,
 }
 
 impl Node {
     fn new(id: NodeId, ahead: u64) -> Result<Self> {
-        let key = key()?;
+        let key = SigningKey::new(KEY)?;
         let mut ends = HashMap::new();
         for number in 0..ahead {
             let (session, nonce) = (SessionId(number % SESSIONS + 1), Nonce(number / SESSIONS));
@@ -164,7 +167,7 @@ impl Node {
         let hello = FromMiner::Hello {
             version: LINK_VERSION,
             node: self.id,
-            signature: self.key.sign_hash_sync(&hash)?,
+            signature: self.key.sign_hash(&hash),
             nonce: B256::repeat_byte(0x55),
             capacity: CAPACITY,
         };
@@ -254,7 +257,7 @@ impl Node {
 
 /// A stream at its pace.
 struct Paced {
-    key: Arc<PrivateKeySigner>,
+    key: Arc<SigningKey>,
     node: NodeId,
     task: TaskId,
     count: usize,
