@@ -1,6 +1,6 @@
 //! Log probabilities that are stated beside the tokens.
 
-use assay_engine::{B256, Engine, GenerateRequest, Sampling, TokenLogprobs};
+use assay_engine::{B256, EndReason, Engine, GenerateRequest, Sampling, TokenLogprobs, TokenName};
 use futures::future::join_all;
 
 use crate::support::{at, demo, request, run};
@@ -52,6 +52,26 @@ async fn a_greedy_choice_is_the_likeliest() {
     for entry in &made.logprobs {
         assert_eq!(entry.chosen, entry.top[0]);
     }
+}
+
+/// Tokens that no text shows have theirs, too: the end token, and those of a stop sequence.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_an_answer_is_stated_as_well() {
+    let engine = demo().await;
+    let base = wanted(engine, at(0), 1).await;
+    let whole = run(engine, GenerateRequest { max_output: 400, ..base.clone() }).await;
+    assert_eq!((whole.end_reason, whole.logprobs.len()), (EndReason::Eos, whole.ids.len()));
+    let last = &whole.logprobs.last().unwrap().chosen.token;
+    assert!(matches!(last, TokenName::Special(name) if name == "<|im_end|>"), "{last:?}");
+
+    let word = whole.text.split(' ').nth(3).unwrap();
+    let stopped = run(engine, GenerateRequest { stop: vec![word.into()], ..base }).await;
+    assert_eq!(stopped.end_reason, EndReason::Stop);
+    assert_eq!(stopped.logprobs, whole.logprobs[..stopped.ids.len()]);
+    let name = |entry: &TokenLogprobs| entry.chosen.token.bytes().unwrap_or_default().to_vec();
+    let bytes: Vec<u8> = stopped.logprobs.iter().flat_map(name).collect();
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.starts_with(&stopped.text) && text.contains(word), "{text:?}");
 }
 
 /// Neither temperature nor penalties nor filters change what is stated.
