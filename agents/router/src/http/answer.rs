@@ -50,8 +50,8 @@ impl Answering {
     ///
     /// # Errors
     /// What stands in the way of one of them; the others are cancelled.
-    pub async fn begin(dispatcher: &Arc<Dispatcher>, order: Order) -> Result<Self, ApiError> {
-        let Order { asks, mut wording, bill, .. } = order;
+    async fn begin(dispatcher: &Arc<Dispatcher>, order: Order) -> Result<Self, ApiError> {
+        let Order { asks, wording, bill, .. } = order;
         let running = try_join_all(asks.iter().map(|ask| dispatcher.begin(ask))).await?;
         let head = Head {
             tasks: running.iter().map(Running::task).collect(),
@@ -60,9 +60,19 @@ impl Answering {
             prompt_tokens: running.iter().map(Running::prompt_tokens).fold(0, u32::saturating_add),
         };
         let open = running.len();
-        let due = wording.begin(&head).into();
+        let due = VecDeque::new();
         let pieces = running.into_iter().enumerate().map(|(i, running)| pieces(i, running));
         Ok(Self { pieces: pieces.collect(), head, wording, due, open, bill })
+    }
+
+    /// Begins the order's tasks, whose answers are told event by event.
+    ///
+    /// # Errors
+    /// What stands in the way of one of them; the others are cancelled.
+    pub async fn stream(dispatcher: &Arc<Dispatcher>, order: Order) -> Result<Self, ApiError> {
+        let mut answering = Self::begin(dispatcher, order).await?;
+        answering.due.extend(answering.wording.begin(&answering.head));
+        Ok(answering)
     }
 
     /// Waits for the first piece, and keeps it: a node that fails at once fails the request, not the stream.
@@ -168,14 +178,15 @@ pub async fn serve(
     order: Order,
     permit: OwnedSemaphorePermit,
 ) -> Result<Response, ApiError> {
-    let stream = order.stream;
-    let mut answering = Answering::begin(dispatcher, order).await?;
-    let tasks = answering.head.tasks.clone();
-    let mut response = if stream {
+    let (mut response, tasks) = if order.stream {
+        let mut answering = Answering::stream(dispatcher, order).await?;
+        let tasks = answering.head.tasks.clone();
         answering.first().await?;
-        events(answering, permit)
+        (events(answering, permit), tasks)
     } else {
-        answering.whole().await?
+        let answering = Answering::begin(dispatcher, order).await?;
+        let tasks = answering.head.tasks.clone();
+        (answering.whole().await?, tasks)
     };
     name_tasks(&mut response, &tasks);
     Ok(response)

@@ -158,7 +158,7 @@ async fn begin(
     let mut order = order(text, dispatcher)?;
     let place = places.take(order.asks.len())?;
     order.bill = caller.map(|caller| caller.admit(&mut order.asks)).transpose()?;
-    Ok((Answering::begin(dispatcher, order).await?, place))
+    Ok((Answering::stream(dispatcher, order).await?, place))
 }
 
 async fn key_ended(caller: Option<&Caller>) {
