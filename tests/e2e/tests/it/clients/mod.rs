@@ -124,7 +124,10 @@ fn has_logprobs(seen: &Value) {
     let lists = ["tokens", "token_logprobs", "top_logprobs", "text_offset"];
     let lengths = lists.map(|list| listed[list].as_array().unwrap().len());
     assert!(lengths[0] > 0 && lengths.iter().all(|length| *length == lengths[0]), "{listed}");
-    assert_eq!((&listed["text_offset"][0], listed["token_logprobs"][0].is_f64()), (&json!(0), true));
+    assert_eq!(
+        (&listed["text_offset"][0], listed["token_logprobs"][0].is_f64()),
+        (&json!(0), true)
+    );
 }
 
 fn anthropic_for_python(seen: &Value) {
