@@ -43,7 +43,9 @@ impl Drop for Scratch {
 fn run_script(url: &str, file: &Scratch) {
     let output = Command::new(repository("script/forge"))
         .args(["script", "script/Deploy.s.sol", "--rpc-url", url, "--private-key", KEY])
-        .args(["--broadcast", "--non-interactive"])
+        // One transaction at a time: they are more than fit into a block, and anvil, which mines when one comes, leaves
+        // what did not fit in its pool for ever.
+        .args(["--broadcast", "--non-interactive", "--slow"])
         .env("ASSAY_DEPLOYMENT", &file.0)
         .current_dir(repository(""))
         .output()
