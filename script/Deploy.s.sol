@@ -44,7 +44,9 @@ interface IVm {
 /// `script/deployments/<chain id>.toml` says (or of the file that ASSAY_DEPLOYMENT names), by the account that forge is
 /// given, and writes their addresses there as `[contracts]`.
 ///
-///     script/forge script script/Deploy.s.sol --rpc-url http://127.0.0.1:8545 --account <keystore> --broadcast
+///     script/forge script script/Deploy.s.sol --rpc-url http://127.0.0.1:8545 --account <keystore> --broadcast --slow
+///
+/// `--slow` sends one transaction at a time: they do not fit into one block, and anvil leaves what did not fit unmined.
 contract Deploy {
     /// Where the contracts stand, in the order of their creation.
     struct Addresses {

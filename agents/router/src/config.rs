@@ -13,6 +13,9 @@ pub const MAX_REQUESTS: usize = 256;
 /// Connections that are open at once: those of all requests, all miners and all WebSockets, and as many that
 /// wait for their next request.
 pub const MAX_CONNECTIONS: usize = 2 * (MAX_REQUESTS + MAX_LINKS + MAX_SOCKETS);
+/// Connections that the system takes before the router does; what it is not told otherwise is 128. Clients come in bursts,
+/// and one for which there is no room tries again after a second.
+pub const ACCEPT_QUEUE: u32 = 1024;
 /// Bytes of a request's line and headers: far above what clients send, cookies of the host included.
 pub const MAX_HEAD_BYTES: usize = 32 << 10;
 /// Headers of a request.

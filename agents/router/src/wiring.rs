@@ -1,6 +1,6 @@
 //! Makes the channels and registers the services; nothing else does.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use alloy::signers::local::PrivateKeySigner;
 use assay_runtime::{BoxError, Health, Phase, Running, Runtime, RuntimeError};
@@ -9,7 +9,7 @@ use assay_types::{BadKey, SigningKey};
 use axum::Router;
 use futures::future::BoxFuture;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     book::service::{BlockChange, Ledger, SaveCursor},
     clock::now_s,
-    config::{CHORE_QUEUE, MAX_CHORES, NOTE_QUEUE, PRUNE_INTERVAL, Patience, RouterConfig},
+    config::{
+        ACCEPT_QUEUE, CHORE_QUEUE, MAX_CHORES, NOTE_QUEUE, PRUNE_INTERVAL, Patience, RouterConfig,
+    },
     http::{
         routes::{App, routes},
         server::serve,
@@ -154,7 +156,7 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     if config.models.is_empty() {
         return Err(RouterError::NoModel);
     }
-    let (listener, address) = listen(config.http).await?;
+    let (listener, address) = listen(config.http)?;
     let Parts { chain, signer, store, journal, blocks, services, services_stop } = parts;
 
     let key = SigningKey::new(signer.to_bytes())?;
@@ -237,10 +239,18 @@ pub async fn assemble(config: RouterConfig, parts: Parts) -> Result<RouterHandle
     Ok(RouterHandle { address, health, running: runtime.start() })
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RouterError> {
-    let bind = |source| RouterError::Bind { address, source };
-    let listener = TcpListener::bind(address).await.map_err(bind)?;
-    let bound = listener.local_addr().map_err(bind)?;
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RouterError> {
+    bound(address).map_err(|source| RouterError::Bind { address, source })
+}
+
+fn bound(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of an earlier run that linger do not keep the port; on Windows it would share it with others.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(ACCEPT_QUEUE)?;
+    let bound = listener.local_addr()?;
     Ok((listener, bound))
 }
 
@@ -391,4 +401,24 @@ fn not_ready(ledger: &Ledger, hub: &Hub, config: &RouterConfig) -> Option<String
         .flat_map(|s| &s.reservations)
         .any(|r| r.nodes.iter().any(|n| connected.contains(n)));
     (!reachable).then(|| "no node of its sessions is connected".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpStream, time::timeout};
+
+    use super::*;
+
+    /// More than a queue of 128 has room for, before the router takes the first one.
+    #[tokio::test]
+    async fn a_burst_of_clients_finds_room() {
+        let (listener, address) = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..300 {
+            // A client without room would try for ever.
+            let client = timeout(Duration::from_secs(30), TcpStream::connect(address)).await;
+            clients.push(client.unwrap().unwrap());
+        }
+        drop(listener);
+    }
 }
