@@ -66,6 +66,9 @@ pub const COMMAND_QUEUE: usize = 256;
 pub const MAX_CAPACITY: u32 = 32;
 /// Pins, submissions and receipts that are under way at once.
 pub const MAX_CHORES: usize = 64;
+/// Time between two looks at the chores, which are begun together then: an answer need not share the processor with what
+/// nobody waits for. Little beside a block's time.
+pub const CHORE_DELAY: Duration = Duration::from_millis(5);
 /// How long a stopping router waits for chores: a few blocks of a fast chain.
 pub const CHORES_GRACE: Duration = Duration::from_secs(8);
 /// Chores that wait; the requests that make them are bounded by [`MAX_REQUESTS`].
@@ -80,6 +83,8 @@ pub const NOTE_BATCH: usize = NOTE_QUEUE / 4;
 /// answer, and of those beside it, then goes to the disk at once. A kill loses so much of timelines at most, and the tasks
 /// of that time are left to their nodes to submit.
 pub const NOTE_DELAY: Duration = Duration::from_millis(20);
+/// With so many entries waiting the database is behind.
+pub const NOTES_BEHIND: usize = NOTE_QUEUE / 32;
 /// Nonces that one database transaction takes ahead of use, so that no request waits for the disk. A crash
 /// skips at most so many.
 pub const NONCE_BATCH: u64 = 32;

@@ -1,9 +1,15 @@
 //! The database, off the threads that serve requests.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use assay_chain::{Database, DatabaseError};
 use rusqlite::Transaction;
+use tokio::sync::oneshot;
 
 use crate::book::db::MIGRATIONS;
 
@@ -22,14 +28,25 @@ pub enum JournalError {
     /// The database itself.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// No thread can be started for it.
+    #[error(
+        "no thread for the database can be started: {0}; raise the limit of processes (ulimit -u)"
+    )]
+    NoThread(io::Error),
     /// The thread that wrote is gone.
-    #[error("the database's thread ended: {0}; restart the router")]
-    Thread(#[from] tokio::task::JoinError),
+    #[error("the database's thread ended: restart the router")]
+    Thread,
 }
+
+/// One transaction, and what becomes of its result.
+type Work = Box<dyn FnOnce() + Send>;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
-pub struct Journal(Arc<Database>);
+pub struct Journal {
+    database: Arc<Database>,
+    works: mpsc::Sender<Work>,
+}
 
 impl Journal {
     /// Opens or makes the router's database in `folder`.
@@ -43,12 +60,17 @@ impl Journal {
             tx.pragma_update(None, "cache_size", -CACHE_KIB)?;
             tx.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         })?;
-        Ok(Self(database))
+        let (works, waiting) = mpsc::channel::<Work>();
+        thread::Builder::new()
+            .name("database".into())
+            .spawn(move || waiting.into_iter().for_each(|work| work()))
+            .map_err(JournalError::NoThread)?;
+        Ok(Self { database, works })
     }
 
     /// The database itself.
     pub fn database(&self) -> &Arc<Database> {
-        &self.0
+        &self.database
     }
 
     /// One transaction, on this thread.
@@ -59,10 +81,10 @@ impl Journal {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
-        Ok(self.0.transaction(work)?)
+        Ok(self.database.transaction(work)?)
     }
 
-    /// One transaction, on a thread that may wait for the disk.
+    /// One transaction, on the database's thread, which may wait for the disk.
     ///
     /// # Errors
     /// The database's own.
@@ -70,7 +92,15 @@ impl Journal {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let database = self.0.clone();
-        Ok(tokio::task::spawn_blocking(move || database.transaction(work)).await??)
+        let (done, result) = oneshot::channel();
+        let database = self.database.clone();
+        let work = move || {
+            let worked = database.transaction(work);
+            // Whoever has the result may open the database again.
+            drop(database);
+            let _ = done.send(worked);
+        };
+        self.works.send(Box::new(work)).map_err(|_| JournalError::Thread)?;
+        Ok(result.await.map_err(|_| JournalError::Thread)??)
     }
 }

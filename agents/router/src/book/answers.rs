@@ -63,7 +63,7 @@ impl AnswerRow {
 /// The answers of a task by part; of one part, the first node first.
 pub fn of(tx: &Transaction<'_>, task: &TaskId) -> Result<Vec<AnswerRow>> {
     let mut query =
-        tx.prepare_cached("SELECT * FROM answers WHERE task = ?1 ORDER BY part, rowid")?;
+        tx.prepare_cached("SELECT * FROM answers WHERE task = (SELECT number FROM tasks WHERE task = ?1) ORDER BY part, rowid")?;
     query.query_map([task.to_string()], AnswerRow::read)?.collect()
 }
 
@@ -72,7 +72,8 @@ pub fn plan(tx: &Transaction<'_>, task: &Submitted) -> Result<()> {
     for (part, node) in task.nodes.iter().enumerate() {
         run(
             tx,
-            "INSERT OR IGNORE INTO answers (task, part, node, state) VALUES (?1, ?2, ?3, 'planned')",
+            "INSERT OR IGNORE INTO answers (task, part, node, state)
+             SELECT number, ?2, ?3, 'planned' FROM tasks WHERE task = ?1",
             params![task.task.to_string(), i64::try_from(part).unwrap_or(i64::MAX), node.0],
         )?;
     }
@@ -86,7 +87,7 @@ pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId
             run(
                 tx,
                 "INSERT OR REPLACE INTO answers (task, part, node, state)
-                 SELECT task, ?2, ?3, 'waiting' FROM tasks WHERE task = ?1",
+                 SELECT number, ?2, ?3, 'waiting' FROM tasks WHERE task = ?1",
                 params![task.to_string(), part, node.0],
             )?;
             (task, node, "taken_over")
@@ -104,7 +105,8 @@ pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId
             run(
                 tx,
                 "UPDATE answers SET state = 'committed', fee = ?3, output_digest = ?4,
-                    prompt_tokens = ?5, output_tokens = ?6 WHERE task = ?1 AND node = ?2",
+                    prompt_tokens = ?5, output_tokens = ?6
+                 WHERE task = (SELECT number FROM tasks WHERE task = ?1) AND node = ?2",
                 params![
                     task.to_string(),
                     node.0,
@@ -119,7 +121,8 @@ pub fn apply(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<(TaskId, NodeId
         Fact::TaskSettled { task, node, fee } => {
             run(
                 tx,
-                "UPDATE answers SET state = 'settled', fee = ?3 WHERE task = ?1 AND node = ?2",
+                "UPDATE answers SET state = 'settled', fee = ?3
+                 WHERE task = (SELECT number FROM tasks WHERE task = ?1) AND node = ?2",
                 params![task.to_string(), node.0, fee.to_string()],
             )?;
             (task, node, "settled")
@@ -135,7 +138,7 @@ pub fn undo(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<TaskId>> {
         Fact::PartTaken { task, node, .. } => {
             run(
                 tx,
-                "DELETE FROM answers WHERE task = ?1 AND node = ?2",
+                "DELETE FROM answers WHERE task = (SELECT number FROM tasks WHERE task = ?1) AND node = ?2",
                 params![task.to_string(), node.0],
             )?;
             task
@@ -154,9 +157,9 @@ pub fn undo(tx: &Transaction<'_>, fact: &Fact) -> Result<Option<TaskId>> {
                 tx,
                 "UPDATE answers SET fee = NULL, output_digest = NULL, prompt_tokens = NULL,
                     output_tokens = NULL, state = CASE
-                        WHEN (SELECT max(part) FROM answers WHERE task = ?1) = 0 THEN 'waiting'
+                        WHEN (SELECT max(part) FROM answers other WHERE other.task = answers.task) = 0 THEN 'waiting'
                         ELSE 'precommitted' END
-                 WHERE task = ?1 AND node = ?2",
+                 WHERE task = (SELECT number FROM tasks WHERE task = ?1) AND node = ?2",
                 params![task.to_string(), node.0],
             )?;
             task
@@ -182,7 +185,7 @@ fn failed(why: PartFailure) -> (&'static str, &'static str) {
 fn put(tx: &Transaction<'_>, task: &TaskId, node: NodeId, state: &str) -> Result<()> {
     run(
         tx,
-        "UPDATE answers SET state = ?3 WHERE task = ?1 AND node = ?2",
+        "UPDATE answers SET state = ?3 WHERE task = (SELECT number FROM tasks WHERE task = ?1) AND node = ?2",
         params![task.to_string(), node.0, state],
     )?;
     Ok(())
@@ -191,12 +194,16 @@ fn put(tx: &Transaction<'_>, task: &TaskId, node: NodeId, state: &str) -> Result
 /// The chain has the task, or has it no more.
 pub fn submitted(tx: &Transaction<'_>, task: &TaskId, on_chain: bool) -> Result<()> {
     let state = if on_chain { "waiting" } else { "planned" };
-    run(tx, "UPDATE answers SET state = ?2 WHERE task = ?1", params![task.to_string(), state])?;
+    run(
+        tx,
+        "UPDATE answers SET state = ?2 WHERE task = (SELECT number FROM tasks WHERE task = ?1)",
+        params![task.to_string(), state],
+    )?;
     Ok(())
 }
 
-/// Brings the task's own state and its fee, the sum of its answers', up to date; whether there is such a task.
-pub fn refresh(tx: &Transaction<'_>, task: &TaskId) -> Result<bool> {
+/// Brings the task's own state and its fee, the sum of its answers', up to date.
+pub fn refresh(tx: &Transaction<'_>, task: &TaskId) -> Result<()> {
     let answers = of(tx, task)?;
     let any = |state: &str| answers.iter().any(|answer| answer.state == state);
     let state = if any("settled") {
@@ -216,11 +223,11 @@ pub fn refresh(tx: &Transaction<'_>, task: &TaskId) -> Result<bool> {
     let fees: Vec<u128> = fees.filter_map(|answer| answer.fee.as_ref()?.parse().ok()).collect();
     let fee =
         (!fees.is_empty()).then(|| fees.into_iter().fold(0, u128::saturating_add).to_string());
-    let rows = run(
+    run(
         tx,
         "UPDATE tasks SET chain_state = CASE WHEN tip IS NULL THEN ?2 ELSE 'refunded' END, fee = ?3
          WHERE task = ?1",
         params![task.to_string(), state, fee],
     )?;
-    Ok(rows > 0)
+    Ok(())
 }

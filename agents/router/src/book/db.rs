@@ -30,7 +30,11 @@ pub const MIGRATIONS: &[&str] = &[
     proofs::TABLE,
     payers::TABLES,
     WITHOUT_BLOCKS,
+    NUMBERS,
 ];
+
+/// All tables with rows of tasks as they are now.
+const NUMBERS: &str = include_str!("numbers.sql");
 
 /// A block's entries are found by its tasks.
 const WITHOUT_BLOCKS: &str = "DROP INDEX timeline_block;";
@@ -309,9 +313,9 @@ fn insert_task(tx: &Transaction<'_>, task: &Submitted, own: &Own<'_>) -> Result<
     answers::plan(tx, task)
 }
 
-/// Writes what the router says itself, in order. The block of a task that is received and pinned in one transaction
-/// is never stored.
-pub fn write_notes(tx: &Transaction<'_>, notes: &[Note]) -> Result<()> {
+/// Writes what the router says itself, in order, and gives way after each. The block of a task that is received and pinned
+/// in one transaction is never stored.
+pub fn write_notes(tx: &Transaction<'_>, notes: &[Note], give_way: impl Fn()) -> Result<()> {
     let pinned: HashSet<TaskId> = notes.iter().filter_map(Note::settles_pin).collect();
     let mut never_stored = HashSet::new();
     for note in notes {
@@ -321,6 +325,7 @@ pub fn write_notes(tx: &Transaction<'_>, notes: &[Note]) -> Result<()> {
             never_stored.insert(task.task);
         }
         write_note(tx, note, |task| never_stored.contains(task))?;
+        give_way();
     }
     Ok(())
 }
@@ -402,31 +407,33 @@ pub(super) fn happened(
         tx,
         // Nothing is kept of tasks that others pay for.
         "INSERT OR IGNORE INTO timeline (task, event, at_ms, detail)
-         SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM tasks WHERE task = ?1)",
+         SELECT number, ?2, ?3, ?4 FROM tasks WHERE task = ?1",
         params![task.to_string(), event, int(at_ms), detail],
     )?;
     Ok(())
 }
 
-/// Writes a canonical block's tasks; the transactions whose gas is wanted.
+/// Writes a canonical block's tasks, and gives way before each fact; the transactions whose gas is wanted.
 pub fn commit_block(
     tx: &Transaction<'_>,
     block: &Observed,
     is_mine: impl Fn(&Submitted) -> bool,
     at_ms: u64,
+    give_way: impl Fn(),
 ) -> Result<Vec<B256>> {
-    let mut transactions = Vec::new();
+    let (mut transactions, mut touched) = (Vec::new(), HashSet::new());
     for (hash, fact) in &block.facts {
+        give_way();
         if let Fact::Proof { task, node, step } = fact {
             proofs::save(tx, block, *hash, (task, *node, step))?;
             continue;
         }
         let Some((task, node, event)) = write_fact(tx, fact, &is_mine, at_ms)? else { continue };
-        run(
+        let entries = run(
             tx,
             "INSERT OR REPLACE INTO timeline
                 (task, event, node, at_ms, block_number, block_hash, block_timestamp, transaction_hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             SELECT number, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM tasks WHERE task = ?1",
             params![
                 task.to_string(),
                 event,
@@ -438,7 +445,13 @@ pub fn commit_block(
                 hash.to_string(),
             ],
         )?;
-        transactions.push(*hash);
+        if entries > 0 {
+            touched.insert(task);
+            transactions.push(*hash);
+        }
+    }
+    for task in &touched {
+        answers::refresh(tx, task)?;
     }
     transactions.dedup();
     Ok(transactions)
@@ -447,7 +460,7 @@ pub fn commit_block(
 /// The node of events that are about a whole task.
 const WHOLE_TASK: NodeId = NodeId(0);
 
-/// Writes one fact about a task of ours; which task, whose answer, and the event's name.
+/// Writes one fact about a task; which task, whose answer, and the event's name.
 fn write_fact(
     tx: &Transaction<'_>,
     fact: &Fact,
@@ -485,16 +498,15 @@ fn write_fact(
         }
         other => answers::apply(tx, other)?,
     };
-    let Some((task, ..)) = written else { return Ok(None) };
-    let is_known = answers::refresh(tx, &task)?;
     if let Fact::TaskCommitted { task, node, output_digest, .. } = fact {
         receipts::committed(tx, task, (*node, *output_digest), at_ms)?;
     }
-    Ok(written.filter(|_| is_known))
+    Ok(written)
 }
 
 /// Undoes a block that is no longer canonical.
 pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
+    let mut touched = HashSet::new();
     for (_, fact) in block.facts.iter().rev() {
         let task = match fact {
             Fact::ModelRegistered { index, .. } => {
@@ -511,14 +523,15 @@ pub fn revert_block(tx: &Transaction<'_>, block: &Observed) -> Result<()> {
             }
             other => answers::undo(tx, other)?,
         };
-        if let Some(task) = task {
-            answers::refresh(tx, &task)?;
-            run(
-                tx,
-                "DELETE FROM timeline WHERE task = ?1 AND block_hash = ?2",
-                params![task.to_string(), block.hash.to_string()],
-            )?;
-        }
+        touched.extend(task);
+    }
+    for task in &touched {
+        answers::refresh(tx, task)?;
+        run(
+            tx,
+            "DELETE FROM timeline WHERE task = (SELECT number FROM tasks WHERE task = ?1) AND block_hash = ?2",
+            params![task.to_string(), block.hash.to_string()],
+        )?;
     }
     proofs::revert(tx, block.hash)
 }
@@ -571,7 +584,9 @@ pub fn task(tx: &Transaction<'_>, id: &TaskId) -> Result<Option<TaskRow>> {
 }
 
 fn timeline(tx: &Transaction<'_>, id: &TaskId) -> Result<Vec<Entry>> {
-    let mut query = tx.prepare("SELECT * FROM timeline WHERE task = ?1 ORDER BY at_ms, rowid")?;
+    let mut query = tx.prepare(
+        "SELECT * FROM timeline WHERE task = (SELECT number FROM tasks WHERE task = ?1) ORDER BY at_ms, rowid",
+    )?;
     let rows = query.query_map(params![id.to_string()], |row| {
         Ok(Entry {
             event: row.get("event")?,
@@ -585,4 +600,78 @@ fn timeline(tx: &Transaction<'_>, id: &TaskId) -> Result<Vec<Entry>> {
         })
     })?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_types::Signature;
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn tasks_of_a_database_from_before_they_had_numbers_keep_everything() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let before = MIGRATIONS.iter().position(|step| *step == NUMBERS).unwrap();
+        MIGRATIONS.iter().take(before).for_each(|step| connection.execute_batch(step).unwrap());
+        // The later one stands first, and their rows are mixed.
+        let ids = [TaskId(B256::repeat_byte(9)), TaskId(B256::repeat_byte(2))];
+        let signature = Signature::test_signature();
+        let tx = connection.transaction().unwrap();
+        for (nonce, id) in ids.iter().enumerate() {
+            let about = params![id.to_string(), i64::try_from(nonce).unwrap()];
+            tx.execute(
+                "INSERT INTO tasks (task, session, lane, nonce, node, request_digest, max_prompt, max_output, deadline, hold, model,
+                    chain_state, fee, answer, request, api_key, key_period)
+                 VALUES (?1, 7, 1, ?2, 3, 'd', 10, 20, 99, '5', 'm', 'settled', '4', 'complete', x'01', 'k', ?2)",
+                about,
+            )
+            .unwrap();
+        }
+        for event in ["received", "offered", "accepted"] {
+            for id in &ids {
+                let sql =
+                    "INSERT INTO timeline (task, event, at_ms, detail) VALUES (?1, ?2, 1, ?1)";
+                tx.execute(sql, params![id.to_string(), event]).unwrap();
+            }
+        }
+        for id in ids.iter().map(ToString::to_string) {
+            tx.execute("INSERT INTO answers VALUES (?1, 0, 3, 'settled', '4', NULL, 8, 9)", [&id])
+                .unwrap();
+            tx.execute(
+                "INSERT INTO receipts VALUES (?1, 3, 9, ?2, ?3)",
+                params![id, B256::ZERO.to_string(), signature.as_bytes().as_slice()],
+            )
+            .unwrap();
+            tx.execute("INSERT INTO pins VALUES (?1, x'aa', 5)", [&id]).unwrap();
+            let step = "{\"event\":\"unverified\"}";
+            let sql = "INSERT INTO proof_steps VALUES (?1, 3, ?2, 6, 'b', 7, 't')";
+            tx.execute(sql, [id.as_str(), step]).unwrap();
+        }
+        tx.execute_batch(NUMBERS).unwrap();
+
+        for (nonce, id) in ids.iter().enumerate() {
+            let row = task(&tx, id).unwrap().unwrap();
+            assert_eq!((row.session, row.nonce, row.hold.as_str()), (7, nonce as u64, "5"));
+            assert_eq!((row.fee.as_deref(), row.api_key.as_deref()), (Some("4"), Some("k")));
+            let events: Vec<&str> = row.timeline.iter().map(|entry| entry.event.as_str()).collect();
+            assert_eq!(events, ["received", "offered", "accepted"], "in the order of then");
+            let own = |entry: &Entry| entry.detail == Some(id.to_string());
+            assert!(row.timeline.iter().all(own), "{:?}", row.timeline);
+            assert_eq!(row.answers.len(), 1);
+            assert_eq!((row.answers[0].node, row.answers[0].output_tokens), (3, Some(9)));
+            assert_eq!(row.receipt.unwrap().signature, signature);
+            assert_eq!(proofs::of(&tx, id).unwrap().unwrap().steps.len(), 1);
+            happened(&tx, id, "done", 2, None).unwrap();
+            assert_eq!(task(&tx, id).unwrap().unwrap().timeline.len(), 4);
+        }
+        let unpinned = owed::unpinned(&tx, 9, 10).unwrap();
+        assert_eq!(unpinned.iter().map(|pin| pin.task).collect::<Vec<_>>(), ids);
+        assert_eq!(prune::prune(&tx, 100, 10).unwrap(), 2);
+        for table in ["tasks", "timeline", "answers", "receipts", "pins", "proof_steps"] {
+            let sql = format!("SELECT count(*) FROM {table}");
+            let rows: i64 = tx.query_row(&sql, [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 0, "{table}");
+        }
+    }
 }

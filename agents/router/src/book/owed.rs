@@ -22,7 +22,8 @@ ALTER TABLE tasks ADD COLUMN request BLOB; -- ABI encoding; NULL for a task of a
 pub fn save(tx: &Transaction<'_>, task: &TaskId, block: &Bytes, at_ms: u64) -> Result<()> {
     run(
         tx,
-        "INSERT OR IGNORE INTO pins (task, block, since_ms) VALUES (?1, ?2, ?3)",
+        "INSERT OR IGNORE INTO pins (task, block, since_ms)
+         SELECT number, ?2, ?3 FROM tasks WHERE task = ?1",
         params![task.to_string(), block.as_ref(), i64::try_from(at_ms).unwrap_or(i64::MAX)],
     )?;
     Ok(())
@@ -30,7 +31,11 @@ pub fn save(tx: &Transaction<'_>, task: &TaskId, block: &Bytes, at_ms: u64) -> R
 
 /// A block is pinned, or never will be.
 pub fn forget_pin(tx: &Transaction<'_>, task: &TaskId) -> Result<()> {
-    run(tx, "DELETE FROM pins WHERE task = ?1", [task.to_string()])?;
+    run(
+        tx,
+        "DELETE FROM pins WHERE task = (SELECT number FROM tasks WHERE task = ?1)",
+        [task.to_string()],
+    )?;
     Ok(())
 }
 
@@ -47,8 +52,10 @@ pub struct Unpinned {
 
 /// Blocks that wait since `before_ms` or longer, the oldest first.
 pub fn unpinned(tx: &Transaction<'_>, before_ms: u64, limit: u32) -> Result<Vec<Unpinned>> {
-    let mut query =
-        tx.prepare("SELECT * FROM pins WHERE since_ms <= ?1 ORDER BY since_ms LIMIT ?2")?;
+    let mut query = tx.prepare(
+        "SELECT tasks.task, block, since_ms FROM pins JOIN tasks ON number = pins.task
+             WHERE since_ms <= ?1 ORDER BY since_ms LIMIT ?2",
+    )?;
     let before = i64::try_from(before_ms).unwrap_or(i64::MAX);
     let rows = query.query_map(params![before, limit], |row| {
         let task: String = row.get("task")?;
@@ -64,9 +71,9 @@ pub fn unsubmitted(tx: &Transaction<'_>, now_s: u64) -> Result<Vec<(TaskId, Task
     let mut query = tx.prepare(
         "SELECT task, request FROM tasks
          WHERE chain_state = 'none' AND request IS NOT NULL AND deadline > ?1
-            AND EXISTS (SELECT 1 FROM timeline t WHERE t.task = tasks.task AND t.event = 'accepted')
+            AND EXISTS (SELECT 1 FROM timeline t WHERE t.task = tasks.number AND t.event = 'accepted')
             AND NOT EXISTS (
-                SELECT 1 FROM timeline t WHERE t.task = tasks.task AND t.event = 'submission_failed')
+                SELECT 1 FROM timeline t WHERE t.task = tasks.number AND t.event = 'submission_failed')
          ORDER BY nonce",
     )?;
     let now = i64::try_from(now_s).unwrap_or(i64::MAX);

@@ -2,7 +2,7 @@
 //! its steps together.
 
 use assay_types::{B256, NodeId, TaskId, U256};
-use rusqlite::{Result, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -109,7 +109,7 @@ pub(super) fn save(
         tx,
         "INSERT INTO proof_steps
             (task, node, step, block_number, block_hash, block_timestamp, transaction_hash)
-         SELECT task, ?2, ?3, ?4, ?5, ?6, ?7 FROM tasks WHERE task = ?1",
+         SELECT number, ?2, ?3, ?4, ?5, ?6, ?7 FROM tasks WHERE task = ?1",
         params![
             task.to_string(),
             node.0,
@@ -131,13 +131,14 @@ pub(super) fn revert(tx: &Transaction<'_>, block: B256) -> Result<()> {
 
 /// What is known of the proofs of a task; `None` if there is no such task.
 pub fn of(tx: &Transaction<'_>, id: &TaskId) -> Result<Option<TaskProof>> {
-    let mut task = tx.prepare_cached("SELECT 1 FROM tasks WHERE task = ?1")?;
-    if !task.exists([id.to_string()])? {
+    let mut task = tx.prepare_cached("SELECT number FROM tasks WHERE task = ?1")?;
+    let Some(number) = task.query_row([id.to_string()], |row| row.get::<_, i64>(0)).optional()?
+    else {
         return Ok(None);
-    }
+    };
     let nodes = answers::of(tx, id)?.iter().map(|answer| NodeId(answer.node)).collect();
     let mut query =
         tx.prepare_cached("SELECT * FROM proof_steps WHERE task = ?1 ORDER BY rowid")?;
-    let steps = query.query_map([id.to_string()], ProofRow::read)?.collect::<Result<_>>()?;
+    let steps = query.query_map([number], ProofRow::read)?.collect::<Result<_>>()?;
     Ok(Some(TaskProof { api_key: payers::key_of(tx, id)?, nodes, steps }))
 }

@@ -16,8 +16,8 @@ ALTER TABLE lanes ADD COLUMN next_on_chain INTEGER NOT NULL DEFAULT 0; -- one mo
 CREATE INDEX tasks_deadline ON tasks (deadline);
 ";
 
-/// Tables with rows of tasks.
-const TABLES: [&str; 6] = ["answers", "timeline", "receipts", "proof_steps", "pins", "tasks"];
+/// Tables with rows of tasks, besides their own.
+const TABLES: [&str; 5] = ["answers", "timeline", "receipts", "proof_steps", "pins"];
 
 #[derive(Default)]
 struct Gone {
@@ -28,7 +28,7 @@ struct Gone {
 /// Removes at most `limit` tasks that have ended and whose deadline was before `before_s`; how many.
 pub fn prune(tx: &Transaction<'_>, before_s: u64, limit: u32) -> Result<usize> {
     let mut query = tx.prepare(
-        "SELECT task, session, nonce, chain_state, fee, tip, prompt_tokens, output_tokens, api_key, key_period FROM tasks
+        "SELECT number, session, nonce, chain_state, fee, tip, prompt_tokens, output_tokens, api_key, key_period FROM tasks
          WHERE deadline < ?1 AND chain_state IN ('none', 'settled', 'refunded') AND answer <> 'pending'
          ORDER BY deadline LIMIT ?2",
     )?;
@@ -37,7 +37,7 @@ pub fn prune(tx: &Transaction<'_>, before_s: u64, limit: u32) -> Result<usize> {
     let (mut tasks, mut sessions) = (Vec::new(), BTreeMap::<i64, Gone>::new());
     let mut keys = HashMap::new();
     while let Some(row) = rows.next()? {
-        tasks.push(row.get::<_, String>("task")?);
+        tasks.push(row.get::<_, i64>("number")?);
         let state: String = row.get("chain_state")?;
         let cost: Option<String> = match state.as_str() {
             "settled" => row.get("fee")?,
@@ -82,6 +82,7 @@ pub fn prune(tx: &Transaction<'_>, before_s: u64, limit: u32) -> Result<usize> {
         for table in TABLES {
             run(tx, &format!("DELETE FROM {table} WHERE task = ?1"), [task])?;
         }
+        run(tx, "DELETE FROM tasks WHERE number = ?1", [task])?;
     }
     Ok(tasks.len())
 }

@@ -27,7 +27,7 @@ pub fn save(tx: &Transaction<'_>, task: &TaskId, signed: &SignedReceipt) -> Resu
     run(
         tx,
         // Nothing is kept of tasks that others pay for.
-        "INSERT INTO receipts SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM tasks WHERE task = ?1)
+        "INSERT INTO receipts SELECT number, ?2, ?3, ?4, ?5 FROM tasks WHERE task = ?1
          ON CONFLICT (task) DO UPDATE SET node = ?2, seq = ?3, stream_hash = ?4, signature = ?5
             WHERE excluded.seq > seq",
         params![
@@ -43,7 +43,8 @@ pub fn save(tx: &Transaction<'_>, task: &TaskId, signed: &SignedReceipt) -> Resu
 
 /// The newest receipt of a task.
 pub fn of(tx: &Transaction<'_>, task: &TaskId) -> Result<Option<SignedReceipt>> {
-    tx.query_row("SELECT * FROM receipts WHERE task = ?1", [task.to_string()], |row| {
+    let query = "SELECT receipts.* FROM receipts JOIN tasks ON number = receipts.task WHERE tasks.task = ?1";
+    tx.query_row(query, [task.to_string()], |row| {
         let signature: Vec<u8> = row.get("signature")?;
         let signature = Signature::from_raw(&signature)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
@@ -58,8 +59,8 @@ pub fn of(tx: &Transaction<'_>, task: &TaskId) -> Result<Option<SignedReceipt>> 
 pub fn announced(tx: &Transaction<'_>, task: &TaskId, shown: B256, at_ms: u64) -> Result<()> {
     let committed = known_digest(
         tx,
-        "SELECT a.output_digest FROM answers a JOIN tasks t ON t.task = a.task AND t.node = a.node
-         WHERE a.task = ?1",
+        "SELECT a.output_digest FROM tasks t JOIN answers a ON a.task = t.number AND a.node = t.node
+         WHERE t.task = ?1",
         params![task.to_string()],
     )?;
     compare(tx, task, shown, committed, at_ms)

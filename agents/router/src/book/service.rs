@@ -14,12 +14,13 @@ use super::{
     owed::{self, Unpinned},
     proofs::{self, TaskProof},
     prune,
-    state::{Book, Observed},
+    state::{Book, Observed, Submitted},
 };
 use crate::{
     clock::now_ms,
     config::{
-        NONCE_WINDOW, NONCES_URGENT, NONCES_WANTED, NOTE_BATCH, NOTE_DELAY, PIN_BATCH, PRUNE_BATCH,
+        NONCE_WINDOW, NONCES_URGENT, NONCES_WANTED, NOTE_BATCH, NOTE_DELAY, NOTES_BEHIND,
+        PIN_BATCH, PRUNE_BATCH,
     },
     journal::{Journal, JournalError},
 };
@@ -138,6 +139,15 @@ impl Ledger {
         Ok(start < end)
     }
 
+    /// Lets others have the processor between two entries of a transaction: the system lets a busy thread run for
+    /// milliseconds, and an answer would wait so long for its turn. Whoever is behind has no time for it.
+    fn give_way(&self) {
+        let waiting = self.recorder.max_capacity() - self.recorder.capacity();
+        if waiting < NOTES_BEHIND {
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until everything that was noted is in the database.
     pub async fn written(&self) {
         let (done, written) = oneshot::channel();
@@ -221,10 +231,12 @@ impl Ledger {
             .map(|s| s.id)
             .collect();
         let at_ms = now_ms();
+        let ledger = self.clone();
         let write = move |tx: &rusqlite::Transaction<'_>| {
             db::save_sessions(tx, &changed, &gone)?;
-            let transactions =
-                db::commit_block(tx, &block, |task| mine.contains(&task.task), at_ms)?;
+            let is_mine = |task: &Submitted| mine.contains(&task.task);
+            let give_way = || ledger.give_way();
+            let transactions = db::commit_block(tx, &block, is_mine, at_ms, give_way)?;
             cursor(tx)?;
             Ok(transactions)
         };
@@ -255,7 +267,8 @@ impl Ledger {
             if count == 0 {
                 break;
             }
-            if !batch.iter().any(|entry| matches!(entry, Entry::Flush(_))) {
+            let is_urgent = |entry: &Entry| matches!(entry, Entry::Flush(_));
+            if batch.len() < NOTE_BATCH && !batch.iter().any(is_urgent) {
                 tokio::select! {
                     () = sleep(NOTE_DELAY) => {}
                     () = self.hurry.notified() => {}
@@ -289,8 +302,9 @@ impl Ledger {
             }
         }
         if !(notes.is_empty() && wanted.is_empty()) {
+            let ledger = self.clone();
             let write = move |tx: &rusqlite::Transaction<'_>| {
-                db::write_notes(tx, &notes)?;
+                db::write_notes(tx, &notes, || ledger.give_way())?;
                 let take =
                     |(session, on_chain)| Ok((session, lanes::take_nonces(tx, session, on_chain)?));
                 wanted.into_iter().map(take).collect::<rusqlite::Result<Vec<_>>>()
