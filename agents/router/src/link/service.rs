@@ -16,6 +16,7 @@ use futures::{
 };
 use tokio::{
     sync::mpsc,
+    task::yield_now,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -249,20 +250,12 @@ impl LinkServer {
             return end;
         }
         loop {
+            // What is rare comes first, for it does not keep the rest waiting; what can wait comes last.
             let input = tokio::select! {
-                message = source.next() => match incoming(message) {
-                    Ok(Some(frame)) => Input::Frame(frame),
-                    Ok(None) => continue,
-                    Err(end) => return end,
-                },
-                command = registered.commands.recv() => match command {
-                    Some(Command::Offer(task)) => desk.admit(task),
-                    Some(Command::Adopt(tasks)) => desk.adopt(tasks),
-                    Some(Command::Cancel(task)) => desk.abandon(task),
-                    // Only a newer connection takes this one's place in the hub.
-                    None => return replaced(),
-                },
-                _ = ticks.tick() => Input::Tick { now_s: now_s() },
+                biased;
+                () = self.stop.cancelled() => {
+                    return farewell("closed", "the router stops");
+                }
                 () = registered.replaced.cancelled() => return replaced(),
                 end = &mut dismissed => return end,
                 () = self.drain.cancelled(), if !drained => {
@@ -273,9 +266,20 @@ impl LinkServer {
                     }
                     continue;
                 }
-                () = self.stop.cancelled() => {
-                    return farewell("closed", "the router stops");
-                }
+                _ = ticks.tick() => Input::Tick { now_s: now_s() },
+                command = registered.commands.recv() => match command {
+                    Some(Command::Offer(task)) => desk.admit(task),
+                    Some(Command::Adopt(tasks)) => desk.adopt(tasks),
+                    Some(Command::Cancel(task)) => desk.abandon(task),
+                    // Only a newer connection takes this one's place in the hub.
+                    None => return replaced(),
+                },
+                message = source.next() => match incoming(message) {
+                    Ok(Some(frame)) => Input::Frame(frame),
+                    Ok(None) => continue,
+                    Err(end) => return end,
+                },
+                () = yield_now(), if desk.peer.has_unchecked() => Input::Idle,
             };
             if let Err(end) = desk.take(input) {
                 return end;
@@ -395,9 +399,13 @@ impl Desk {
     fn leave(mut self, reason: &str) -> Vec<Parted> {
         let (actions, streams) = self.peer.part(reason);
         for action in actions {
-            if let Action::Tell(task, event) = action {
-                self.tell(task, event);
-                self.clients.remove(&task);
+            match action {
+                Action::Tell(task, event) => {
+                    self.tell(task, event);
+                    self.clients.remove(&task);
+                }
+                Action::Keep(task, receipt) => self.ledger.note(Note::Signed { task, receipt }),
+                _ => {}
             }
         }
         let part = |stream: super::state::Stream| {

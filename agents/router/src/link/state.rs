@@ -74,6 +74,8 @@ pub enum Input {
     Adopt(Vec<Stream>),
     /// Nobody waits for this task any more.
     Cancel(TaskId),
+    /// There is nothing else to do: a receipt's signature may be looked at.
+    Idle,
     /// A ping interval has passed.
     Tick {
         /// Unix seconds.
@@ -187,6 +189,7 @@ impl Peer {
             }
             Input::Adopt(streams) => streams.into_iter().flat_map(|s| self.adopt(s)).collect(),
             Input::Cancel(task) => self.cancel(task).into_iter().collect(),
+            Input::Idle => self.check_any().unwrap_or_else(|violation| self.violated(violation)),
             Input::Tick { now_s } => self.tick(now_s),
         }
     }
@@ -198,6 +201,7 @@ impl Peer {
         let mut actions = Vec::new();
         let streams: Vec<Stream> = self.streams.drain().map(|(_, stream)| stream).collect();
         let streams = streams.into_iter().map(|mut stream| {
+            actions.extend(kept(&mut stream, &self.signer));
             if !stream.is_accepted() && !stream.muted {
                 stream.muted = true;
                 actions.push(Action::Tell(stream.task, node_gone(reason)));
@@ -206,6 +210,23 @@ impl Peer {
         });
         let streams = streams.collect();
         (actions, streams)
+    }
+
+    /// Whether a receipt's signature is still to be looked at: no token waits for that.
+    pub fn has_unchecked(&self) -> bool {
+        self.streams.values().any(Stream::is_unchecked)
+    }
+
+    fn check_any(&mut self) -> Result<Vec<Action>, Violation> {
+        let unchecked = self.streams.values().find(|stream| stream.is_unchecked());
+        unchecked.map(|stream| stream.task).map_or_else(|| Ok(Vec::new()), |task| self.check(task))
+    }
+
+    fn check(&mut self, task: TaskId) -> Result<Vec<Action>, Violation> {
+        let by = self.signer;
+        let Some(stream) = self.streams.get_mut(&task) else { return Ok(Vec::new()) };
+        let signed = stream.check(&by).map_err(|message| violation(task, message))?;
+        Ok(signed.into_iter().map(|signed| Action::Keep(task, Box::new(signed))).collect())
     }
 
     fn adopt(&mut self, mut stream: Stream) -> Vec<Action> {
@@ -260,8 +281,9 @@ impl Peer {
         let Violation { task, message } = violation;
         let mut actions = Vec::new();
         if let Some(task) = task
-            && let Some(stream) = self.streams.remove(&task)
+            && let Some(mut stream) = self.streams.remove(&task)
         {
+            actions.extend(kept(&mut stream, &self.signer));
             if !stream.muted {
                 let message =
                     format!("the node broke the protocol ({message}): send the request again");
@@ -299,12 +321,12 @@ impl Peer {
                 Ok(tell(stream, TaskEvent::Tokens { count, text, logprobs }))
             }
             FromMiner::Receipt { task, seq, stream_hash, signature } => {
-                let by = self.signer;
+                let node = self.signer.node;
                 let stream = self.stream(task, "receipt")?;
-                let signed = stream
-                    .sign((seq, stream_hash), signature, &by)
+                stream
+                    .sign((seq, stream_hash), signature, node)
                     .map_err(|message| violation(task, message))?;
-                Ok(signed.into_iter().map(|s| Action::Keep(task, Box::new(s))).collect())
+                Ok(Vec::new())
             }
             FromMiner::Done {
                 task,
@@ -316,9 +338,11 @@ impl Peer {
             } => {
                 let said =
                     Said { end_reason, prompt_tokens, output_tokens, output_digest, stream_hash };
+                let mut actions = self.check(task)?;
                 let stream = self.stream(task, "done")?;
                 let answer = stream.done(&said).map_err(|message| violation(task, message))?;
-                Ok(self.last(task, TaskEvent::Done(Box::new(answer))))
+                actions.extend(self.last(task, TaskEvent::Done(Box::new(answer))));
+                Ok(actions)
             }
             FromMiner::Sealed { task } => {
                 let stream = self.stream(task, "sealed")?;
@@ -356,11 +380,20 @@ impl Peer {
     }
 
     fn last(&mut self, task: TaskId, event: TaskEvent) -> Vec<Action> {
-        let mut actions =
-            self.streams.remove(&task).map_or_else(Vec::new, |stream| tell(&stream, event));
+        let mut actions = Vec::new();
+        if let Some(mut stream) = self.streams.remove(&task) {
+            actions.extend(kept(&mut stream, &self.signer));
+            actions.extend(tell(&stream, event));
+        }
         actions.push(Action::Forget(task));
         actions
     }
+}
+
+/// The last receipt of a task that ends or parts, if nobody has looked at it and it is one.
+fn kept(stream: &mut Stream, by: &Signer) -> Option<Action> {
+    let signed = stream.check(by).ok().flatten()?;
+    Some(Action::Keep(stream.task, Box::new(signed)))
 }
 
 fn tell(stream: &Stream, event: TaskEvent) -> Vec<Action> {
@@ -457,8 +490,10 @@ mod tests {
             let part = 32.min(count - seq);
             assert!(!closes(&tokens(peer, seq, part)));
             seq += part;
-            let kept = peer.on(Input::Frame(receipt_by(&key(), 1, seq)));
+            assert!(peer.on(Input::Frame(receipt_by(&key(), 1, seq))).is_empty());
+            let kept = peer.on(Input::Idle);
             assert!(matches!(kept[..], [Action::Keep(TASK, _)]), "{seq}: {kept:?}");
+            assert!(!peer.has_unchecked(), "{seq}");
         }
     }
 
@@ -529,7 +564,7 @@ mod tests {
         peer.on(Input::Frame(receipt_by(&key(), 1, 41)));
         let actions = peer.on(done(41, EndReason::Eos));
         assert!(
-            matches!(&actions[..], [Action::Tell(_, TaskEvent::Done(a)), _] if a.ids.len() == 41)
+            matches!(&actions[..], [_, Action::Tell(_, TaskEvent::Done(a)), _] if a.ids.len() == 41)
         );
     }
 
@@ -592,7 +627,9 @@ mod tests {
             accept(&mut peer);
             peer
         };
-        let takes = |peer: &mut Peer, frame| !closes(&peer.on(Input::Frame(frame)));
+        let takes = |peer: &mut Peer, frame| {
+            !closes(&peer.on(Input::Frame(frame))) && !closes(&peer.on(Input::Idle))
+        };
         let mut peer = accepted();
         stream(&mut peer, 70);
         assert!(takes(&mut peer, receipt_by(&key(), 1, 70)), "a repetition");
@@ -616,6 +653,47 @@ mod tests {
         let mut peer = accepted();
         tokens(&mut peer, 0, 2);
         assert!(closes(&peer.on(done(2, EndReason::Eos))), "an end without a receipt");
+    }
+
+    #[test]
+    fn no_token_waits_for_a_signature_and_no_answer_goes_without_one() {
+        let sent = |key: &PrivateKeySigner| {
+            let mut peer = peer_with_task();
+            accept(&mut peer);
+            tokens(&mut peer, 0, 32);
+            assert!(peer.on(Input::Frame(receipt_by(key, 1, 32))).is_empty());
+            assert!(!closes(&tokens(&mut peer, 32, 1)), "the next token is told at once");
+            assert!(peer.has_unchecked());
+            peer
+        };
+        let (honest, other) = (key(), PrivateKeySigner::random());
+        let kept = |action: &Action, seq| matches!(action, Action::Keep(TASK, signed) if signed.receipt.seq == seq);
+
+        // Whatever ends the task or the connection, what was signed is kept.
+        assert!(kept(&sent(&honest).on(Input::Idle)[0], 32));
+        assert!(kept(&sent(&honest).part("x").0[0], 32));
+        assert!(kept(&tokens(&mut sent(&honest), 40, 1)[0], 32), "a violation");
+        let (code, message) = ("engine".into(), "it broke".into());
+        let error = FromMiner::Error { task: Some(TASK), code, message };
+        assert!(kept(&sent(&honest).on(Input::Frame(error))[0], 32));
+        // A later one covers it: there is one signature to look at.
+        let mut peer = sent(&honest);
+        assert!(peer.on(Input::Frame(receipt_by(&honest, 1, 33))).is_empty());
+        let actions = peer.on(done(33, EndReason::Eos));
+        assert!(kept(&actions[0], 33), "{actions:?}");
+        assert!(
+            matches!(&actions[1], Action::Tell(_, TaskEvent::Done(answer)) if answer.receipt.receipt.seq == 33)
+        );
+
+        assert!(closes(&sent(&other).on(Input::Idle)));
+        let mut peer = sent(&other);
+        assert!(peer.on(Input::Frame(receipt_by(&other, 1, 33))).is_empty());
+        assert!(closes(&peer.on(done(33, EndReason::Eos))));
+        let (actions, streams) = sent(&other).part("x");
+        assert!(actions.is_empty(), "{actions:?}");
+        let mut peer = new_peer();
+        peer.on(Input::Adopt(streams));
+        assert!(closes(&peer.on(Input::Idle)), "over the next connection");
     }
 
     #[test]
@@ -701,13 +779,18 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_node_says_its_client_hears_a_whole_prefix_and_one_end(
-            frames in prop::collection::vec(prop_oneof![4 => any_frame().prop_map(Some), 1 => Just(None)], 0..60),
+            inputs in prop::collection::vec(prop_oneof![
+                4 => any_frame().prop_map(|frame| Some(Some(frame))),
+                1 => Just(Some(None)),
+                1 => Just(None),
+            ], 0..60),
         ) {
             let mut peer = peer_with_task();
             let (mut tokens, mut ends) = (0, 0);
-            for frame in frames {
-                let actions = match frame {
-                    Some(frame) => peer.on(Input::Frame(frame)),
+            for input in inputs {
+                let actions = match input {
+                    Some(Some(frame)) => peer.on(Input::Frame(frame)),
+                    Some(None) => peer.on(Input::Idle),
                     // The connection drops, and comes back.
                     None => {
                         let (mut actions, streams) = peer.part("cut");

@@ -32,7 +32,7 @@ pub struct Answer {
     pub receipt: SignedReceipt,
 }
 
-/// A node's receipt, its signature checked.
+/// A node's receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedReceipt {
     /// What it says.
@@ -78,7 +78,10 @@ pub struct Stream {
     accepted: Option<u32>,
     ids: Vec<u32>,
     hash: StreamHash,
+    /// The newest: it covers the earlier ones.
     receipt: Option<SignedReceipt>,
+    /// Whether its signature has been looked at.
+    is_checked: bool,
     text: String,
     empty_frames: u32,
     resumes: u32,
@@ -99,6 +102,7 @@ impl Stream {
             ids: Vec::new(),
             hash: StreamHash::new(task),
             receipt: None,
+            is_checked: true,
             text: String::new(),
             empty_frames: 0,
             resumes: 0,
@@ -193,36 +197,48 @@ impl Stream {
         checked.map_err(|what| format!("its log probabilities have {what}"))
     }
 
-    /// Takes a receipt over all tokens so far. `None` if it was taken before: the node does not know
-    /// whether it arrived.
+    /// Takes a receipt over all tokens so far, whose signature is for [`Self::check`] to look at. A repetition changes
+    /// nothing: the node does not know whether it arrived.
     pub(super) fn sign(
         &mut self,
         (seq, stream_hash): (u32, B256),
         signature: Signature,
-        by: &Signer,
-    ) -> Result<Option<SignedReceipt>, String> {
+        node: NodeId,
+    ) -> Result<(), String> {
         if !self.open {
             return Err("it signed for a task whose stream is closed".into());
         }
         if seq != self.count() || seq == 0 || stream_hash != self.hash.value() {
             return Err(format!("its receipt for {seq} tokens does not match what it streamed"));
         }
-        let signed = SignedReceipt {
-            receipt: StreamReceipt::new(self.task, by.node, seq, stream_hash),
-            signature,
-        };
+        let receipt = StreamReceipt::new(self.task, node, seq, stream_hash);
+        let signed = SignedReceipt { receipt, signature };
         if self.receipt.as_ref() == Some(&signed) {
-            return Ok(None);
+            return Ok(());
         }
         if self.is_signed() {
             return Err(format!("it signed for {seq} tokens twice"));
         }
-        let signer = signed.receipt.signer(by.scope.chain_id, by.scope.queue, &signature);
+        (self.receipt, self.is_checked) = (Some(signed), false);
+        Ok(())
+    }
+
+    /// Whether there is a receipt whose signature nobody has looked at.
+    pub(super) fn is_unchecked(&self) -> bool {
+        !self.is_checked
+    }
+
+    /// Looks at the newest receipt's signature; the receipt, if that was not done before.
+    pub(super) fn check(&mut self, by: &Signer) -> Result<Option<SignedReceipt>, String> {
+        let Some(signed) = self.receipt.as_ref().filter(|_| !self.is_checked) else {
+            return Ok(None);
+        };
+        let signer = signed.receipt.signer(by.scope.chain_id, by.scope.queue, &signed.signature);
         if signer.ok() != Some(by.operator) {
             return Err("its receipt is not signed by the node's operator".into());
         }
-        self.receipt = Some(signed.clone());
-        Ok(Some(signed))
+        self.is_checked = true;
+        Ok(Some(signed.clone()))
     }
 
     /// Whether the node has signed for all tokens so far.
@@ -241,6 +257,7 @@ impl Stream {
         Ok(())
     }
 
+    /// The end of an open stream, whose receipt was checked.
     pub(super) fn done(&mut self, said: &Said) -> Result<Answer, String> {
         let count = self.count();
         if !self.open {
@@ -273,7 +290,8 @@ impl Stream {
             }
             _ => {}
         }
-        let receipt = self.receipt.take().filter(|signed| signed.receipt.seq == count);
+        let is_whole = |signed: &SignedReceipt| self.is_checked && signed.receipt.seq == count;
+        let receipt = self.receipt.take().filter(is_whole);
         Ok(Answer {
             ids: std::mem::take(&mut self.ids),
             text: std::mem::take(&mut self.text),
