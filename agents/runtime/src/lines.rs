@@ -15,6 +15,9 @@ use std::{
 const QUEUE: usize = 4096;
 /// Bytes that are written at once.
 const BATCH_BYTES: usize = 64 << 10;
+/// Time that a line waits for others to be written with it: waking this thread for each one costs those who log more than
+/// the line itself. A kill loses so much of the log.
+const WRITE_DELAY: Duration = Duration::from_millis(5);
 /// Time that the last lines may take.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,9 @@ impl Write for LineWriter {
 fn write(queue: &Receiver<Entry>) {
     let mut bytes = Vec::with_capacity(BATCH_BYTES);
     while let Ok(entry) = queue.recv() {
+        if matches!(entry, Entry::Line(_)) {
+            thread::sleep(WRITE_DELAY);
+        }
         let mut next = Some(entry);
         let mut flushed = None;
         while let Some(entry) = next {

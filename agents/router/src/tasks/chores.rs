@@ -19,8 +19,8 @@ use crate::{
     },
     clock::{now_ms, now_s},
     config::{
-        CHORES_GRACE, MAX_CHORES, MAX_PIN_RETRY, NONCE_LAG, PIN_BATCH, PIN_RETRY, PIN_WITHIN,
-        SUBMIT_AFTER,
+        CHORE_DELAY, CHORES_GRACE, MAX_CHORES, MAX_PIN_RETRY, NONCE_LAG, PIN_BATCH, PIN_RETRY,
+        PIN_WITHIN, SUBMIT_AFTER,
     },
     journal::JournalError,
     ports::ChainPort,
@@ -73,8 +73,10 @@ impl Chores {
     /// Works until `stop`, then finishes what was begun.
     pub async fn run(self, mut chores: mpsc::Receiver<Chore>, stop: CancellationToken) {
         let mut working = JoinSet::new();
+        let mut begun = Vec::with_capacity(MAX_CHORES);
         loop {
-            let chore = tokio::select! {
+            let room = MAX_CHORES.saturating_sub(working.len());
+            let count = tokio::select! {
                 biased;
                 Some(done) = working.join_next() => {
                     if let Err(error) = done {
@@ -82,12 +84,18 @@ impl Chores {
                     }
                     continue;
                 }
-                chore = chores.recv(), if working.len() < MAX_CHORES => chore,
-                () = stop.cancelled() => None,
+                count = chores.recv_many(&mut begun, room), if room > 0 => count,
+                () = stop.cancelled() => 0,
             };
-            let Some(chore) = chore else { break };
-            let worker = self.clone();
-            working.spawn(async move { worker.perform(chore).await });
+            if count == 0 {
+                break;
+            }
+            for chore in begun.drain(..) {
+                let worker = self.clone();
+                working.spawn(async move { worker.perform(chore).await });
+            }
+            // Who makes the next one need not wake anybody for it.
+            sleep(CHORE_DELAY).await;
         }
         while let Ok(chore) = chores.try_recv() {
             let worker = self.clone();

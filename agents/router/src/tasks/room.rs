@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use assay_types::NodeId;
 use tokio::{
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -39,17 +39,21 @@ struct Waiter {
 
 /// Requests that wait for room.
 #[derive(Debug)]
-pub struct WaitingRoom(Mutex<Turns<Waiter>>);
+pub struct WaitingRoom {
+    turns: Mutex<Turns<Waiter>>,
+    /// Somebody waits from now on.
+    joined: Notify,
+}
 
 impl Default for WaitingRoom {
     fn default() -> Self {
-        Self(Mutex::new(Turns::new(MAX_WAITING)))
+        Self { turns: Mutex::new(Turns::new(MAX_WAITING)), joined: Notify::new() }
     }
 }
 
 impl WaitingRoom {
     fn turns(&self) -> MutexGuard<'_, Turns<Waiter>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody waits.
@@ -97,8 +101,8 @@ impl Dispatcher {
             return Err(busy());
         }
         let since = Instant::now();
-        // What was freed since the first look.
-        self.give_turns();
+        // It looks at what was freed since the first look.
+        self.waiting.joined.notify_one();
         let told = timeout(QUEUE_TIMEOUT, told).await;
         telemetry::queued(since.elapsed());
         match told {
@@ -108,17 +112,26 @@ impl Dispatcher {
         }
     }
 
-    /// Gives turns whenever room is freed, until `stop`.
+    /// Gives turns whenever room is freed, until `stop`. While nobody waits, what is freed wakes nobody.
     pub async fn serve_waiting(&self, stop: CancellationToken) {
-        loop {
-            let mut freed = std::pin::pin!(self.hub.freed());
-            // Counts what is freed between the look and the wait.
-            freed.as_mut().enable();
-            self.give_turns();
-            tokio::select! {
-                () = freed => {}
-                () = stop.cancelled() => return,
+        let serve = async {
+            loop {
+                self.waiting.joined.notified().await;
+                while !self.waiting.is_empty() {
+                    let mut freed = std::pin::pin!(self.hub.freed());
+                    // Counts what is freed between the look and the wait.
+                    freed.as_mut().enable();
+                    self.give_turns();
+                    tokio::select! {
+                        () = freed => {}
+                        () = self.waiting.joined.notified() => {}
+                    }
+                }
             }
+        };
+        tokio::select! {
+            () = serve => {}
+            () = stop.cancelled() => {}
         }
     }
 
