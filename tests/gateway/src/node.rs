@@ -255,7 +255,8 @@ impl Node {
     }
 }
 
-/// A stream at its pace.
+/// A stream at its pace. What it signs is signed ahead, at another token than in the streams beside it: real nodes share no
+/// processor with each other, or with the router.
 struct Paced {
     key: Arc<SigningKey>,
     node: NodeId,
@@ -264,35 +265,53 @@ struct Paced {
     stop: CancellationToken,
 }
 
+/// What comes after some of a stream's tokens.
+enum Ahead {
+    Receipt(FromMiner),
+    End(End),
+}
+
 impl Paced {
     async fn run(self, frames: mpsc::Sender<FromMiner>, ends: mpsc::Sender<End>) -> Result<()> {
-        let Self { key, node, task, count, stop } = self;
-        let mut hash = StreamHash::new(task);
+        let every = RECEIPT_EVERY_TOKENS as usize;
         let mut ticks = interval(PACE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        for index in 0..count {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return Ok(()),
+        for start in (0..self.count).step_by(every) {
+            let end = self.count.min(start + every);
+            let sign_at = start + usize::from(self.task.0[31]) % (end - start);
+            let mut signed = None;
+            for index in start..end {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = self.stop.cancelled() => return Ok(()),
+                }
+                let (task, seq) = (self.task, u32::try_from(index)?);
+                let (ids, text, logprobs) = (vec![id(index)], WORD.into(), vec![]);
+                frames.send(FromMiner::Token { task, seq, ids, text, logprobs }).await?;
+                if index == sign_at {
+                    signed = Some(self.sign(end)?);
+                }
             }
-            let seq = u32::try_from(index)?;
-            hash.push(id(index));
-            let token = FromMiner::Token {
-                task,
-                seq,
-                ids: vec![id(index)],
-                text: WORD.into(),
-                logprobs: vec![],
-            };
-            frames.send(token).await?;
-            let sent = seq + 1;
-            if sent.is_multiple_of(RECEIPT_EVERY_TOKENS) && (sent as usize) < count {
-                let stream_hash = hash.value();
-                let signature = receipt(&key, node, task, (sent, stream_hash))?;
-                frames.send(FromMiner::Receipt { task, seq: sent, stream_hash, signature }).await?;
+            match signed {
+                Some(Ahead::Receipt(receipt)) => frames.send(receipt).await?,
+                Some(Ahead::End(end)) => ends.send(end).await?,
+                None => {}
             }
         }
-        Ok(ends.send(End::new(&key, node, task, &vec![WORD; count])?).await?)
+        Ok(())
+    }
+
+    /// For the first `tokens` tokens.
+    fn sign(&self, tokens: usize) -> Result<Ahead> {
+        let Self { key, node, task, count, .. } = self;
+        if tokens == *count {
+            return Ok(Ahead::End(End::new(key, *node, *task, &vec![WORD; tokens])?));
+        }
+        let ids: Vec<u32> = (0..tokens).map(id).collect();
+        let (seq, stream_hash) = (u32::try_from(tokens)?, StreamHash::of(*task, &ids));
+        let signature = receipt(key, *node, *task, (seq, stream_hash))?;
+        let task = *task;
+        Ok(Ahead::Receipt(FromMiner::Receipt { task, seq, stream_hash, signature }))
     }
 }
 
