@@ -4,9 +4,6 @@ use assay_types::{MIN_LOGPROB_MICRONATS, TokenLogprob, TokenLogprobs, TokenName}
 
 use crate::EngineError;
 
-/// Millionths in a nat.
-const MICRONATS: f64 = 1e6;
-
 /// Log probabilities of one row, by id: the logarithm of the softmax of the logits as the model gave them, before
 /// temperature, penalties and filters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +23,7 @@ impl RowLogprobs {
         let micronats = |logit: f32| {
             let nats = f64::from(logit) - log_mass;
             // What F32 gives no probability at all has none here.
-            ((nats * MICRONATS).round() as i64).clamp(MIN_LOGPROB_MICRONATS, 0)
+            TokenLogprob::micronats(nats).clamp(MIN_LOGPROB_MICRONATS, 0)
         };
         let logit = logits.get(chosen as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let top = likeliest(logits, top as usize).into_iter();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Cancellation, CommitScope, EndReason, MAX_LOGPROBS, MAX_TOP_LOGPROBS, Signed,
-    commitment::sha256,
+    commitment::sha256, count_logprobs,
 };
 
 /// Version written into every block.
@@ -225,13 +225,9 @@ impl RequestBlock {
         }
         if let Some(top) = self.top_logprobs {
             check_range("top_logprobs", top, 0, MAX_TOP_LOGPROBS)?;
-            let all = u64::from(self.max_output) * u64::from(1 + top);
-            check_range(
-                "log probabilities, (1 + top_logprobs) * max_output,",
-                all,
-                0,
-                MAX_LOGPROBS,
-            )?;
+            let all = count_logprobs(self.max_output, top);
+            let name = "log probabilities, (1 + top_logprobs) * max_output,";
+            check_range(name, all, 0, MAX_LOGPROBS)?;
         }
         if let Prompt::Messages(messages) = &self.prompt {
             check_range("messages", messages.len(), 1, MAX_MESSAGES)?;

@@ -27,7 +27,7 @@ pub use ids::{
 };
 pub use logprob::{
     MAX_LOGPROBS, MAX_TOKEN_BYTES, MAX_TOP_LOGPROBS, MIN_LOGPROB_MICRONATS, TokenLogprob,
-    TokenLogprobs, TokenName,
+    TokenLogprobs, TokenName, count_logprobs,
 };
 pub use request::{
     Cancellation, Decline, Dispatch, Precommit, SignatureError, Signed, TaskRequest, domain,

@@ -13,6 +13,13 @@ pub const MAX_LOGPROBS: u64 = 1 << 17;
 pub const MAX_TOKEN_BYTES: usize = 512;
 /// The smallest log probability; what has none at all in F32 is stated so.
 pub const MIN_LOGPROB_MICRONATS: i64 = -9_999_000_000;
+/// Millionths in a nat.
+const MICRONATS: f64 = 1e6;
+
+/// Log probabilities that an answer may have, alternatives included; [`MAX_LOGPROBS`] are allowed.
+pub fn count_logprobs(max_output: u32, top_logprobs: u32) -> u64 {
+    u64::from(max_output) * (1 + u64::from(top_logprobs))
+}
 
 /// A token, as far as it can be named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +71,16 @@ impl TokenName {
 }
 
 impl TokenLogprob {
+    /// The log probability in nats.
+    pub fn nats(&self) -> f64 {
+        self.logprob_micronats as f64 / MICRONATS
+    }
+
+    /// Nats in whole millionths, whether or not they can be a log probability.
+    pub fn micronats(nats: f64) -> i64 {
+        (nats * MICRONATS).round() as i64
+    }
+
     fn check(&self) -> Result<(), String> {
         let (bytes, micronats) = (self.token.len(), self.logprob_micronats);
         if bytes > MAX_TOKEN_BYTES {
@@ -119,6 +136,15 @@ mod tests {
         bad(|it| it.top[1].logprob_micronats = MIN_LOGPROB_MICRONATS - 1, "cannot be");
         bad(|it| it.chosen.token = TokenName::Special("x".repeat(513)), "513 bytes");
         bad(|it| it.top[0].token = TokenName::Bytes(vec![0; 513].into()), "513 bytes");
+    }
+
+    #[test]
+    fn millionths_survive_as_nats() {
+        for micronats in [0, -1, -510_826, -1_609_438, MIN_LOGPROB_MICRONATS] {
+            assert_eq!(TokenLogprob::micronats(at("a", micronats).nats()), micronats);
+        }
+        assert_eq!(at("a", -250_000).nats(), -0.25);
+        assert_eq!(TokenLogprob::micronats(f64::NEG_INFINITY), i64::MIN);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use assay_types::{
     MAX_LOGPROBS, MAX_MESSAGES, MAX_OUTPUT_LIMIT, MAX_STOP_BYTES, MAX_STOPS, Message, Prompt,
-    Sampling,
+    Sampling, count_logprobs,
 };
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -409,9 +409,7 @@ pub fn asks(common: &Common, prompts: Vec<Prompt>, n: usize) -> Result<Vec<Ask>,
 /// # Errors
 /// 400 if they could have more.
 pub fn check_logprobs(asks: &[Ask]) -> Result<(), ApiError> {
-    let of = |ask: &Ask| {
-        ask.top_logprobs.map_or(0, |top| u64::from(ask.max_output) * u64::from(1 + top))
-    };
+    let of = |ask: &Ask| ask.top_logprobs.map_or(0, |top| count_logprobs(ask.max_output, top));
     let all: u64 = asks.iter().map(of).sum();
     if all <= MAX_LOGPROBS {
         return Ok(());

@@ -13,8 +13,6 @@ use super::{
 const MAX_OF_COMPLETIONS: u32 = 5;
 /// What a response is asked to include for them.
 const INCLUDED: &str = "message.output_text.logprobs";
-/// Millionths in a nat.
-const MICRONATS: f64 = 1e6;
 
 /// Takes `logprobs` and `top_logprobs` of a chat: how many alternatives are wanted, if log probabilities are.
 ///
@@ -83,11 +81,11 @@ pub fn completion(logprobs: &[TokenLogprobs], chars: &mut usize) -> Value {
     let (mut tokens, mut values, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
     for TokenLogprobs { chosen, top } in logprobs {
         tokens.push(spelt(&chosen.token, "bytes:"));
-        values.push(nats(chosen));
+        values.push(chosen.nats());
         let mut likeliest = Map::new();
         // OpenAI's has the one that was generated, whatever its rank.
         for one in top.iter().chain([chosen]) {
-            likeliest.entry(spelt(&one.token, "bytes:")).or_insert_with(|| json!(nats(one)));
+            likeliest.entry(spelt(&one.token, "bytes:")).or_insert_with(|| json!(one.nats()));
         }
         tops.push(likeliest);
         offsets.push(advance(chars, &chosen.token));
@@ -110,7 +108,7 @@ fn advance(chars: &mut usize, token: &TokenName) -> usize {
 fn entries(logprobs: &[TokenLogprobs], no_bytes: &Value) -> Value {
     let entry = |one: &TokenLogprob| {
         let bytes = one.token.bytes().map_or_else(|| no_bytes.clone(), |bytes| json!(bytes));
-        json!({"token": spelt(&one.token, ""), "logprob": nats(one), "bytes": bytes})
+        json!({"token": spelt(&one.token, ""), "logprob": one.nats(), "bytes": bytes})
     };
     let position = |TokenLogprobs { chosen, top }: &TokenLogprobs| {
         let mut value = entry(chosen);
@@ -118,10 +116,6 @@ fn entries(logprobs: &[TokenLogprobs], no_bytes: &Value) -> Value {
         value
     };
     logprobs.iter().map(position).collect()
-}
-
-fn nats(one: &TokenLogprob) -> f64 {
-    one.logprob_micronats as f64 / MICRONATS
 }
 
 /// A token as text; a part of a character is escaped as OpenAI does it, e.g. `\xe2\x82`.
