@@ -24,7 +24,10 @@ use crate::world::{
     settled, submitted,
 };
 
-/// A router that asks for keys, with a session on node 1.
+/// First tokens after which the router knows what is late.
+const FIRST_TOKENS_MEASURED: usize = 20;
+
+/// A router that asks for keys, with a session and node 1.
 struct Guarded {
     world: World,
     miner: Miner,
@@ -40,13 +43,18 @@ struct Key {
 
 impl Guarded {
     async fn start() -> Self {
+        Self::on(&[1]).await
+    }
+
+    /// With a session on these nodes, of which node 1 is there.
+    async fn on(nodes: &[u32]) -> Self {
         let data = tempdir().unwrap();
         let mut settings = config(data.path());
         settings.api_keys = true;
         let mut world = World::with_config(settings, PrivateKeySigner::random()).await;
         // Periods are counted by the keys' clock, this machine's.
         world.use_wall_clock();
-        world.open_session(&[1], u128::MAX).await;
+        world.open_session(nodes, u128::MAX).await;
         let miner = world.miner(1).await;
         let file = KeyFile::open(data.path()).unwrap();
         Self { world, miner, file, data }
@@ -227,6 +235,46 @@ async fn a_budget_is_held_before_the_first_token_and_paid_with_the_fee() {
         world.world.change(BlockChange::Committed(block)).await;
     }
     world.answered(&key).await;
+    world.world.router.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_node_is_asked_as_far_as_the_budget_goes() {
+    let mut world = Guarded::on(&[1, 2]).await;
+    let rich = world.key(Limits::default()).await;
+    for _ in 0..FIRST_TOKENS_MEASURED {
+        world.answered(&rich).await;
+    }
+    let mut other = world.world.miner(2).await;
+    let bound = PRICE_IN * 277 + PRICE_OUT * 10;
+    for (budget, is_asked_twice) in [(2 * bound, true), (2 * bound - 1, false)] {
+        let key = world.key(Limits { budget: Some(budget), ..Limits::default() }).await;
+        let asked = tokio::spawn(world.ask(&key, short()));
+        let (first, is_other) = tokio::select! {
+            offered = world.miner.offer() => (offered.0, false),
+            offered = other.offer() => (offered.0, true),
+        };
+        let [slow, idle] = match is_other {
+            false => [&mut world.miner, &mut other],
+            true => [&mut other, &mut world.miner],
+        };
+        slow.accept(first).await;
+        if is_asked_twice {
+            let (second, _) = idle.serve(&["x"]).await;
+            assert_eq!(slow.cancelled().await, (first, 0));
+            assert_ne!(first, second);
+        } else {
+            // Longer than any first token is waited for.
+            let second = tokio::time::timeout(std::time::Duration::from_secs(1), idle.offer());
+            assert!(second.await.is_err(), "the key cannot pay for a second one");
+            slow.token(first, 0, "x").await;
+            slow.finish(first, &["x"], "x").await;
+        }
+        assert_eq!(asked.await.unwrap().status(), 200);
+        // Nobody knows yet whether the slow one commits something.
+        let held = if is_asked_twice { 2 * bound } else { bound };
+        world.until_used(&key, (0, held)).await;
+    }
     world.world.router.stop().await.unwrap();
 }
 
