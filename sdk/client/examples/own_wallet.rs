@@ -11,7 +11,7 @@ use std::{
 
 use alloy::{primitives::U256, signers::local::LocalSigner};
 use assay_client::{
-    Client, Network, Opening, Question, Router, SignedRequest, Terms, Verified, cor,
+    Answer, Client, Network, Opening, Question, Router, SignedRequest, Terms, Verified, cor,
 };
 
 /// What `assay up` encrypts the keys of its development accounts with.
@@ -38,8 +38,8 @@ pub struct Outcome {
     pub session: u64,
     /// What it signed.
     pub signed: SignedRequest,
-    /// The text that the router showed.
-    pub text: String,
+    /// What the router showed.
+    pub answer: Answer,
     /// The answer, as it was committed.
     pub verified: Verified,
 }
@@ -67,6 +67,8 @@ pub async fn run(data: &Path, out: &mut impl Write) -> Result<Outcome, Box<dyn E
     let question = Question {
         max_output: 48,
         max_context: Some(model.max_context),
+        // With the likeliest two tokens at each position: what the node says, beside what it commits to.
+        top_logprobs: Some(2),
         ..Question::new("What is a session?")
     };
     let terms = Terms { lane: LANE, attempts: 1, ..Terms::default() };
@@ -80,24 +82,28 @@ pub async fn run(data: &Path, out: &mut impl Write) -> Result<Outcome, Box<dyn E
 
     let mut stream = router.carry(&model.name, &signed).await?;
     while let Some(piece) = stream.next().await? {
-        write!(out, "{piece}")?;
+        write!(out, "{}", piece.text)?;
     }
-    let text = stream.finish().await?.text;
+    let answer = stream.finish().await?;
+    if let Some(least) = answer.logprobs.iter().min_by_key(|at| at.chosen.logprob_micronats) {
+        let percent = 100.0 * least.chosen.nats().exp();
+        writeln!(out, "\nleast sure of {:?}: {percent:.1} %", least.chosen.token)?;
+    }
 
     let task = client.reader.wait_for_settlement(signed.task, PATIENCE).await?;
     if let Some(finding) = task.compare_request(signed.request.requestDigest) {
         return Err(finding.into());
     }
     let verified = client.reader.verify(signed.task, None).await?.remove(0);
-    if let Some(finding) = verified.compare_text(&text) {
+    if let Some(finding) = verified.compare_text(&answer.text) {
         return Err(finding.into());
     }
     writeln!(
         out,
-        "\n{} by node {}: {:?}",
+        "{} by node {}: {:?}",
         task.state_name(),
         verified.scope.node,
         verified.findings
     )?;
-    Ok(Outcome { client, session, signed, text, verified })
+    Ok(Outcome { client, session, signed, answer, verified })
 }

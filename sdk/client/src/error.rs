@@ -139,6 +139,12 @@ pub enum ClientError {
     /// A question that no request can hold.
     #[error("the question does not fit: {0}")]
     Question(#[from] BlockError),
+    /// Log probabilities are wanted where nobody states them.
+    #[error("log probabilities cannot be had {0}")]
+    NoLogprobs(&'static str),
+    /// What a router says of its tokens cannot be.
+    #[error("the router sent log probabilities that cannot be: {0}")]
+    BadLogprobs(String),
     /// Too long for the model.
     #[error(
         "{max_output} tokens of answer leave no room for a prompt in the model's context of {max_context}: ask for fewer"

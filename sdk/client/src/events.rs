@@ -4,7 +4,8 @@ use futures::{Stream, StreamExt};
 
 use crate::ClientError;
 
-/// Longest event: a chunk of an answer has some hundred bytes, an error some thousand.
+/// Longest event: a chunk of an answer has some hundred bytes, one with the most log probabilities of a receipt's tokens
+/// some hundred thousand.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The data of events as they come.

@@ -4,7 +4,8 @@
 //! - [`Reader`] reads a network's chain and content store. It needs no key.
 //! - [`Client`] is a reader with a key that pays: sessions, and tasks by transaction, without any router.
 //! - [`Router`] is a router's HTTP API: answers as a stream, paid from the router's lane, or from a lane of one's own by
-//!   requests that [`Client::sign`] has signed. A router can pass such a request on, and nothing else.
+//!   requests that [`Client::sign`] has signed. A router can pass such a request on, and nothing else. Log probabilities
+//!   come with its answers where [`Question::top_logprobs`] asks for them, and in no other way.
 //! - [`Reader::verify`] checks signatures, digests, seals and fees of a task's answers, tells where their proof stands on
 //!   chain, and scores them where an [`assay_engine::Engine`] with the weights is at hand.
 //!
@@ -15,6 +16,7 @@
 mod amount;
 mod error;
 mod events;
+mod logprobs;
 mod network;
 mod question;
 mod reader;
@@ -29,7 +31,7 @@ pub use error::ClientError;
 pub use network::{Network, ServedModel};
 pub use question::Question;
 pub use reader::{AnswerView, Reader, TaskView, events};
-pub use router::{Answer, AnswerStream, Model, Router, Usage};
+pub use router::{Answer, AnswerStream, Model, Piece, Router, Usage};
 pub use session::{COR_ASSET, LaneView, Opening, SessionView};
 pub use task::{SignedRequest, Submitted, Terms};
 pub use verify::{AuditView, Finding, Verified};

@@ -20,6 +20,10 @@ pub struct Question {
     pub sampling: Sampling,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Log probabilities are wanted, with so many alternatives at each position: at most
+    /// [`assay_types::MAX_TOP_LOGPROBS`]. A router's answer has them; a task by transaction cannot. They are the node's
+    /// word, which no proof covers.
+    pub top_logprobs: Option<u32>,
     /// Tokens of prompt and answer that the model takes together, if known: the bound of the prompt stays within it.
     pub max_context: Option<u32>,
 }
@@ -33,6 +37,7 @@ impl Question {
             max_output: 128,
             sampling: Sampling { temperature_milli: 0, ..Sampling::default() },
             stop: Vec::new(),
+            top_logprobs: None,
             max_context: None,
         }
     }
@@ -60,7 +65,7 @@ impl Question {
             salt: rand::random::<[u8; 32]>().into(),
             sampling: self.sampling,
             stop: self.stop.clone(),
-            top_logprobs: None,
+            top_logprobs: self.top_logprobs,
             version: BLOCK_VERSION,
         };
         block.check()?;
@@ -82,6 +87,9 @@ mod tests {
         assert!(matches!(none.block(), Err(ClientError::NoRoom { .. })));
         let zero = Question { max_output: 0, ..question.clone() };
         assert!(matches!(zero.block(), Err(ClientError::Question(_))));
+        let wish = |top| Question { top_logprobs: Some(top), ..question.clone() }.block();
+        assert_eq!(wish(20).unwrap().top_logprobs, Some(20));
+        assert!(matches!(wish(21), Err(ClientError::Question(_))));
         assert_ne!(question.block().unwrap().salt, question.block().unwrap().salt);
     }
 }

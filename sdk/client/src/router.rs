@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use assay_types::{Prompt, TaskId};
+use assay_types::{Prompt, RequestBlock, TaskId, TokenLogprobs};
 use futures::stream::BoxStream;
 use reqwest::{Response, header::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ClientError, Question, SignedRequest, events::Events};
+use crate::{ClientError, Question, SignedRequest, events::Events, logprobs::Wish};
 
 /// The header that names an answer's task.
 const TASK_HEADER: &str = "x-assay-task";
@@ -50,6 +50,17 @@ pub struct Answer {
     pub text: String,
     /// Its tokens, if the router said so.
     pub usage: Option<Usage>,
+    /// One for each token if they were asked for, else none: the node's word, which nothing has checked but its form.
+    pub logprobs: Vec<TokenLogprobs>,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its text; empty where only tokens without text are left, as at the end of an answer with log probabilities.
+    pub text: String,
+    /// Those of its tokens, if they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
 }
 
 /// An answer as it comes. Dropped early, it hangs up: the router then cancels a task of its own lane; one that
@@ -57,6 +68,7 @@ pub struct Answer {
 pub struct AnswerStream {
     events: Events<BoxStream<'static, Result<Vec<u8>, reqwest::Error>>>,
     answer: Answer,
+    wish: Option<Wish>,
     ended: bool,
 }
 
@@ -98,14 +110,14 @@ impl Router {
     /// Asks a question that the router pays for out of its own lane.
     ///
     /// # Errors
-    /// What the router refuses, in its words.
+    /// What the router refuses, in its words; log probabilities of a prompt without the model's template.
     pub async fn ask(&self, model: &str, question: &Question) -> Result<AnswerStream, ClientError> {
         let milli = |thousandths: i32| f64::from(thousandths) / 1000.0;
         let positive = |thousandths: u32| f64::from(thousandths) / 1000.0;
-        let sampling = &question.sampling;
+        let (sampling, max_output) = (&question.sampling, question.max_output);
         let mut body = json!({
             "model": model,
-            "max_tokens": question.max_output,
+            "max_tokens": max_output,
             "temperature": positive(sampling.temperature_milli),
             "top_p": positive(sampling.top_p_milli),
             "min_p": positive(sampling.min_p_milli),
@@ -119,26 +131,36 @@ impl Router {
         let path = match &question.prompt {
             Prompt::Messages(messages) => {
                 body["messages"] = json!(messages);
+                if let Some(top) = question.top_logprobs {
+                    (body["logprobs"], body["top_logprobs"]) = (json!(true), json!(top));
+                }
                 "/v1/chat/completions"
+            }
+            Prompt::Text(_) if question.top_logprobs.is_some() => {
+                // OpenAI's completions name a token by its text alone, which does not tell all tokens apart.
+                let remedy = "of a plain text that a router pays for: ask with messages, or sign the question";
+                return Err(ClientError::NoLogprobs(remedy));
             }
             Prompt::Text(text) => {
                 body["prompt"] = json!(text);
                 "/v1/completions"
             }
         };
-        self.stream(path, &body).await
+        let wish = question.top_logprobs.map(|top| Wish { top, max_output });
+        self.stream(path, &body, wish).await
     }
 
     /// Passes a request on that its holder has signed and pays for.
     ///
     /// # Errors
-    /// What the router or the node refuses, in their words.
+    /// What the router or the node refuses, in their words; a block that is none.
     pub async fn carry(
         &self,
         model: &str,
         signed: &SignedRequest,
     ) -> Result<AnswerStream, ClientError> {
         let request = &signed.request;
+        let RequestBlock { top_logprobs, max_output, .. } = RequestBlock::decode(&signed.block)?;
         let body = json!({
             "model": model,
             "request": {
@@ -162,17 +184,24 @@ impl Router {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
-        self.stream("/v1/requests", &body).await
+        let wish = top_logprobs.map(|top| Wish { top, max_output });
+        self.stream("/v1/requests", &body, wish).await
     }
 
-    async fn stream(&self, path: &str, body: &Value) -> Result<AnswerStream, ClientError> {
+    async fn stream(
+        &self,
+        path: &str,
+        body: &Value,
+        wish: Option<Wish>,
+    ) -> Result<AnswerStream, ClientError> {
         let asked = self.http.post(format!("{}{path}", self.base)).json(body);
         let response = self.sent(self.with_key(asked)).await?;
         let task = task_of(response.headers());
         let bytes = futures::StreamExt::map(response.bytes_stream(), |chunk| chunk.map(Vec::from));
         Ok(AnswerStream {
             events: Events::new(Box::pin(bytes)),
-            answer: Answer { task, text: String::new(), usage: None },
+            answer: Answer { task, text: String::new(), usage: None, logprobs: Vec::new() },
+            wish,
             ended: false,
         })
     }
@@ -208,15 +237,16 @@ impl AnswerStream {
         self.answer.task
     }
 
-    /// The next piece of text; `None` at the end of an answer that is complete, and that the router has compared with
+    /// The next piece; `None` at the end of an answer that is complete, and that the router has compared with
     /// what its node has pinned.
     ///
     /// # Errors
-    /// If the answer breaks off: nothing of it can be relied on then.
-    pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
+    /// If the answer breaks off, or lacks log probabilities that were asked for: nothing of it can be relied on then.
+    pub async fn next(&mut self) -> Result<Option<Piece>, ClientError> {
         while !self.ended {
             let data = self.events.next().await?.ok_or(ClientError::BrokenOff(None))?;
             if data == "[DONE]" {
+                self.check_logprobs()?;
                 self.ended = true;
                 break;
             }
@@ -230,12 +260,30 @@ impl AnswerStream {
             }
             let choice = &chunk["choices"][0];
             let text = choice["delta"]["content"].as_str().or(choice["text"].as_str());
-            if let Some(text) = text.filter(|text| !text.is_empty()) {
+            let text = text.unwrap_or_default();
+            let logprobs = match self.wish {
+                Some(wish) => wish.read(&choice["logprobs"], self.answer.logprobs.len())?,
+                None => Vec::new(),
+            };
+            if !text.is_empty() || !logprobs.is_empty() {
                 self.answer.text.push_str(text);
-                return Ok(Some(text.to_owned()));
+                self.answer.logprobs.extend_from_slice(&logprobs);
+                return Ok(Some(Piece { text: text.to_owned(), logprobs }));
             }
         }
         Ok(None)
+    }
+
+    /// A whole answer has log probabilities for each of its tokens, if they were asked for.
+    fn check_logprobs(&self) -> Result<(), ClientError> {
+        let tokens = self.answer.usage.map(|usage| usage.completion_tokens as usize);
+        let got = self.answer.logprobs.len();
+        if self.wish.is_none() || tokens == Some(got) {
+            return Ok(());
+        }
+        let tokens = tokens.map_or("an unknown number of".to_owned(), |tokens| tokens.to_string());
+        let what = format!("{got} positions in an answer of {tokens} tokens");
+        Err(ClientError::BadLogprobs(what))
     }
 
     /// Waits for the end; the whole answer.

@@ -78,13 +78,17 @@ impl Client {
     /// Pins a question and submits it by transaction. No router is needed.
     ///
     /// # Errors
-    /// If the lane is another's, the content store fails, or the contract refuses.
+    /// If the lane is another's, the content store fails, the contract refuses, or log probabilities are wanted.
     pub async fn submit(
         &self,
         session: u64,
         question: &Question,
         terms: &Terms,
     ) -> Result<Submitted, ClientError> {
+        if question.top_logprobs.is_some() {
+            let remedy = "by transaction: nodes state them beside a stream alone. Sign the question, and have a router carry it";
+            return Err(ClientError::NoLogprobs(remedy));
+        }
         let block = question.block()?;
         let (bytes, digest) = block.encode()?;
         let got = self.reader.store.put(bytes.into()).await?;

@@ -33,9 +33,9 @@ pub async fn run(global: &Global, args: AskArgs) -> Result<()> {
         ..Question::new(args.prompt)
     };
     let mut answer = router.ask(&model, &question).await?;
-    while let Some(text) = answer.next().await? {
+    while let Some(piece) = answer.next().await? {
         if !global.json {
-            ui::piece(&text);
+            ui::piece(&piece.text);
         }
     }
     let answer = answer.finish().await?;

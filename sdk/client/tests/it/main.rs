@@ -7,8 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use assay_client::{ClientError, Network, Question, Router, SignedRequest, Usage};
-use assay_types::{B256, Bytes, Signature, TaskId, TaskRequest};
+use assay_client::{ClientError, Network, Piece, Question, Router, SignedRequest, Usage};
+use assay_types::{
+    B256, Prompt, Signature, TaskId, TaskRequest, TokenLogprob, TokenLogprobs, TokenName,
+};
 use axum::{
     Json,
     body::Body,
@@ -91,13 +93,97 @@ async fn an_answer_is_read_piece_by_piece() {
     assert_eq!(router.models().await.unwrap()[0].id, "one");
     let mut stream = router.ask("one", &Question::new("hello")).await.unwrap();
     assert_eq!(stream.task(), Some(TaskId(B256::repeat_byte(5))));
-    assert_eq!(stream.next().await.unwrap().as_deref(), Some("one "));
+    let piece = Piece { text: "one ".into(), logprobs: vec![] };
+    assert_eq!(stream.next().await.unwrap(), Some(piece));
     let answer = stream.finish().await.unwrap();
     assert_eq!(answer.text, "one two");
     assert_eq!(answer.usage, Some(Usage { prompt_tokens: 7, completion_tokens: 3 }));
     let (_, body) = fake.asked.lock().unwrap().remove(0);
     assert_eq!(body["messages"][0]["content"], "hello");
     assert_eq!((&body["temperature"], &body["max_tokens"]), (&json!(0.0), &json!(128)));
+    assert!(body.get("logprobs").is_none() && answer.logprobs.is_empty());
+}
+
+/// An answer of three tokens, the last of which is its end.
+const STATED: &str = r#"data: {"choices":[{"delta":{"role":"assistant","content":""},"logprobs":null}]}
+
+data: {"choices":[{"delta":{"content":"€"},"logprobs":{"content":[{"token":"\\xe2","logprob":-0.5,"bytes":[226],"top_logprobs":[{"token":"a","logprob":-0.25,"bytes":[97]}]},{"token":"\\x82\\xac","logprob":0.0,"bytes":[130,172],"top_logprobs":[{"token":"\\x82\\xac","logprob":0.0,"bytes":[130,172]}]}],"refusal":null}}]}
+
+data: {"choices":[{"delta":{},"logprobs":{"content":[{"token":"<end>","logprob":-1.609438,"bytes":null,"top_logprobs":[{"token":"b","logprob":-1.5,"bytes":[98]}]}],"refusal":null},"finish_reason":"stop"}]}
+
+data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}
+
+data: [DONE]
+
+"#;
+
+fn stated() -> Vec<TokenLogprobs> {
+    let one = |token, logprob_micronats| TokenLogprob { token, logprob_micronats };
+    let text = |text: &str| TokenName::Text(text.into());
+    let bytes = |bytes: &[u8]| TokenName::Bytes(bytes.to_vec().into());
+    let end = TokenName::Special("<end>".into());
+    let rest = || one(bytes(&[0x82, 0xAC]), 0);
+    let first = one(bytes(&[0xE2]), -500_000);
+    vec![
+        TokenLogprobs { chosen: first, top: vec![one(text("a"), -250_000)] },
+        TokenLogprobs { chosen: rest(), top: vec![rest()] },
+        TokenLogprobs { chosen: one(end, -1_609_438), top: vec![one(text("b"), -1_500_000)] },
+    ]
+}
+
+fn wish(top: u32) -> Question {
+    Question { top_logprobs: Some(top), ..Question::new("hello") }
+}
+
+#[tokio::test]
+async fn log_probabilities_come_with_the_text_of_their_tokens() {
+    let fake = Fake::start(200, STATED).await;
+    let router = fake.router();
+    let mut stream = router.ask("one", &wish(1)).await.unwrap();
+    let euro = Piece { text: "€".into(), logprobs: stated()[..2].to_vec() };
+    assert_eq!(stream.next().await.unwrap(), Some(euro));
+    let end = Piece { text: String::new(), logprobs: stated()[2..].to_vec() };
+    assert_eq!(stream.next().await.unwrap(), Some(end));
+    assert_eq!(stream.next().await.unwrap(), None);
+    let answer = stream.finish().await.unwrap();
+    assert_eq!((answer.text.as_str(), answer.logprobs), ("€", stated()));
+    let (_, body) = fake.asked.lock().unwrap().remove(0);
+    assert_eq!((&body["logprobs"], &body["top_logprobs"]), (&json!(true), &json!(1)));
+
+    let answer = router.carry("one", &signed(&wish(1))).await.unwrap().finish().await.unwrap();
+    assert_eq!(answer.logprobs, stated());
+    let (path, body) = fake.asked.lock().unwrap().remove(0);
+    assert_eq!((path.as_str(), body.get("logprobs")), ("requests", None));
+    assert!(body["block"].as_str().unwrap().contains("\"top_logprobs\":1"), "{body}");
+
+    let unasked = router.ask("one", &Question::new("hello")).await.unwrap().finish().await.unwrap();
+    assert_eq!((unasked.text.as_str(), unasked.logprobs), ("€", vec![]));
+}
+
+#[tokio::test]
+async fn log_probabilities_that_lack_or_cannot_be_are_an_error() {
+    let short = Question { max_output: 2, ..wish(1) };
+    for (body, question, what) in [
+        (WHOLE, wish(1), "0 positions in an answer of 3 tokens"),
+        (STATED, wish(2), "1 alternatives"),
+        (STATED, short, "3 positions, where 2 tokens"),
+    ] {
+        let fake = Fake::start(200, body).await;
+        let stream = fake.router().ask("one", &question).await.unwrap();
+        let failed = stream.finish().await.unwrap_err();
+        assert!(matches!(&failed, ClientError::BadLogprobs(_)), "{failed}");
+        assert!(failed.to_string().contains(what), "{failed}");
+    }
+    let fake = Fake::start(200, WHOLE).await;
+    let mut stream = fake.router().ask("one", &wish(1)).await.unwrap();
+    while let Ok(Some(_)) = stream.next().await {}
+    let failed = stream.finish().await.unwrap_err();
+    assert!(matches!(failed, ClientError::BrokenOff(_)), "what failed is not whole: {failed}");
+
+    let text = Question { prompt: Prompt::Text("Once".into()), ..wish(1) };
+    let failed = fake.router().ask("one", &text).await.err().unwrap();
+    assert!(matches!(&failed, ClientError::NoLogprobs(_)), "{failed}");
+    assert_eq!(fake.asked.lock().unwrap().len(), 1, "nothing was sent");
 }
 
 #[tokio::test]
@@ -135,20 +221,28 @@ async fn a_refusal_comes_back_in_the_routers_words() {
     assert!(matches!(failed, ClientError::NoRouter { .. }), "{failed}");
 }
 
+fn signed(question: &Question) -> SignedRequest {
+    let (block, digest) = question.block().unwrap().encode().unwrap();
+    let request = TaskRequest {
+        sessionId: 3,
+        lane: 1,
+        nonce: 9,
+        requestDigest: digest,
+        ..TaskRequest::default()
+    };
+    let signature = Signature::test_signature();
+    SignedRequest { task: TaskId(B256::ZERO), request, signature, block: block.into() }
+}
+
 #[tokio::test]
 async fn a_signed_request_is_sent_as_it_stands() {
     let fake = Fake::start(200, WHOLE).await;
-    let request = TaskRequest { sessionId: 3, lane: 1, nonce: 9, ..TaskRequest::default() };
-    let signed = SignedRequest {
-        task: TaskId(B256::ZERO),
-        request,
-        signature: Signature::test_signature(),
-        block: Bytes::from_static(b"{\"a\":1}"),
-    };
+    let signed = signed(&Question::new("hello"));
     let answer = fake.router().carry("one", &signed).await.unwrap().finish().await.unwrap();
     assert_eq!(answer.text, "one two");
     let (path, body) = fake.asked.lock().unwrap().remove(0);
-    assert_eq!((path.as_str(), &body["block"]), ("requests", &json!("{\"a\":1}")));
+    let block = String::from_utf8(signed.block.to_vec()).unwrap();
+    assert_eq!((path.as_str(), &body["block"]), ("requests", &json!(block)));
     assert_eq!((&body["request"]["nonce"], &body["request"]["feeCap"]), (&json!(9), &json!("0")));
     assert_eq!(body["signature"].as_str().unwrap().len(), 2 + 130);
 }

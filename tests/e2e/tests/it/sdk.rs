@@ -2,7 +2,7 @@
 
 use alloy::primitives::{U256, aliases::U96};
 use assay_bindings::SessionPayment;
-use assay_client::{ClientError, Router, SignedRequest};
+use assay_client::{ClientError, Question, Router, SignedRequest, Terms};
 use assay_harness::Network;
 
 #[path = "../../../../sdk/client/examples/own_wallet.rs"]
@@ -25,9 +25,15 @@ async fn a_wallet_pays_for_its_own_answer_through_a_router_that_holds_nothing() 
     let network = Network::start(Default::default()).await.unwrap();
     let mut said = Vec::new();
     let outcome = own_wallet::run(network.data(), &mut said).await.unwrap();
-    let own_wallet::Outcome { client, session, signed, text, verified } = outcome;
-    assert!(text.to_lowercase().contains("session"), "{text}");
+    let own_wallet::Outcome { client, session, signed, answer, verified } = outcome;
+    assert!(answer.text.to_lowercase().contains("session"), "{}", answer.text);
     assert_eq!(verified.findings, []);
+    // The node has stated each token that it committed to, and whoever asks without a router is told that it would not.
+    let tokens = verified.block.unwrap().ids.len();
+    assert_eq!((answer.logprobs.len(), answer.logprobs[0].top.len()), (tokens, 2));
+    let wish = Question { top_logprobs: Some(2), ..Question::new("hello") };
+    let without = client.submit(session, &wish, &Terms::default()).await;
+    assert!(matches!(without, Err(ClientError::NoLogprobs(_))), "{without:?}");
 
     // The fee came out of the wallet's own lane, and nothing else did; no lane is the router's.
     let lanes = client.reader.session(session).await.unwrap().unwrap().lanes;
