@@ -11,7 +11,7 @@ use assay_chain::{Database, DatabaseError};
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use crate::book::db::MIGRATIONS;
+use crate::book::tables::MIGRATIONS;
 
 /// Name of the database in the router's folder.
 pub(crate) const DATABASE_FILE: &str = "router.sqlite";

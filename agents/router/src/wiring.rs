@@ -100,7 +100,7 @@ pub struct Parts {
     pub signer: PrivateKeySigner,
     /// The content store.
     pub store: Arc<dyn ContentStore>,
-    /// Its database, with the tables of [`crate::book::db::MIGRATIONS`].
+    /// Its database, with the tables of [`crate::book::tables::MIGRATIONS`].
     pub journal: Journal,
     /// Canonical blocks in order.
     pub blocks: mpsc::Receiver<BlockUpdate>,

@@ -14,3 +14,4 @@ pub mod service;
 pub mod session;
 mod sql;
 pub mod state;
+pub mod tables;
