@@ -8,6 +8,8 @@ use crate::treasury::OwnSessions;
 
 /// Largest body of a request: a request block of 1 MiB, and room for the JSON around it.
 pub const MAX_BODY_BYTES: usize = MAX_BLOCK_BYTES + (64 << 10);
+/// Largest body of a cancellation: a number and a signature.
+pub const MAX_CANCELLATION_BYTES: usize = 4096;
 /// Requests that are served at once; each holds up to two bodies and an answer in memory.
 pub const MAX_REQUESTS: usize = 256;
 /// Connections that are open at once: those of all requests, all miners and all WebSockets, and as many that

@@ -115,9 +115,7 @@ impl Answering {
     fn word(&mut self, answer: usize, piece: Result<Piece, ApiError>) {
         let (wording, head) = (&mut self.wording, &self.head);
         match piece {
-            Ok(Piece::Text(text, logprobs)) => {
-                self.due.extend(wording.text(head, answer, &text, &logprobs));
-            }
+            Ok(Piece::Text(delta)) => self.due.extend(wording.text(head, answer, &delta)),
             Ok(Piece::End(finish, rest)) => {
                 self.due.extend(wording.end(head, answer, &finish, &rest));
                 self.open = self.open.saturating_sub(1);
@@ -140,9 +138,9 @@ impl Answering {
             let piece = piece?;
             let Some((text, logprobs, finish)) = parts.get_mut(answer) else { continue };
             match piece {
-                Piece::Text(more, stated) => {
-                    text.push_str(&more);
-                    logprobs.extend(stated);
+                Piece::Text(delta) => {
+                    text.push_str(&delta.text);
+                    logprobs.extend(delta.logprobs);
                 }
                 Piece::End(end, stated) => {
                     logprobs.extend(stated);

@@ -10,7 +10,10 @@ use super::{
     logprobs,
     wording::{Answer, Head, Order, Said, Wording, output_tokens},
 };
-use crate::{config::RouterConfig, tasks::running::Finish};
+use crate::{
+    config::RouterConfig,
+    tasks::running::{Delta, Finish},
+};
 
 const NAMES: Names = Names {
     max_output: &["max_tokens", "max_completion_tokens"],
@@ -80,7 +83,12 @@ fn message(value: Value, place: &str) -> Result<Message, ApiError> {
 
 /// The words of one answer.
 pub fn wording(include_usage: bool) -> Box<dyn Wording> {
-    Box::new(Chat { include_usage, ended: Vec::new() })
+    Box::new(Chat { include_usage, is_counted: false, ended: Vec::new() })
+}
+
+/// The same, and with the usage each chunk of text says how many tokens have come: whoever cancels signs for them.
+pub fn counted(include_usage: bool) -> Box<dyn Wording> {
+    Box::new(Chat { include_usage, is_counted: true, ended: Vec::new() })
 }
 
 /// Usage as OpenAI counts it, but for prompts: each answer's own, because each is paid.
@@ -94,6 +102,8 @@ pub fn usage(head: &Head, output_tokens: u32) -> Value {
 
 struct Chat {
     include_usage: bool,
+    /// Whether each chunk of text has the usage so far.
+    is_counted: bool,
     ended: Vec<Finish>,
 }
 
@@ -112,37 +122,29 @@ impl Chat {
         }
         Said::plain(&chunk)
     }
+}
 
-    fn delta(
-        &self,
-        head: &Head,
-        answer: usize,
-        (delta, reason): (Value, Option<&str>),
-        logprobs: &[TokenLogprobs],
-    ) -> Said {
-        let choices = json!([{
-            "index": answer, "delta": delta, "logprobs": logprobs::chat(logprobs),
-            "finish_reason": reason,
-        }]);
-        self.chunk(head, choices, None)
-    }
+fn choices(
+    answer: usize,
+    (delta, reason): (Value, Option<&str>),
+    logprobs: &[TokenLogprobs],
+) -> Value {
+    json!([{
+        "index": answer, "delta": delta, "logprobs": logprobs::chat(logprobs),
+        "finish_reason": reason,
+    }])
 }
 
 impl Wording for Chat {
     fn begin(&mut self, head: &Head) -> Vec<Said> {
-        let role =
-            |i| self.delta(head, i, (json!({"role": "assistant", "content": ""}), None), &[]);
-        (0..head.tasks.len()).map(role).collect()
+        let role = |i| choices(i, (json!({"role": "assistant", "content": ""}), None), &[]);
+        (0..head.tasks.len()).map(|i| self.chunk(head, role(i), None)).collect()
     }
 
-    fn text(
-        &mut self,
-        head: &Head,
-        answer: usize,
-        text: &str,
-        logprobs: &[TokenLogprobs],
-    ) -> Vec<Said> {
-        vec![self.delta(head, answer, (json!({"content": text}), None), logprobs)]
+    fn text(&mut self, head: &Head, answer: usize, delta: &Delta) -> Vec<Said> {
+        let choices = choices(answer, (json!({"content": delta.text}), None), &delta.logprobs);
+        let usage = self.is_counted.then(|| usage(head, delta.tokens));
+        vec![self.chunk(head, choices, usage)]
     }
 
     fn end(
@@ -153,7 +155,7 @@ impl Wording for Chat {
         rest: &[TokenLogprobs],
     ) -> Vec<Said> {
         self.ended.push(*finish);
-        vec![self.delta(head, answer, (json!({}), Some(finish.reason())), rest)]
+        vec![self.chunk(head, choices(answer, (json!({}), Some(finish.reason())), rest), None)]
     }
 
     fn over(&mut self, head: &Head) -> Vec<Said> {

@@ -11,7 +11,10 @@ use super::{
     logprobs,
     wording::{Answer, Head, Order, Said, Wording, output_tokens},
 };
-use crate::{config::RouterConfig, tasks::running::Finish};
+use crate::{
+    config::RouterConfig,
+    tasks::running::{Delta, Finish},
+};
 
 const NAMES: Names = Names { max_output: &["max_tokens"], stop: "stop", max_temperature: 2.0 };
 
@@ -98,15 +101,10 @@ impl Wording for Text {
         Vec::new()
     }
 
-    fn text(
-        &mut self,
-        head: &Head,
-        answer: usize,
-        text: &str,
-        logprobs: &[TokenLogprobs],
-    ) -> Vec<Said> {
-        let logprobs = self.logprobs(answer, logprobs);
-        vec![Said::plain(&self.chunk(head, json!([choice(answer, (text, logprobs), None)])))]
+    fn text(&mut self, head: &Head, answer: usize, delta: &Delta) -> Vec<Said> {
+        let logprobs = self.logprobs(answer, &delta.logprobs);
+        let choice = choice(answer, (&delta.text, logprobs), None);
+        vec![Said::plain(&self.chunk(head, json!([choice])))]
     }
 
     fn end(

@@ -15,7 +15,10 @@ use super::{
     fields::{Fields, unsupported},
     wording::{Answer, Head, Order, Said, Wording},
 };
-use crate::{config::RouterConfig, tasks::running::Finish};
+use crate::{
+    config::RouterConfig,
+    tasks::running::{Delta, Finish},
+};
 
 const NAMES: Names =
     Names { max_output: &["max_tokens"], stop: "stop_sequences", max_temperature: 1.0 };
@@ -145,8 +148,8 @@ impl Wording for Words {
         ]
     }
 
-    fn text(&mut self, _: &Head, _: usize, text: &str, _: &[TokenLogprobs]) -> Vec<Said> {
-        let delta = json!({"type": "text_delta", "text": text});
+    fn text(&mut self, _: &Head, _: usize, delta: &Delta) -> Vec<Said> {
+        let delta = json!({"type": "text_delta", "text": delta.text});
         vec![Said::typed("content_block_delta", json!({"index": 0, "delta": delta}))]
     }
 

@@ -1,12 +1,15 @@
 //! `/v1/requests`: a request that its lane's holder has signed, passed on as it stands. The answer is worded as OpenAI's
-//! chat completions are.
+//! chat completions are. `/v1/requests/{task}/cancel`: the holder ends it.
 
 use std::sync::Arc;
 
 use alloy::primitives::aliases::U96;
-use assay_types::{B256, Bytes, Dispatch, RequestBlock, Signature, TaskRequest, sha256};
+use assay_types::{
+    B256, Bytes, Dispatch, MAX_OUTPUT_LIMIT, RequestBlock, Signature, TaskId, TaskRequest,
+    link::SignedCancellation, sha256,
+};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     ask::{self, Ask, Streaming},
@@ -75,7 +78,27 @@ pub fn read(fields: &mut Fields, config: &RouterConfig) -> Result<Order, ApiErro
         key: None,
         signed: Some(Arc::new(signed)),
     };
-    Ok(Order::new(vec![ask], stream, chat::wording(include_usage)))
+    Ok(Order::new(vec![ask], stream, chat::counted(include_usage)))
+}
+
+/// Reads a cancellation of such a request.
+///
+/// # Errors
+/// 400 that names the parameter.
+pub fn read_cancellation(fields: &mut Fields) -> Result<SignedCancellation, ApiError> {
+    let tokens = fields.count("tokens", 1, MAX_OUTPUT_LIMIT)?;
+    let tokens = tokens.ok_or_else(|| {
+        let message = "tokens is missing: send how many tokens the signature is for";
+        ApiError::invalid("tokens", "missing_required_parameter", message)
+    })?;
+    let signature = signature(fields)?;
+    fields.end()?;
+    Ok(SignedCancellation { tokens, signature })
+}
+
+/// What is answered to one that its node was told of.
+pub fn cancellation_json(task: TaskId, tokens: u32) -> Value {
+    json!({"id": task, "object": "assay.cancellation", "tokens": tokens})
 }
 
 /// The signed members, as far as a router can serve them: one answer, of a node that the queue chooses.
@@ -124,7 +147,6 @@ fn signature(fields: &mut Fields) -> Result<Signature, ApiError> {
 #[cfg(test)]
 mod tests {
     use assay_types::{BLOCK_VERSION, Prompt, Sampling};
-    use serde_json::json;
 
     use super::*;
     use crate::http::ask::tests::{order_of, refused};

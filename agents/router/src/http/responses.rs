@@ -11,7 +11,10 @@ use super::{
     logprobs,
     wording::{Answer, Head, Order, Said, Wording},
 };
-use crate::{config::RouterConfig, tasks::running::Finish};
+use crate::{
+    config::RouterConfig,
+    tasks::running::{Delta, Finish},
+};
 
 const NAMES: Names =
     Names { max_output: &["max_output_tokens"], stop: "stop", max_temperature: 2.0 };
@@ -217,12 +220,12 @@ impl Wording for Words {
         ]
     }
 
-    fn text(&mut self, head: &Head, _: usize, text: &str, logprobs: &[TokenLogprobs]) -> Vec<Said> {
-        self.text.push_str(text);
-        self.logprobs.extend_from_slice(logprobs);
+    fn text(&mut self, head: &Head, _: usize, delta: &Delta) -> Vec<Said> {
+        self.text.push_str(&delta.text);
+        self.logprobs.extend_from_slice(&delta.logprobs);
         let fields = json!({
-            "item_id": head.id("msg_"), "output_index": 0, "content_index": 0, "delta": text,
-            "logprobs": logprobs::response(logprobs),
+            "item_id": head.id("msg_"), "output_index": 0, "content_index": 0, "delta": delta.text,
+            "logprobs": logprobs::response(&delta.logprobs),
         });
         vec![self.event("response.output_text.delta", fields)]
     }

@@ -33,7 +33,8 @@ use super::{
 };
 use crate::{
     config::{
-        MAX_BODY_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig, SOCKET_READ_BYTES, ServedModel,
+        MAX_BODY_BYTES, MAX_CANCELLATION_BYTES, MAX_LINKS, MAX_SOCKETS, RouterConfig,
+        SOCKET_READ_BYTES, ServedModel,
     },
     journal::JournalError,
     keys::{Caller, Keyring},
@@ -89,6 +90,7 @@ pub fn routes(app: Arc<App>, health: Health) -> Router {
         .route("/v1/completions", complete(completions::read))
         .route("/v1/responses", complete(responses::read).get(socket))
         .route("/v1/requests", complete(requests::read))
+        .route("/v1/requests/{task}/cancel", post(cancel))
         .route("/v1/embeddings", post(embeddings))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
@@ -151,6 +153,20 @@ async fn complete(app: Arc<App>, read: Read, request: Request) -> Result<Respons
     answer::serve(&app.dispatcher, order, place).await
 }
 
+/// Ends a request that its lane's holder has signed. It takes no place: it makes room for others.
+async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(task): Path<String>,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let within = app.dispatcher.config.patience.body;
+    let body = body::read_at_most(request, MAX_CANCELLATION_BYTES, within).await?;
+    let task = task_id("task", &task)?;
+    let signed = requests::read_cancellation(&mut Fields::of_body(&body)?)?;
+    app.dispatcher.cut(task, signed).await?;
+    Ok((StatusCode::ACCEPTED, Json(requests::cancellation_json(task, signed.tokens))))
+}
+
 /// The body is read all the same: a client that still writes does not look for an answer.
 async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let _place = app.places.take(1)?;
@@ -190,7 +206,7 @@ async fn task(
     who: Who,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let id = task_id(&id)?;
+    let id = task_id("id", &id)?;
     let row = app.dispatcher.ledger.task(id).await.map_err(unreadable)?;
     let row = row.filter(|row| may_see(&who, row.api_key.as_deref()));
     row.map(|row| Json(task_json(id, &row))).ok_or_else(no_such_task)
@@ -201,7 +217,7 @@ async fn proof(
     who: Who,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let id = task_id(&id)?;
+    let id = task_id("id", &id)?;
     let found = app.dispatcher.ledger.proof(id).await.map_err(unreadable)?;
     let found = found.filter(|proof| may_see(&who, proof.api_key.as_deref()));
     found.map(|proof| Json(proof_json(id, &proof))).ok_or_else(no_such_task)
@@ -212,9 +228,9 @@ fn may_see(who: &Who, key: Option<&str>) -> bool {
     who.as_ref().is_none_or(|who| key == Some(who.key().id.as_str()))
 }
 
-fn task_id(text: &str) -> Result<TaskId, ApiError> {
+fn task_id(param: &str, text: &str) -> Result<TaskId, ApiError> {
     text.parse().map_err(|_| {
-        ApiError::invalid("id", "invalid_value", "a task's id is 0x and 64 hexadecimal digits")
+        ApiError::invalid(param, "invalid_value", "a task's id is 0x and 64 hexadecimal digits")
     })
 }
 

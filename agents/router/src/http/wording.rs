@@ -4,7 +4,10 @@ use assay_types::{TaskId, TokenLogprobs};
 use serde_json::{Value, json};
 
 use super::{ask::Ask, error::ApiError};
-use crate::{keys::Bill, tasks::running::Finish};
+use crate::{
+    keys::Bill,
+    tasks::running::{Delta, Finish},
+};
 
 /// A request as one API has read it.
 pub struct Order {
@@ -88,14 +91,8 @@ pub trait Wording: Send {
     /// The tasks have begun.
     fn begin(&mut self, head: &Head) -> Vec<Said>;
 
-    /// Text of one answer, and what is stated of its tokens.
-    fn text(
-        &mut self,
-        head: &Head,
-        answer: usize,
-        text: &str,
-        logprobs: &[TokenLogprobs],
-    ) -> Vec<Said>;
+    /// Text of one answer.
+    fn text(&mut self, head: &Head, answer: usize, delta: &Delta) -> Vec<Said>;
 
     /// One answer is complete; what is stated of tokens that had no text.
     fn end(

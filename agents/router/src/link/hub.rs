@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use assay_types::{NodeId, TaskId, link::Offer};
+use assay_types::{
+    NodeId, TaskId,
+    link::{Offer, SignedCancellation},
+};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::Instant,
@@ -15,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     score::{Candidate, Score},
     standing::{Outcome, Standing},
-    state::{Stream, TaskEvent},
+    state::{NotCut, Stream, TaskEvent},
 };
 use crate::config::{COMMAND_QUEUE, MAX_CAPACITY, MAX_STANDINGS};
 
@@ -61,6 +64,19 @@ pub enum Command {
     Adopt(Vec<Parted>),
     /// Nobody waits for it.
     Cancel(TaskId),
+    /// The holder of its lane ends it.
+    Cut(Cut),
+}
+
+/// The word of a lane's holder that ends a task.
+#[derive(Debug)]
+pub struct Cut {
+    /// The task.
+    pub task: TaskId,
+    /// The word.
+    pub signed: SignedCancellation,
+    /// Whether the node is told; dropped if its connection is lost.
+    pub heard: oneshot::Sender<Result<(), NotCut>>,
 }
 
 #[derive(Debug)]
@@ -192,7 +208,7 @@ impl Hub {
                     }
                     Err(error) => match error.into_inner() {
                         Command::Adopt(tasks) => Err(tasks),
-                        Command::Offer(_) | Command::Cancel(_) => Ok(()),
+                        _ => Ok(()),
                     },
                 }
             }
@@ -312,6 +328,15 @@ impl Hub {
             && commands.try_send(Command::Cancel(task)).is_err()
         {
             tracing::warn!(%node, %task, "the node's connection is too busy to be told of a cancelled task");
+        }
+    }
+
+    /// Tells the node that the holder of a task's lane ends it; whoever says so hears whether it does. Nobody hears
+    /// anything while the node is not connected, or its connection does not keep up.
+    pub fn cut(&self, node: NodeId, cut: Cut) {
+        let commands = self.links().by_node.get(&node).map(|link| link.commands.clone());
+        if let Some(commands) = commands {
+            let _ = commands.try_send(Command::Cut(cut));
         }
     }
 }

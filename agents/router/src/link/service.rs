@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    hub::{Client, Command, Hub, NewTask, Parted, Registered},
+    hub::{Client, Command, Cut, Hub, NewTask, Parted, Registered},
     state::{Action, Input, Peer, Scope, TaskEvent, check_version, hello_signer, node_gone},
 };
 use crate::{
@@ -271,6 +271,10 @@ impl LinkServer {
                     Some(Command::Offer(task)) => desk.admit(task),
                     Some(Command::Adopt(tasks)) => desk.adopt(tasks),
                     Some(Command::Cancel(task)) => desk.abandon(task),
+                    Some(Command::Cut(cut)) => match desk.cut(cut) {
+                        Some(input) => input,
+                        None => continue,
+                    },
                     // Only a newer connection takes this one's place in the hub.
                     None => return replaced(),
                 },
@@ -328,6 +332,14 @@ impl Desk {
             client.accepted = None;
         }
         Input::Cancel(task)
+    }
+
+    /// The holder of a task's lane ends it, if that is still possible.
+    fn cut(&self, Cut { task, signed, heard }: Cut) -> Option<Input> {
+        let checked = self.peer.may_cut(task, signed.tokens);
+        let is_cut = checked.is_ok();
+        let _ = heard.send(checked);
+        is_cut.then_some(Input::Cut(task, signed))
     }
 
     fn take(&mut self, input: Input) -> Result<(), Farewell> {

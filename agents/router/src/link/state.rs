@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use assay_types::{
     Address, B256, NodeId, Signature, TaskId, TokenLogprobs,
     link::{
-        DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, MISSED_PINGS, Offer, challenge_hash,
+        DOMAIN_LINK_MINER, FromMiner, FromRouter, LINK_VERSION, MISSED_PINGS, Offer,
+        SignedCancellation, challenge_hash,
     },
 };
 
-pub use super::stream::{Answer, Scope, SignedReceipt, Stream};
+pub use super::stream::{Answer, NotCut, Scope, SignedReceipt, Stream};
 use super::stream::{Said, Signer};
 
 /// Seconds after its deadline until a task that nobody waits for is forgotten.
@@ -19,7 +20,7 @@ const MAX_MESSAGE_CHARS: usize = 500;
 /// Longest code of a miner that is passed on.
 const MAX_CODE_CHARS: usize = 40;
 
-/// What a client's side learns of its task. The last one is `Done`, `Sealed`, `Declined` or `Failed`.
+/// What a client's side learns of its task. The last one is `Done`, `Sealed`, `Cancelled`, `Declined` or `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskEvent {
     /// The node serves it.
@@ -40,6 +41,11 @@ pub enum TaskEvent {
     Done(Box<Answer>),
     /// The answer is complete; its commit will show it.
     Sealed,
+    /// The lane's holder has ended it.
+    Cancelled {
+        /// Tokens that the holder pays for.
+        tokens: u32,
+    },
     /// The node does not serve it.
     Declined {
         /// Stable code.
@@ -74,6 +80,8 @@ pub enum Input {
     Adopt(Vec<Stream>),
     /// Nobody waits for this task any more.
     Cancel(TaskId),
+    /// The holder of its lane ends this task, which [`Peer::may_cut`] has allowed.
+    Cut(TaskId, SignedCancellation),
     /// There is nothing else to do: a receipt's signature may be looked at.
     Idle,
     /// A ping interval has passed.
@@ -189,6 +197,7 @@ impl Peer {
             }
             Input::Adopt(streams) => streams.into_iter().flat_map(|s| self.adopt(s)).collect(),
             Input::Cancel(task) => self.cancel(task).into_iter().collect(),
+            Input::Cut(task, signed) => self.cut(task, signed),
             Input::Idle => self.check_any().unwrap_or_else(|violation| self.violated(violation)),
             Input::Tick { now_s } => self.tick(now_s),
         }
@@ -237,7 +246,7 @@ impl Peer {
             actions.push(Action::Tell(task, node_gone("it broke off too often")));
         }
         actions.push(match stream.muted {
-            true => Action::Cancel(task, stream.cancel()),
+            true => stop(&mut stream),
             false => Action::Send(FromRouter::Resume { task, seq: stream.count() }),
         });
         self.streams.insert(task, stream);
@@ -246,7 +255,24 @@ impl Peer {
 
     fn cancel(&mut self, task: TaskId) -> Option<Action> {
         let stream = self.streams.get_mut(&task).filter(|stream| !stream.muted)?;
-        Some(Action::Cancel(task, stream.cancel()))
+        Some(stop(stream))
+    }
+
+    /// Whether the word of the lane's holder for so many tokens ends a task.
+    ///
+    /// # Errors
+    /// If the task is over here, or these are not the tokens that came.
+    pub fn may_cut(&self, task: TaskId, tokens: u32) -> Result<(), NotCut> {
+        self.streams.get(&task).ok_or(NotCut::Over)?.may_cut(tokens)
+    }
+
+    fn cut(&mut self, task: TaskId, signed: SignedCancellation) -> Vec<Action> {
+        let Some(stream) = self.streams.get_mut(&task).filter(|stream| !stream.muted) else {
+            return Vec::new();
+        };
+        stream.cut(signed);
+        let told = TaskEvent::Cancelled { tokens: signed.tokens };
+        vec![stop(stream), Action::Tell(task, told)]
     }
 
     fn tick(&mut self, now_s: u64) -> Vec<Action> {
@@ -387,6 +413,15 @@ impl Peer {
         }
         actions.push(Action::Forget(task));
         actions
+    }
+}
+
+/// Has the node stop: by the word of the lane's holder, if there is one.
+fn stop(stream: &mut Stream) -> Action {
+    let task = stream.task;
+    match stream.cut {
+        Some(signed) => Action::Send(FromRouter::Cancel { task, signed: Some(signed) }),
+        None => Action::Cancel(task, stream.cancel()),
     }
 }
 
@@ -749,6 +784,45 @@ mod tests {
         assert!(closes(&tokens(&mut peer, 96, 5)), "more than max_output");
     }
 
+    #[test]
+    fn the_word_of_the_lanes_holder_ends_a_task_with_hardly_less_than_was_sent() {
+        let mut peer = peer_with_task();
+        assert_eq!(peer.may_cut(TASK, 1), Err(NotCut::NotSent { sent: 0 }));
+        accept(&mut peer);
+        stream(&mut peer, 70);
+        assert_eq!(peer.may_cut(TASK, 71), Err(NotCut::NotSent { sent: 70 }));
+        assert_eq!(peer.may_cut(TASK, 37), Err(NotCut::TooLate { sent: 70 }));
+        assert_eq!((peer.may_cut(TASK, 38), peer.may_cut(TASK, 70)), (Ok(()), Ok(())));
+        assert_eq!(peer.may_cut(TaskId(B256::ZERO), 70), Err(NotCut::Over));
+
+        let signed = SignedCancellation { tokens: 38, signature: Signature::test_signature() };
+        let cancel = || Action::Send(FromRouter::Cancel { task: TASK, signed: Some(signed) });
+        let told = Action::Tell(TASK, TaskEvent::Cancelled { tokens: 38 });
+        assert_eq!(peer.on(Input::Cut(TASK, signed)), [cancel(), told]);
+        assert_eq!(peer.may_cut(TASK, 38), Err(NotCut::Over), "once");
+        assert!(peer.on(Input::Cut(TASK, signed)).is_empty());
+        assert!(peer.on(Input::Cancel(TASK)).is_empty(), "the client that hears of it leaves");
+        assert!(tokens(&mut peer, 70, 1).is_empty(), "it crossed the cancel");
+
+        // Nobody knows whether the node has heard it.
+        let (_, streams) = peer.part("x");
+        let mut peer = new_peer();
+        assert_eq!(peer.on(Input::Adopt(streams)), [cancel()]);
+        let sealed = Input::Frame(FromMiner::Sealed { task: TASK });
+        assert_eq!(peer.on(sealed), [Action::Forget(TASK)]);
+        assert_eq!(peer.may_cut(TASK, 38), Err(NotCut::Over));
+    }
+
+    /// What may happen to a connection.
+    #[derive(Clone, Debug)]
+    enum Happening {
+        Frame(Box<FromMiner>),
+        Idle,
+        /// It drops, and comes back.
+        Drop,
+        Cut(u32),
+    }
+
     /// Frames that a router may get, most of them about its one task and nearly right.
     fn any_frame() -> impl Strategy<Value = FromMiner> {
         let task = prop_oneof![9 => Just(TASK), 1 => Just(TaskId(B256::ZERO))];
@@ -779,20 +853,25 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_node_says_its_client_hears_a_whole_prefix_and_one_end(
-            inputs in prop::collection::vec(prop_oneof![
-                4 => any_frame().prop_map(|frame| Some(Some(frame))),
-                1 => Just(Some(None)),
-                1 => Just(None),
+            happenings in prop::collection::vec(prop_oneof![
+                16 => any_frame().prop_map(|frame| Happening::Frame(Box::new(frame))),
+                4 => Just(Happening::Idle),
+                4 => Just(Happening::Drop),
+                1 => (1_u32..9).prop_map(Happening::Cut),
             ], 0..60),
         ) {
             let mut peer = peer_with_task();
             let (mut tokens, mut ends) = (0, 0);
-            for input in inputs {
-                let actions = match input {
-                    Some(Some(frame)) => peer.on(Input::Frame(frame)),
-                    Some(None) => peer.on(Input::Idle),
-                    // The connection drops, and comes back.
-                    None => {
+            for happening in happenings {
+                let actions = match happening {
+                    Happening::Frame(frame) => peer.on(Input::Frame(*frame)),
+                    Happening::Idle => peer.on(Input::Idle),
+                    Happening::Cut(count) if peer.may_cut(TASK, count).is_err() => continue,
+                    Happening::Cut(tokens) => {
+                        let signature = Signature::test_signature();
+                        peer.on(Input::Cut(TASK, SignedCancellation { tokens, signature }))
+                    }
+                    Happening::Drop => {
                         let (mut actions, streams) = peer.part("cut");
                         peer = new_peer();
                         actions.extend(peer.on(Input::Adopt(streams)));
@@ -816,6 +895,10 @@ mod tests {
                         }
                         TaskEvent::Failed { code, .. } => {
                             prop_assert!(code.len() <= MAX_CODE_CHARS);
+                            ends += 1;
+                        }
+                        TaskEvent::Cancelled { tokens: paid } => {
+                            prop_assert!(paid <= tokens);
                             ends += 1;
                         }
                         TaskEvent::Sealed => prop_assert!(false, "the stream is open"),

@@ -4,7 +4,7 @@
 use assay_types::{
     Address, B256, EndReason, MAX_BLOCK_BYTES, NodeId, Signature, Signed, StreamHash, TaskId,
     TokenLogprobs,
-    link::{Offer, RECEIPT_EVERY_TOKENS, StreamReceipt},
+    link::{CANCEL_SLACK_TOKENS, Offer, RECEIPT_EVERY_TOKENS, SignedCancellation, StreamReceipt},
 };
 
 /// Frames without ids that one task may have: the text that was held back, and slack.
@@ -30,6 +30,23 @@ pub struct Answer {
     pub stream_hash: B256,
     /// The node's signature over all ids.
     pub receipt: SignedReceipt,
+}
+
+/// Why the word of a lane's holder does not end a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCut {
+    /// It is not under way any more.
+    Over,
+    /// It is for more tokens than the node has sent.
+    NotSent {
+        /// Tokens that came.
+        sent: u32,
+    },
+    /// It leaves out more tokens than the node gives away: it would go on, and be paid whole.
+    TooLate {
+        /// Tokens that came.
+        sent: u32,
+    },
 }
 
 /// A node's receipt.
@@ -69,6 +86,8 @@ pub struct Stream {
     pub(super) muted: bool,
     /// Tokens that had come when it was cancelled, and are paid.
     cancelled_at: Option<u32>,
+    /// The word of the lane's holder, if it has ended it.
+    pub(super) cut: Option<SignedCancellation>,
     max_prompt: u32,
     max_output: u32,
     /// Whether the offer asks for tokens.
@@ -94,6 +113,7 @@ impl Stream {
             deadline: offer.request.deadline,
             muted: false,
             cancelled_at: None,
+            cut: None,
             max_prompt: offer.request.maxPrompt,
             max_output: offer.request.maxOutput,
             open: offer.stream,
@@ -123,6 +143,27 @@ impl Stream {
         self.muted = true;
         let count = self.count();
         *self.cancelled_at.get_or_insert(count)
+    }
+
+    /// Whether the word of the lane's holder for so many tokens ends it: the node has sent them, and hardly more.
+    pub(super) fn may_cut(&self, tokens: u32) -> Result<(), NotCut> {
+        let sent = self.count();
+        if self.muted {
+            return Err(NotCut::Over);
+        }
+        if tokens > sent {
+            return Err(NotCut::NotSent { sent });
+        }
+        if sent - tokens > CANCEL_SLACK_TOKENS {
+            return Err(NotCut::TooLate { sent });
+        }
+        Ok(())
+    }
+
+    /// The lane's holder has ended it.
+    pub(super) fn cut(&mut self, signed: SignedCancellation) {
+        self.muted = true;
+        self.cut = Some(signed);
     }
 
     /// Whether it may go on over another connection; counts it.

@@ -2,11 +2,14 @@
 //! cost is between their holder and the node, which carries them to the chain with its answer.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use assay_types::{Bytes, NodeId, SessionId, Signature, TaskId, TaskRequest, link::Offer};
+use assay_types::{
+    Bytes, Cancellation, NodeId, SessionId, Signature, Signed, TaskId, TaskRequest,
+    link::{CANCEL_SLACK_TOKENS, Offer, SignedCancellation},
+};
 use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,7 +22,10 @@ use super::{
 use crate::{
     book::state::Reservation,
     http::{ask::Ask, error::ApiError},
-    link::hub::{Choice, NewTask, NoNode},
+    link::{
+        hub::{Choice, Cut, NewTask, NoNode},
+        state::NotCut,
+    },
 };
 
 /// Codes with which a node says that the request cannot be served as it was signed.
@@ -50,7 +56,15 @@ pub struct SignedAsk {
 
 /// Tasks of others that are under way here. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Carried(Arc<Mutex<HashSet<TaskId>>>);
+pub struct Carried(Arc<Mutex<HashMap<TaskId, Carrying>>>);
+
+/// Who answers a task, and what its request's signature is over.
+#[derive(Clone, Debug)]
+struct Carrying {
+    node: NodeId,
+    request: TaskRequest,
+    signature: Signature,
+}
 
 /// One of them; dropped, it is under way no more.
 #[derive(Debug)]
@@ -60,15 +74,24 @@ pub struct Carriage {
 }
 
 impl Carried {
-    fn lock(&self) -> MutexGuard<'_, HashSet<TaskId>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Carrying>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters a task. `None` if it is under way: whoever sends its request a second time would take the answer away from
     /// the first.
-    fn enter(&self, task: TaskId) -> Option<Carriage> {
-        let is_new = self.lock().insert(task);
-        is_new.then(|| Carriage { carried: self.clone(), task })
+    fn enter(&self, task: TaskId, carrying: Carrying) -> Option<Carriage> {
+        match self.lock().entry(task) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                place.insert(carrying);
+                Some(Carriage { carried: self.clone(), task })
+            }
+        }
+    }
+
+    fn get(&self, task: TaskId) -> Option<Carrying> {
+        self.lock().get(&task).cloned()
     }
 }
 
@@ -93,7 +116,8 @@ impl Dispatcher {
         let request = &signed.request;
         let task = request.task_id(self.scope.queue);
         let node = self.bearer(ask, request)?;
-        let Some(carriage) = self.carried.enter(task) else {
+        let carrying = Carrying { node, request: request.clone(), signature: signed.signature };
+        let Some(carriage) = self.carried.enter(task, carrying) else {
             let message = "this request is being answered: sign one with another nonce";
             return Err(ApiError::refused(StatusCode::CONFLICT, "already_running", message));
         };
@@ -135,6 +159,34 @@ impl Dispatcher {
         }
     }
 
+    /// Ends a request that is passed on, as the holder of its lane has signed. Whoever signed the request is that: its
+    /// node has looked before it took it.
+    ///
+    /// # Errors
+    /// 404 if it is not under way here, 403 if another has signed, 409 for a number of tokens that does not end it, 503 if
+    /// the node cannot be told now.
+    pub async fn cut(&self, task: TaskId, signed: SignedCancellation) -> Result<(), ApiError> {
+        let carrying = self.carried.get(task).ok_or_else(|| not_carried(task))?;
+        let Carrying { node, request, signature } = carrying;
+        let (chain_id, queue) = (self.scope.chain_id, self.scope.queue);
+        let holder = request.signer(chain_id, queue, &signature).ok();
+        let cancellation = Cancellation::new(task, signed.tokens);
+        let signer = cancellation.signer(chain_id, queue, &signed.signature).ok();
+        if signer.is_none() || signer != holder {
+            let message = "the signature is not that of whoever signed the request: sign Cancellation(taskId, tokens) with the key of the lane's holder";
+            return Err(
+                ApiError::refused(StatusCode::FORBIDDEN, "wrong_signer", message).of_task(task)
+            );
+        }
+        let (heard, answer) = oneshot::channel();
+        self.hub.cut(node, Cut { task, signed, heard });
+        let Ok(outcome) = answer.await else {
+            let message = "the node's connection is lost or does not keep up: send the cancellation again in a moment";
+            return Err(ApiError::unavailable("node_away", message, 1).of_task(task));
+        };
+        outcome.map_err(|why| not_cut(task, why))
+    }
+
     /// The node that the queue gives the request to.
     fn bearer(&self, ask: &Ask, request: &TaskRequest) -> Result<NodeId, ApiError> {
         let session = SessionId(request.sessionId);
@@ -162,6 +214,40 @@ fn first_node(reservation: &Reservation, request: &TaskRequest) -> Option<NodeId
     let named = NodeId(request.nodeId);
     let first = nodes_of(reservation, request).first().copied()?;
     (named.0 == 0 || named == first).then_some(first)
+}
+
+fn not_carried(task: TaskId) -> ApiError {
+    let message = "no signed request of this task is being answered here: it is over, or another router carries it";
+    ApiError::refused(StatusCode::NOT_FOUND, "task_not_found", message).of_task(task)
+}
+
+fn not_cut(task: TaskId, why: NotCut) -> ApiError {
+    let (code, message) = match why {
+        NotCut::Over => return not_carried(task),
+        NotCut::NotSent { sent: 0 } => {
+            ("too_many_tokens", "the node has sent no token yet: wait for the first".to_owned())
+        }
+        NotCut::NotSent { sent } => (
+            "too_many_tokens",
+            format!("the node has sent {sent} tokens so far: sign for at most so many"),
+        ),
+        NotCut::TooLate { sent } => (
+            "too_few_tokens",
+            format!(
+                "the node has sent {sent} tokens, and gives away {CANCEL_SLACK_TOKENS} of them at most: sign for {sent}"
+            ),
+        ),
+    };
+    let refused = ApiError::refused(StatusCode::CONFLICT, code, message);
+    ApiError { param: Some("tokens".into()), ..refused }.of_task(task)
+}
+
+/// What whoever waits for the answer is told.
+pub(super) fn cancelled(tokens: u32) -> ApiError {
+    let message = format!(
+        "the holder of the lane has ended this answer after {tokens} tokens: the chain shows what of it the node commits"
+    );
+    ApiError::refused(StatusCode::CONFLICT, "cancelled", message)
 }
 
 /// What a node's refusal means to whoever signed the request.

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    carry::Carriage,
+    carry::{Carriage, cancelled},
     conversations::Turn,
     dispatch::{Dispatcher, Try, is_node_fault, node_gone},
     hedge::{self, Rival},
@@ -30,10 +30,21 @@ use crate::{
 /// What comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Text, never empty, and what is stated of its tokens if that was asked for.
-    Text(String, Vec<TokenLogprobs>),
+    /// More text.
+    Text(Delta),
     /// The answer is complete and checked; what is stated of its last tokens, which have no text.
     End(Finish, Vec<TokenLogprobs>),
+}
+
+/// Text as it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// Never empty.
+    pub text: String,
+    /// What is stated of its tokens, if that was asked for.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Tokens of the answer up to here.
+    pub tokens: u32,
 }
 
 /// How it ended.
@@ -91,6 +102,8 @@ pub struct Running {
     carriage: Option<Carriage>,
     trace: Trace,
     prompt_tokens: u32,
+    /// Tokens that came.
+    tokens: u32,
     /// What is stated of tokens whose text has not come yet.
     logprobs: Vec<TokenLogprobs>,
     started: Instant,
@@ -145,6 +158,7 @@ impl Running {
             carriage: None,
             trace,
             prompt_tokens: 0,
+            tokens: 0,
             logprobs: Vec::new(),
             started,
             offered: Instant::now(),
@@ -312,10 +326,12 @@ impl Running {
                     if count > 0 && self.first.is_none() {
                         self.first_token();
                     }
+                    self.tokens = self.tokens.saturating_add(count);
                     self.logprobs.extend(logprobs);
                     if !text.is_empty() {
                         let logprobs = std::mem::take(&mut self.logprobs);
-                        return Ok(Step::Said(Piece::Text(text, logprobs)));
+                        let delta = Delta { text, logprobs, tokens: self.tokens };
+                        return Ok(Step::Said(Piece::Text(delta)));
                     }
                 }
                 Some(TaskEvent::Done(answer)) => {
@@ -328,6 +344,7 @@ impl Running {
                     self.trace.stage(end, Some(self.task));
                     return checked.map(Step::Said);
                 }
+                Some(TaskEvent::Cancelled { tokens }) => return Err(cancelled(tokens)),
                 Some(
                     TaskEvent::Failed { code, message } | TaskEvent::Declined { code, message },
                 ) => {

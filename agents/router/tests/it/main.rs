@@ -4,6 +4,7 @@
 
 mod abuse;
 mod api;
+mod cancellation;
 mod crash;
 mod dialects;
 mod failures;

@@ -4,7 +4,7 @@ use alloy::{
     primitives::aliases::U96,
     signers::{SignerSync, local::PrivateKeySigner},
 };
-use assay_router::book::facts::Fact;
+use assay_router::{RouterConfig, book::facts::Fact};
 use assay_types::{
     B256, BLOCK_VERSION, Lane, NodeId, Prompt, RequestBlock, Sampling, Signed, TaskId, TaskRequest,
     TokenLogprob, TokenLogprobs, TokenName,
@@ -15,12 +15,17 @@ use tempfile::tempdir;
 
 use crate::world::{
     CHAIN_ID, LANE, MODEL, MODEL_INDEX, Miner, PATIENCE, PRICE_IN, PRICE_OUT, SEED, SESSION, World,
-    model_id, queue,
+    config, model_id, queue,
 };
 
 /// A router that holds no lane of the one session, which nodes 1 and 2 serve.
 async fn without_a_lane(data: &std::path::Path, wallet: &PrivateKeySigner) -> World {
-    let mut world = World::bare(data, PrivateKeySigner::random()).await;
+    with_holder(config(data), wallet).await
+}
+
+/// The same, with this configuration; the lane is this wallet's.
+pub async fn with_holder(config: RouterConfig, wallet: &PrivateKeySigner) -> World {
+    let mut world = World::with_config(config, PrivateKeySigner::random()).await;
     let holder = wallet.address();
     world
         .mine(vec![
@@ -43,13 +48,13 @@ async fn without_a_lane(data: &std::path::Path, wallet: &PrivateKeySigner) -> Wo
 }
 
 /// Node 1. A router without a lane is not ready to serve from one, and passes on what others sign all the same.
-async fn connected(world: &World) -> Miner {
+pub async fn connected(world: &World) -> Miner {
     let (node, store) = (NodeId(1), world.store.clone());
     Miner::connect(world.address(), node, &world.operators[&node], store).await.unwrap()
 }
 
 /// A request for node 1, and its block.
-fn request(nonce: u64) -> (TaskRequest, RequestBlock) {
+pub fn request(nonce: u64) -> (TaskRequest, RequestBlock) {
     let block = RequestBlock {
         max_output: 64,
         max_prompt: 128,
@@ -79,7 +84,7 @@ fn request(nonce: u64) -> (TaskRequest, RequestBlock) {
 }
 
 /// The body that carries it.
-fn body(wallet: &PrivateKeySigner, (request, block): &(TaskRequest, RequestBlock)) -> Value {
+pub fn body(wallet: &PrivateKeySigner, (request, block): &(TaskRequest, RequestBlock)) -> Value {
     let signature = wallet.sign_hash_sync(&request.signing_hash(CHAIN_ID, queue())).unwrap();
     json!({
         "model": MODEL,
@@ -97,12 +102,12 @@ fn body(wallet: &PrivateKeySigner, (request, block): &(TaskRequest, RequestBlock
     })
 }
 
-fn carry(world: &World, body: &Value) -> impl Future<Output = reqwest::Response> + use<> {
+pub fn carry(world: &World, body: &Value) -> impl Future<Output = reqwest::Response> + use<> {
     let request = world.http.post(world.url("/v1/requests")).json(body);
     async move { request.send().await.unwrap() }
 }
 
-async fn refusal(response: reqwest::Response) -> (u16, String) {
+pub async fn refusal(response: reqwest::Response) -> (u16, String) {
     let status = response.status().as_u16();
     let body: Value = response.json().await.unwrap();
     (status, body["error"]["code"].as_str().unwrap().to_owned())
