@@ -219,6 +219,11 @@ pub enum ClientError {
     /// What came from the router is not what a router says.
     #[error("the router sent {0}: the answer cannot be relied on")]
     Garbled(&'static str),
+    /// There is nothing to sign for yet.
+    #[error(
+        "no token has come that a cancellation could be for: read the answer until one has; one that the router pays for is ended by dropping it"
+    )]
+    NothingCame,
     /// The stream ended early.
     #[error("the stream broke off: the answer is not complete")]
     BrokenOff(#[source] Option<reqwest::Error>),

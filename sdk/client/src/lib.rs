@@ -4,8 +4,9 @@
 //! - [`Reader`] reads a network's chain and content store. It needs no key.
 //! - [`Client`] is a reader with a key that pays: sessions, and tasks by transaction, without any router.
 //! - [`Router`] is a router's HTTP API: answers as a stream, paid from the router's lane, or from a lane of one's own by
-//!   requests that [`Client::sign`] has signed. A router can pass such a request on, and nothing else. Log probabilities
-//!   come with its answers where [`Question::top_logprobs`] asks for them, and in no other way.
+//!   requests that [`Client::sign`] has signed. A router can pass such a request on, and nothing else;
+//!   [`AnswerStream::cancel`] ends its answer early. Log probabilities come with its answers where
+//!   [`Question::top_logprobs`] asks for them, and in no other way.
 //! - [`Reader::verify`] checks signatures, digests, seals and fees of a task's answers, tells where their proof stands on
 //!   chain, and scores them where an [`assay_engine::Engine`] with the weights is at hand.
 //!

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use assay_types::{Prompt, RequestBlock, TaskId, TokenLogprobs};
+use assay_types::{Prompt, RequestBlock, TaskId, TokenLogprobs, link::SignedCancellation};
 use futures::stream::BoxStream;
 use reqwest::{Response, header::HeaderMap};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ClientError, Question, SignedRequest, events::Events, logprobs::Wish};
+use crate::{Client, ClientError, Question, SignedRequest, events::Events, logprobs::Wish};
 
 /// The header that names an answer's task.
 const TASK_HEADER: &str = "x-assay-task";
@@ -64,8 +64,9 @@ pub struct Piece {
 }
 
 /// An answer as it comes. Dropped early, it hangs up: the router then cancels a task of its own lane; one that
-/// [`crate::Client::sign`] has signed goes on, and is paid whole.
+/// [`Client::sign`] has signed goes on, and is paid whole, unless [`AnswerStream::cancel`] ends it.
 pub struct AnswerStream {
+    router: Router,
     events: Events<BoxStream<'static, Result<Vec<u8>, reqwest::Error>>>,
     answer: Answer,
     wish: Option<Wish>,
@@ -188,6 +189,22 @@ impl Router {
         self.stream("/v1/requests", &body, wish).await
     }
 
+    /// Ends the answer to a request that this router carries after so many of its tokens, as the holder of the lane has
+    /// signed.
+    ///
+    /// # Errors
+    /// What the router refuses, in its words: the answer goes on then.
+    pub async fn cancel(
+        &self,
+        task: TaskId,
+        signed: &SignedCancellation,
+    ) -> Result<(), ClientError> {
+        let signature = assay_types::Bytes::from(signed.signature.as_bytes());
+        let body = json!({"tokens": signed.tokens, "signature": signature});
+        let asked = self.http.post(format!("{}/v1/requests/{task}/cancel", self.base)).json(&body);
+        self.sent(self.with_key(asked)).await.map(drop)
+    }
+
     async fn stream(
         &self,
         path: &str,
@@ -199,6 +216,7 @@ impl Router {
         let task = task_of(response.headers());
         let bytes = futures::StreamExt::map(response.bytes_stream(), |chunk| chunk.map(Vec::from));
         Ok(AnswerStream {
+            router: self.clone(),
             events: Events::new(Box::pin(bytes)),
             answer: Answer { task, text: String::new(), usage: None, logprobs: Vec::new() },
             wish,
@@ -237,6 +255,11 @@ impl AnswerStream {
         self.answer.task
     }
 
+    /// Tokens that have come, as far as the router says so: while an answer on one's own signature comes, with each piece.
+    pub fn tokens(&self) -> u32 {
+        self.answer.usage.map_or(0, |usage| usage.completion_tokens)
+    }
+
     /// The next piece; `None` at the end of an answer that is complete, and that the router has compared with
     /// what its node has pinned.
     ///
@@ -272,6 +295,23 @@ impl AnswerStream {
             }
         }
         Ok(None)
+    }
+
+    /// Ends an answer on one's own signature after the [`AnswerStream::tokens`] that have come, which are paid; returns
+    /// what came, and nothing comes after it.
+    ///
+    /// A node that has sent over 32 tokens more by the time that it hears of this goes on, and is paid for the whole
+    /// answer, as one that had reached its end. What the chain says of the task tells.
+    ///
+    /// # Errors
+    /// If no token has come yet, or the router refuses: the answer goes on then.
+    pub async fn cancel(&mut self, client: &Client) -> Result<Answer, ClientError> {
+        let tokens = self.tokens();
+        let task = self.answer.task.filter(|_| tokens > 0).ok_or(ClientError::NothingCame)?;
+        let signed = client.sign_cancellation(task, tokens)?;
+        self.router.cancel(task, &signed).await?;
+        self.ended = true;
+        Ok(self.answer.clone())
     }
 
     /// A whole answer has log probabilities for each of its tokens, if they were asked for.

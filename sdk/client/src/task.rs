@@ -9,8 +9,8 @@ use alloy::{
 use assay_bindings::{Session, SessionPayment, SessionQueue};
 use assay_protocol::{TaskState, money::fee_up};
 use assay_types::{
-    Bytes, Dispatch, Lane, Nonce, RequestBlock, SessionId, Signature, Signed, TaskId, TaskRequest,
-    task_id,
+    Bytes, Cancellation, Dispatch, Lane, Nonce, RequestBlock, SessionId, Signature, Signed, TaskId,
+    TaskRequest, link::SignedCancellation, task_id,
 };
 
 use crate::{Client, ClientError, Question, TaskView};
@@ -133,6 +133,22 @@ impl Client {
         let signature = self.wallet.signer.sign_hash_sync(&hash)?;
         let task = request.task_id(queue);
         Ok(SignedRequest { task, request, signature, block: bytes.into() })
+    }
+
+    /// Signs that a task of a lane of this key ends after its first `tokens` tokens, which are paid; nothing is sent.
+    ///
+    /// # Errors
+    /// If the key does not sign.
+    pub fn sign_cancellation(
+        &self,
+        task: TaskId,
+        tokens: u32,
+    ) -> Result<SignedCancellation, ClientError> {
+        let chain = &self.reader.chain;
+        let cancellation = Cancellation::new(task, tokens);
+        let hash = cancellation.signing_hash(chain.chain_id, chain.deployment.queue);
+        let signature = self.wallet.signer.sign_hash_sync(&hash)?;
+        Ok(SignedCancellation { tokens, signature })
     }
 
     async fn request(

@@ -9,7 +9,8 @@ use std::{
 
 use assay_client::{ClientError, Network, Piece, Question, Router, SignedRequest, Usage};
 use assay_types::{
-    B256, Prompt, Signature, TaskId, TaskRequest, TokenLogprob, TokenLogprobs, TokenName,
+    B256, Bytes, Prompt, Signature, TaskId, TaskRequest, TokenLogprob, TokenLogprobs, TokenName,
+    link::SignedCancellation,
 };
 use axum::{
     Json,
@@ -60,6 +61,7 @@ impl Fake {
             .route("/v1/models", models)
             .route("/v1/chat/completions", take("chat"))
             .route("/v1/requests", take("requests"))
+            .route("/v1/requests/{task}/cancel", take("cancel"))
             .with_state(script);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -245,6 +247,25 @@ async fn a_signed_request_is_sent_as_it_stands() {
     assert_eq!((path.as_str(), &body["block"]), ("requests", &json!(block)));
     assert_eq!((&body["request"]["nonce"], &body["request"]["feeCap"]), (&json!(9), &json!("0")));
     assert_eq!(body["signature"].as_str().unwrap().len(), 2 + 130);
+}
+
+#[tokio::test]
+async fn the_holders_word_is_sent_to_the_router_that_carries_the_task() {
+    let fake = Fake::start(202, "{}").await;
+    let word = SignedCancellation { tokens: 12, signature: Signature::test_signature() };
+    fake.router().cancel(TaskId(B256::repeat_byte(5)), &word).await.unwrap();
+    let (path, body) = fake.asked.lock().unwrap().remove(0);
+    assert_eq!((path.as_str(), &body["tokens"]), ("cancel", &json!(12)));
+    let signature: Bytes = body["signature"].as_str().unwrap().parse().unwrap();
+    assert_eq!(Signature::from_raw(&signature).unwrap(), word.signature);
+
+    let refusal = r#"{"error":{"message":"it is over","code":"task_not_found"}}"#;
+    let fake = Fake::start(404, refusal).await;
+    let failed = fake.router().cancel(TaskId(B256::repeat_byte(5)), &word).await.unwrap_err();
+    assert!(
+        matches!(&failed, ClientError::Router { status: Some(404), code: Some(code), .. } if code == "task_not_found"),
+        "{failed}"
+    );
 }
 
 #[test]

@@ -42,7 +42,7 @@ const CHAIN_ID: u64 = 31337;
 const QUEUE: Address = Address::repeat_byte(0x42);
 pub(super) const NODE: NodeId = NodeId(3);
 /// The reservation's, and what the beacon says of it.
-const ROUND: u64 = 1;
+pub(super) const ROUND: u64 = 1;
 const SEED: B256 = B256::repeat_byte(1);
 const CLIENTS: usize = 8;
 /// Below the router's bound for one task.
@@ -54,7 +54,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Chain {
     pub model: ModelId,
     pub operator: Address,
-    pub router: Address,
+    pub holder: Address,
     pub commits: Mutex<HashMap<TaskId, Vec<B256>>>,
 }
 
@@ -104,7 +104,7 @@ impl Ledger for Chain {
         Ok(Some(Admission {
             model_id: self.model,
             takes_tasks: true,
-            holder: Some(self.router),
+            holder: Some(self.holder),
             ends_at_s: 0,
             seed_round: ROUND,
             nodes: vec![NODE],
@@ -249,7 +249,7 @@ fn text_of(body: &str) -> String {
 
 /// What the router has to know of the chain.
 pub(super) async fn tell_of_session(blocks: &mpsc::Sender<BlockUpdate>, chain: &Chain) {
-    let (session, index, holder) = (SessionId(1), ModelIndex(1), chain.router);
+    let (session, index, holder) = (SessionId(1), ModelIndex(1), chain.holder);
     let facts = [
         vec![
             Fact::ModelRegistered { index, model: chain.model },
@@ -280,9 +280,9 @@ async fn clients_notice_nothing_of_a_line_that_breaks_again_and_again() {
     let token_delay = Duration::from_millis(4);
     let engine = EchoEngine::new(EchoOptions { token_delay, ..EchoOptions::default() }).unwrap();
     let model = engine.info().model_id;
-    let (operator_address, router) = (operator.address(), holder.address());
-    let commits = Mutex::default();
-    let chain = Arc::new(Chain { model, operator: operator_address, router, commits });
+    let (commits, lane) = (Mutex::default(), holder.address());
+    let chain = Chain { model, operator: operator.address(), holder: lane, commits };
+    let chain = Arc::new(chain);
     let store = Arc::new(Store::default());
 
     let served = ServedModel { name: "echo".into(), model_id: model, max_context: 4096 };
