@@ -304,7 +304,8 @@ impl AnswerStream {
     /// answer, as one that had reached its end. What the chain says of the task tells.
     ///
     /// # Errors
-    /// If no token has come yet, or the router refuses: the answer goes on then.
+    /// If no token has come yet, or the router refuses: the answer goes on then. `too_few_tokens` says that more have come
+    /// than were read: read on.
     pub async fn cancel(&mut self, client: &Client) -> Result<Answer, ClientError> {
         let tokens = self.tokens();
         let task = self.answer.task.filter(|_| tokens > 0).ok_or(ClientError::NothingCame)?;

@@ -2,8 +2,11 @@
 
 use alloy::primitives::{U256, aliases::U96};
 use assay_bindings::SessionPayment;
-use assay_client::{ClientError, Question, Router, SignedRequest, Terms};
+use assay_client::{Client, ClientError, Question, Router, SignedRequest, Terms};
 use assay_harness::Network;
+use assay_types::{EndReason, link::CANCEL_SLACK_TOKENS};
+
+use crate::PATIENCE;
 
 #[path = "../../../../sdk/client/examples/own_wallet.rs"]
 #[allow(dead_code, reason = "its main is not called here")]
@@ -18,6 +21,37 @@ async fn refused(router: &Router, model: &str, signed: &SignedRequest) -> (u16, 
         Some(ClientError::Router { status, code, .. }) => (status.unwrap(), code.unwrap()),
         other => panic!("no refusal: {other:?}"),
     }
+}
+
+/// The wallet has enough of an answer, and pays for what it has read of it.
+async fn ends_an_answer_early(client: &Client, session: u64, router: &Router) {
+    let question = Question { max_output: 512, ..Question::new("Tell me a long story.") };
+    let terms = Terms { lane: 1, attempts: 1, ..Terms::default() };
+    let signed = client.sign(session, &question, &terms).await.unwrap();
+    let mut stream = router.carry("assay-demo", &signed).await.unwrap();
+    let read = loop {
+        stream.next().await.unwrap().unwrap();
+        match stream.cancel(client).await {
+            Ok(read) => break read,
+            // On a busy machine more has come meanwhile than a node gives away: it is read, and signed for.
+            Err(ClientError::Router { code: Some(code), .. }) if code == "too_few_tokens" => {
+                for _ in 0..CANCEL_SLACK_TOKENS {
+                    stream.next().await.unwrap().unwrap();
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let tokens = read.usage.unwrap().completion_tokens;
+    assert!(stream.next().await.unwrap().is_none(), "nothing comes after it");
+
+    let task = client.reader.wait_for_settlement(signed.task, PATIENCE).await.unwrap();
+    assert_eq!(task.answers[0].outputTokens, tokens);
+    // The fee is what these tokens come to, and the holder's signature is there.
+    let verified = client.reader.verify(signed.task, None).await.unwrap().remove(0);
+    assert_eq!((verified.findings.as_slice(), verified.compare_text(&read.text)), (&[][..], None));
+    let block = verified.block.unwrap();
+    assert_eq!((block.end_reason, block.ids.len()), (EndReason::Cancelled, tokens as usize));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,6 +88,8 @@ async fn a_wallet_pays_for_its_own_answer_through_a_router_that_holds_nothing() 
     let mut dearer = signed.clone();
     (dearer.request.feeCap, dearer.request.nonce) = (U96::MAX, signed.request.nonce + 1);
     assert_eq!(refused(&router, name, &dearer).await, (400, "bad_signature".into()));
+
+    ends_an_answer_early(&client, session, &router).await;
 
     let mut said = Vec::new();
     let verified = without_a_router::run(network.data(), &mut said).await.unwrap();
