@@ -342,7 +342,7 @@ pub(super) fn happened(
     Ok(())
 }
 
-/// Writes a canonical block's tasks, and gives way before each fact; the transactions whose gas is wanted.
+/// Writes a canonical block's tasks, and gives way before each of them; the transactions whose gas is wanted.
 pub fn commit_block(
     tx: &Transaction<'_>,
     block: &Observed,
@@ -380,6 +380,7 @@ pub fn commit_block(
         }
     }
     for task in &touched {
+        give_way();
         answers::refresh(tx, task)?;
     }
     transactions.dedup();
