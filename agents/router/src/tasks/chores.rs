@@ -90,16 +90,12 @@ impl Chores {
             if count == 0 {
                 break;
             }
-            for chore in begun.drain(..) {
-                let worker = self.clone();
-                working.spawn(async move { worker.perform(chore).await });
-            }
+            begun.drain(..).for_each(|chore| self.begin(chore, &mut working));
             // Who makes the next one need not wake anybody for it.
             sleep(CHORE_DELAY).await;
         }
         while let Ok(chore) = chores.try_recv() {
-            let worker = self.clone();
-            working.spawn(async move { worker.perform(chore).await });
+            self.begin(chore, &mut working);
         }
         let rest = async { while working.join_next().await.is_some() {} };
         if timeout(CHORES_GRACE, rest).await.is_err() {
@@ -108,6 +104,11 @@ impl Chores {
                 "the router stops before the chain has taken in all of its transactions"
             );
         }
+    }
+
+    fn begin(&self, chore: Chore, working: &mut JoinSet<()>) {
+        let worker = self.clone();
+        working.spawn(async move { worker.perform(chore).await });
     }
 
     async fn perform(&self, chore: Chore) {

@@ -7,7 +7,7 @@ use assay_types::{
 };
 use reqwest::Response;
 use serde_json::{Value, json};
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 use tokio::time::timeout;
 
 use crate::{
@@ -64,20 +64,34 @@ async fn read_until(response: &mut Response, tokens: u32) {
     }
 }
 
-fn counted(mut body: Value) -> Value {
-    body["stream_options"] = json!({"include_usage": true});
-    body
+/// An answer whose client has read the first tokens. Should its node go away, there is time to come back.
+struct UnderWay {
+    wallet: PrivateKeySigner,
+    world: World,
+    miner: Miner,
+    response: Response,
+    task: TaskId,
+    _data: TempDir,
+}
+
+impl UnderWay {
+    async fn start(tokens: u32) -> Self {
+        let (data, wallet) = (tempdir().unwrap(), PrivateKeySigner::random());
+        let mut config = config(data.path());
+        config.resume_timeout = PATIENCE;
+        let world = with_holder(config, &wallet).await;
+        let mut miner = connected(&world).await;
+        let mut asked = body(&wallet, &request(1));
+        asked["stream_options"] = json!({"include_usage": true});
+        let (mut response, task) = begin(&world, &mut miner, &asked, tokens).await;
+        read_until(&mut response, tokens).await;
+        Self { wallet, world, miner, response, task, _data: data }
+    }
 }
 
 #[tokio::test]
 async fn the_holders_word_reaches_the_node_and_ends_the_answer() {
-    let (data, wallet) = (tempdir().unwrap(), PrivateKeySigner::random());
-    let world = with_holder(config(data.path()), &wallet).await;
-    let mut miner = connected(&world).await;
-    let asked = counted(body(&wallet, &request(1)));
-    let (mut response, task) = begin(&world, &mut miner, &asked, 3).await;
-    read_until(&mut response, 3).await;
-
+    let UnderWay { wallet, world, mut miner, response, task, _data } = UnderWay::start(3).await;
     let signature = signed(&wallet, task, 3);
     let taken = cancel(&world, task, &cancellation(3, signature)).await;
     assert_eq!(taken.status(), 202);
@@ -128,14 +142,8 @@ async fn an_answer_that_is_not_streamed_is_refused_as_cancelled() {
 
 #[tokio::test]
 async fn what_is_not_the_holders_word_for_what_was_sent_ends_nothing() {
-    let (data, wallet) = (tempdir().unwrap(), PrivateKeySigner::random());
-    let world = with_holder(config(data.path()), &wallet).await;
-    let mut miner = connected(&world).await;
     let sent = CANCEL_SLACK_TOKENS + 2;
-    let asked = counted(body(&wallet, &request(1)));
-    let (mut response, task) = begin(&world, &mut miner, &asked, sent).await;
-    read_until(&mut response, sent).await;
-
+    let UnderWay { wallet, world, mut miner, response, task, _data } = UnderWay::start(sent).await;
     let other = TaskId(assay_types::B256::repeat_byte(9));
     let good = signed(&wallet, task, sent);
     let bytes = |signature: &Signature| assay_types::Bytes::from(signature.as_bytes());
@@ -191,15 +199,8 @@ async fn what_is_not_the_holders_word_for_what_was_sent_ends_nothing() {
 
 #[tokio::test]
 async fn a_node_that_is_away_is_told_when_it_is_back() {
-    let (data, wallet) = (tempdir().unwrap(), PrivateKeySigner::random());
-    let mut config = config(data.path());
-    config.resume_timeout = PATIENCE;
-    let world = with_holder(config, &wallet).await;
-    let mut miner = connected(&world).await;
-    let asked = counted(body(&wallet, &request(1)));
-    let (mut response, task) = begin(&world, &mut miner, &asked, 2).await;
-    read_until(&mut response, 2).await;
-
+    // Its client hangs up only at the end.
+    let UnderWay { wallet, world, miner, response: _held, task, _data } = UnderWay::start(2).await;
     let word = SignedCancellation { tokens: 2, signature: signed(&wallet, task, 2) };
     let taken = cancel(&world, task, &cancellation(2, word.signature)).await;
     assert_eq!(taken.status(), 202);
@@ -212,14 +213,9 @@ async fn a_node_that_is_away_is_told_when_it_is_back() {
 
 #[tokio::test]
 async fn nothing_is_ended_while_its_node_is_away() {
-    let (data, wallet) = (tempdir().unwrap(), PrivateKeySigner::random());
-    let mut config = config(data.path());
-    config.resume_timeout = PATIENCE;
-    let world = with_holder(config, &wallet).await;
-    let mut miner = connected(&world).await;
-    let asked = counted(body(&wallet, &request(1)));
-    let (mut response, task) = begin(&world, &mut miner, &asked, 2).await;
-    read_until(&mut response, 2).await;
+    // Its client hangs up only at the end.
+    let UnderWay { wallet, world, mut miner, response: _held, task, _data } =
+        UnderWay::start(2).await;
     let (held, other) = begin(&world, &mut miner, &body(&wallet, &request(2)), 1).await;
     // As long as the router believes in the connection, the node is full.
     drop(miner);
